@@ -36,7 +36,10 @@ impl View {
 /// The folder where cargo put the binaries of this build.
 fn build_folder() -> PathBuf {
     let test = std::env::current_exe().expect("the path of this test");
-    test.ancestors().nth(2).expect("tests lie in <profile>/deps").to_owned()
+    test.ancestors()
+        .nth(2)
+        .expect("tests lie in <profile>/deps")
+        .to_owned()
 }
 
 /// A `millpond` command that a test runs, marked so that its descendants are found.
@@ -136,7 +139,10 @@ impl MountCommand {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
-        Mount { scratch: self.scratch.clone(), directory: self.directory.clone() }
+        Mount {
+            scratch: self.scratch.clone(),
+            directory: self.directory.clone(),
+        }
     }
 }
 
@@ -163,7 +169,11 @@ impl Mount {
     /// # Panics
     /// If it cannot be run.
     pub fn command(&self, words: &[&str]) -> Output {
-        millpond(&self.scratch).args(words).arg(&self.directory).output().expect("run millpond")
+        millpond(&self.scratch)
+            .args(words)
+            .arg(&self.directory)
+            .output()
+            .expect("run millpond")
     }
 
     /// Runs a command that must succeed, and gives what it printed.
@@ -192,7 +202,10 @@ impl Mount {
 
     /// The mount's processes in one role.
     pub fn processes(&self, role: Role) -> Vec<Process> {
-        processes(&self.scratch).into_iter().filter(|process| process.role == role).collect()
+        processes(&self.scratch)
+            .into_iter()
+            .filter(|process| process.role == role)
+            .collect()
     }
 
     /// Kills the server with SIGKILL and gives its number; `None` where none was up at this moment.
@@ -208,7 +221,9 @@ impl Mount {
     /// After a minute.
     pub fn wait_for_successor(&self, before: i32) {
         wait_until("a successor of the server", || {
-            self.processes(Role::Server).iter().any(|process| process.pid != before)
+            self.processes(Role::Server)
+                .iter()
+                .any(|process| process.pid != before)
                 && self.command(&["stats", "--json"]).status.success()
         });
     }
@@ -244,7 +259,10 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the test polls processes that cannot tell it anything")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the test polls processes that cannot tell it anything"
+)]
 fn pause(length: Duration) {
     std::thread::sleep(length);
 }

@@ -42,12 +42,16 @@ impl Process {
 
 /// The processes that were started for the scratch folder and live, supervisors before servers.
 pub fn processes(scratch: &Path) -> Vec<Process> {
-    let Ok(all) = procfs::process::all_processes() else { return Vec::new() };
+    let Ok(all) = procfs::process::all_processes() else {
+        return Vec::new();
+    };
     let mut found: Vec<Process> = all
         .flatten()
         .filter(|process| {
             process.environ().is_ok_and(|environ| {
-                environ.get(OsStr::new(MARK)).is_some_and(|mark| Path::new(mark) == scratch)
+                environ
+                    .get(OsStr::new(MARK))
+                    .is_some_and(|mark| Path::new(mark) == scratch)
             }) && process.stat().is_ok_and(|stat| stat.state != 'Z')
         })
         .map(|process| {
@@ -57,7 +61,10 @@ pub fn processes(scratch: &Path) -> Vec<Process> {
                 Some("serve") => Role::Server,
                 _ => Role::Command,
             };
-            Process { pid: process.pid, role }
+            Process {
+                pid: process.pid,
+                role,
+            }
         })
         .collect();
     found.sort_by_key(|process| (process.role != Role::Supervisor, process.pid));

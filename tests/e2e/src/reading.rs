@@ -22,7 +22,10 @@ pub fn read_range(file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>
     let mut filled = 0;
     while filled < length {
         let position = offset + u64::try_from(filled).expect("a length in memory fits");
-        match file.read_at(bytes.get_mut(filled..).expect("filled is within the buffer"), position) {
+        match file.read_at(
+            bytes.get_mut(filled..).expect("filled is within the buffer"),
+            position,
+        ) {
             Ok(0) => break,
             Ok(count) => filled += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -39,7 +42,10 @@ pub fn read_range(file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>
 /// If it is not.
 pub fn expect_errno<T>(result: io::Result<T>, errno: i32, what: &str) {
     match result {
-        Ok(_) => panic!("{what}: succeeded, expected {}", io::Error::from_raw_os_error(errno)),
+        Ok(_) => panic!(
+            "{what}: succeeded, expected {}",
+            io::Error::from_raw_os_error(errno)
+        ),
         Err(error) => assert_eq!(error.raw_os_error(), Some(errno), "{what}: {error}"),
     }
 }
@@ -52,14 +58,20 @@ pub fn files_below(root: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut pending = vec![root.to_owned()];
     while let Some(directory) = pending.pop() {
-        let entries =
-            std::fs::read_dir(&directory).unwrap_or_else(|error| panic!("list {}: {error}", directory.display()));
+        let entries = std::fs::read_dir(&directory)
+            .unwrap_or_else(|error| panic!("list {}: {error}", directory.display()));
         for entry in entries {
             let entry = entry.expect("read a directory entry");
             if entry.file_type().expect("the type of a directory entry").is_dir() {
                 pending.push(entry.path());
             } else {
-                files.push(entry.path().strip_prefix(root).expect("below its root").to_owned());
+                files.push(
+                    entry
+                        .path()
+                        .strip_prefix(root)
+                        .expect("below its root")
+                        .to_owned(),
+                );
             }
         }
     }

@@ -20,9 +20,15 @@ impl Scratch {
     ///
     /// # Panics
     /// Where the temporary directory cannot be written: no test can run there.
-    #[expect(clippy::new_without_default, reason = "making a folder is not a default value")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "making a folder is not a default value"
+    )]
     pub fn new() -> Self {
-        let root = tempfile::Builder::new().prefix("millpond-e2e-").tempdir().expect("make a scratch folder");
+        let root = tempfile::Builder::new()
+            .prefix("millpond-e2e-")
+            .tempdir()
+            .expect("make a scratch folder");
         Self { root }
     }
 
@@ -63,7 +69,9 @@ impl Scratch {
 
     /// The mount points below the folder, innermost first.
     pub fn mounts(&self) -> Vec<PathBuf> {
-        let all = procfs::process::Process::myself().and_then(|me| me.mountinfo()).expect("read the mount table");
+        let all = procfs::process::Process::myself()
+            .and_then(|me| me.mountinfo())
+            .expect("read the mount table");
         let mut below: Vec<PathBuf> = all
             .0
             .into_iter()
