@@ -1,1 +1,9 @@
-//! Stub.
+//! The worker of one Dataset on a node: it lists sources into catalogs, fetches their objects, keeps them in
+//! tiers and gives their bytes to whoever reads.
+
+#![deny(unsafe_code)]
+
+pub mod fetch;
+pub mod listing;
+pub mod metrics;
+pub mod source;
