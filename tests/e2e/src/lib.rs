@@ -4,12 +4,14 @@
 //! The tests run the real binary as a user would, on real kernel mounts. Everything that a test makes lies in its
 //! [`Scratch`]; dropping that unmounts and ends whatever is left, also when the test failed.
 
+mod bucket;
 mod mounted;
 mod process;
 mod reading;
 mod scratch;
 
-pub use mounted::{Mount, MountCommand, View, wait_until};
+pub use bucket::Bucket;
+pub use mounted::{Mount, MountCommand, View, millpond, wait_until};
 pub use process::{Process, Role, processes};
 pub use reading::{drop_caches, expect_errno, files_below, read, read_range};
 pub use scratch::Scratch;

@@ -43,7 +43,7 @@ fn build_folder() -> PathBuf {
 }
 
 /// A `millpond` command that a test runs, marked so that its descendants are found.
-fn millpond(scratch: &Path) -> Command {
+pub fn millpond(scratch: &Path) -> Command {
     let mut command = Command::new(build_folder().join("millpond"));
     command.env(MARK, scratch).stdin(Stdio::null());
     command
