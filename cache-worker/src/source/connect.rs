@@ -42,13 +42,12 @@ pub(super) fn connect(
     environment: &Environment,
 ) -> Result<Remote, SourceError> {
     // reqwest is built without a crypto provider of its own and panics where none was installed.
-    runtime::tls::install();
+    // An error says that there is one already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     match &url.place {
         Place::S3 { bucket } => s3(bucket, options, environment),
         Place::Gcs { bucket } => gcs(bucket, options, environment),
-        Place::Azure { container, account } => {
-            azure(container, account.as_deref(), options, environment)
-        }
+        Place::Azure { container, account } => azure(container, account.as_deref(), options, environment),
         Place::Http { root } => http(root, options),
         Place::File { .. } => Err(SourceError::Unavailable {
             source_id: url.to_string(),
@@ -58,7 +57,10 @@ pub(super) fn connect(
 }
 
 fn client(options: &SourceOptions) -> ClientOptions {
-    let plain = options.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
+    let plain = options
+        .endpoint
+        .as_deref()
+        .is_some_and(|endpoint| endpoint.starts_with("http://"));
     ClientOptions::new()
         .with_allow_http(plain)
         .with_connect_timeout(CONNECT)
@@ -67,11 +69,18 @@ fn client(options: &SourceOptions) -> ClientOptions {
         .with_pool_idle_timeout(POOL_IDLE)
         .with_pool_max_idle_per_host(POOL_PER_HOST)
         .with_http1_only()
-        .with_config(ClientConfigKey::UserAgent, concat!("millpond/", env!("CARGO_PKG_VERSION")))
+        .with_config(
+            ClientConfigKey::UserAgent,
+            concat!("millpond/", env!("CARGO_PKG_VERSION")),
+        )
 }
 
 fn no_retries() -> RetryConfig {
-    RetryConfig { backoff: BackoffConfig::default(), max_retries: 0, retry_timeout: CONNECT }
+    RetryConfig {
+        backoff: BackoffConfig::default(),
+        max_retries: 0,
+        retry_timeout: CONNECT,
+    }
 }
 
 fn s3(bucket: &str, options: &SourceOptions, environment: &Environment) -> Result<Remote, SourceError> {
@@ -87,7 +96,9 @@ fn s3(bucket: &str, options: &SourceOptions, environment: &Environment) -> Resul
         .filter_map(|(name, value)| Some((AmazonS3ConfigKey::from_str(&name).ok()?, value.to_owned())))
         .collect();
     let given = |key: AmazonS3ConfigKey| {
-        keys.iter().chain(&by_environment).any(|(known_key, _)| *known_key == key)
+        keys.iter()
+            .chain(&by_environment)
+            .any(|(known_key, _)| *known_key == key)
     };
     let web_identity = given(AmazonS3ConfigKey::WebIdentityTokenFile) && given(AmazonS3ConfigKey::RoleArn);
     let other_way = options.anonymous || given(AmazonS3ConfigKey::AccessKeyId) || web_identity;
@@ -117,7 +128,10 @@ fn s3(bucket: &str, options: &SourceOptions, environment: &Environment) -> Resul
     if options.anonymous {
         builder = builder.with_skip_signature(true);
     }
-    let store = builder.with_bucket_name(bucket).build().map_err(|error| refused(&error))?;
+    let store = builder
+        .with_bucket_name(bucket)
+        .build()
+        .map_err(|error| refused(&error))?;
     Ok(paginated(Arc::new(store), Dialect::S3))
 }
 
@@ -144,7 +158,10 @@ fn gcs(bucket: &str, options: &SourceOptions, environment: &Environment) -> Resu
     if options.anonymous {
         builder = builder.with_skip_signature(true);
     }
-    let store = builder.with_bucket_name(bucket).build().map_err(|error| refused(&error))?;
+    let store = builder
+        .with_bucket_name(bucket)
+        .build()
+        .map_err(|error| refused(&error))?;
     Ok(paginated(Arc::new(store), Dialect::S3))
 }
 
@@ -179,7 +196,10 @@ fn azure(
     if options.anonymous {
         builder = builder.with_skip_signature(true);
     }
-    let store = builder.with_container_name(container).build().map_err(|error| refused(&error))?;
+    let store = builder
+        .with_container_name(container)
+        .build()
+        .map_err(|error| refused(&error))?;
     Ok(paginated(Arc::new(store), Dialect::Azure))
 }
 
@@ -203,16 +223,27 @@ fn http(root: &url::Url, options: &SourceOptions) -> Result<Remote, SourceError>
         .with_http_connector(Connector)
         .build()
         .map_err(|error| refused(&error))?;
-    Ok(Remote { store: Arc::new(store), lister: Lister::WebDav, wired: true })
+    Ok(Remote {
+        store: Arc::new(store),
+        lister: Lister::WebDav,
+        wired: true,
+    })
 }
 
 fn paginated<S: ObjectStore + PaginatedListStore>(store: Arc<S>, dialect: Dialect) -> Remote {
     let pages: Arc<dyn PaginatedListStore> = Arc::<S>::clone(&store);
-    Remote { store, lister: Lister::Pages(pages, dialect), wired: true }
+    Remote {
+        store,
+        lister: Lister::Pages(pages, dialect),
+        wired: true,
+    }
 }
 
 /// The options under the provider's own type; one that it does not know is an error.
-fn known<K: FromStr>(kind: &str, options: &BTreeMap<String, String>) -> Result<Vec<(K, String)>, SourceError> {
+fn known<K: FromStr>(
+    kind: &str,
+    options: &BTreeMap<String, String>,
+) -> Result<Vec<(K, String)>, SourceError> {
     let mut keys = Vec::with_capacity(options.len());
     for (name, value) in options {
         let key = K::from_str(&name.to_ascii_lowercase()).map_err(|_unknown| SourceError::Invalid {
@@ -242,7 +273,8 @@ pub(super) fn checked_endpoint(endpoint: &str) -> Result<String, SourceError> {
         problem,
         fix: "write https://HOST[:PORT]".to_owned(),
     };
-    let url = url::Url::parse(endpoint).map_err(|error| invalid(format!("{endpoint:?} is no URL: {error}")))?;
+    let url =
+        url::Url::parse(endpoint).map_err(|error| invalid(format!("{endpoint:?} is no URL: {error}")))?;
     let good_scheme = matches!(url.scheme(), "http" | "https");
     if !good_scheme || url.host_str().is_none() || url.query().is_some() || url.fragment().is_some() {
         return Err(invalid(format!("{endpoint:?} is no address of a server")));

@@ -22,7 +22,9 @@ impl std::fmt::Debug for Environment {
 
 impl FromIterator<(String, String)> for Environment {
     fn from_iter<I: IntoIterator<Item = (String, String)>>(variables: I) -> Self {
-        Self { variables: variables.into_iter().collect() }
+        Self {
+            variables: variables.into_iter().collect(),
+        }
     }
 }
 
@@ -36,7 +38,10 @@ impl Environment {
 
     /// One variable, if it is set and not empty.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
+        self.variables
+            .get(name)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
     }
 
     /// All variables whose names start so, in the spelling of object_store's keys.
@@ -59,7 +64,11 @@ impl Environment {
         let mut found = false;
         let mut settings = BTreeMap::new();
         let sections = [
-            ("AWS_CONFIG_FILE", ".aws/config", [format!("profile {profile}"), profile.to_owned()]),
+            (
+                "AWS_CONFIG_FILE",
+                ".aws/config",
+                [format!("profile {profile}"), profile.to_owned()],
+            ),
             (
                 "AWS_SHARED_CREDENTIALS_FILE",
                 ".aws/credentials",
@@ -67,13 +76,21 @@ impl Environment {
             ),
         ];
         for (variable, usual, names) in sections {
-            let Some(ini) = self.ini(variable, usual, asked_for.is_some())? else { continue };
+            let Some(ini) = self.ini(variable, usual, asked_for.is_some())? else {
+                continue;
+            };
             let section = names.iter().find_map(|name| ini.section(Some(name.as_str())));
             let Some(section) = section else { continue };
             found = true;
-            settings.extend(section.iter().map(|(key, value)| (key.trim().to_owned(), value.to_owned())));
+            settings.extend(
+                section
+                    .iter()
+                    .map(|(key, value)| (key.trim().to_owned(), value.to_owned())),
+            );
         }
-        let Some(asked_for) = asked_for else { return Ok(understood(&settings)) };
+        let Some(asked_for) = asked_for else {
+            return Ok(understood(&settings));
+        };
         let field = "aws_profile (or the variable AWS_PROFILE)".to_owned();
         if !found {
             return Err(SourceError::Invalid {
@@ -86,11 +103,15 @@ impl Environment {
         let other_ways = ["role_arn", "sso_session", "sso_start_url", "credential_process"];
         let other_way = other_ways.into_iter().find(|key| settings.contains_key(*key));
         match other_way {
-            Some(key) if !settings_of_profile.contains_key("aws_access_key_id") => Err(SourceError::Invalid {
-                field,
-                problem: format!("profile {asked_for:?} gets its credentials by {key}, which is not supported"),
-                fix: "export them: eval \"$(aws configure export-credentials --format env)\"".to_owned(),
-            }),
+            Some(key) if !settings_of_profile.contains_key("aws_access_key_id") => {
+                Err(SourceError::Invalid {
+                    field,
+                    problem: format!(
+                        "profile {asked_for:?} gets its credentials by {key}, which is not supported"
+                    ),
+                    fix: "export them: eval \"$(aws configure export-credentials --format env)\"".to_owned(),
+                })
+            }
             Some(_) | None => Ok(settings_of_profile),
         }
     }
@@ -115,8 +136,14 @@ impl Environment {
             Err(error) => return Err(unreadable(error.to_string())),
         };
         // AWS's own tools take values as they stand: no escapes, no quotes.
-        let options = ini::ParseOption { enabled_quote: false, enabled_escape: false, ..Default::default() };
-        Ini::load_from_str_opt(&text, options).map(Some).map_err(|error| unreadable(error.to_string()))
+        let options = ini::ParseOption {
+            enabled_quote: false,
+            enabled_escape: false,
+            ..Default::default()
+        };
+        Ini::load_from_str_opt(&text, options)
+            .map(Some)
+            .map_err(|error| unreadable(error.to_string()))
     }
 }
 

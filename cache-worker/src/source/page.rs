@@ -39,6 +39,10 @@ pub(crate) struct Entry {
     /// The key above is not certainly the source's own.
     pub(crate) damaged: bool,
     pub(crate) directory: bool,
+    /// A link that leads out of the source, or nowhere.
+    pub(crate) link_outside: bool,
+    /// Neither a file nor a directory.
+    pub(crate) special: bool,
 }
 
 /// All that a page says.
@@ -70,12 +74,22 @@ impl Page {
     pub(crate) fn parse(xml: &[u8], dialect: Dialect) -> Result<Self, PageError> {
         let text = String::from_utf8_lossy(xml);
         let unclean = matches!(text, std::borrow::Cow::Owned(_));
-        let mut collector = Collector { dialect, unclean, ..Collector::default() };
+        let mut collector = Collector {
+            dialect,
+            unclean,
+            ..Collector::default()
+        };
         let mut reader = Reader::from_str(&text);
         let malformed = |error: quick_xml::Error| PageError::Malformed(error.to_string());
         loop {
             match reader.read_event().map_err(malformed)? {
-                Event::Start(element) => collector.open(element.local_name().as_ref())?,
+                Event::Start(element) => {
+                    collector.open(element.local_name().as_ref())?;
+                    // Azure escapes names that are no XML in a way of its own.
+                    if matches!(element.try_get_attribute("Encoded"), Ok(Some(_))) {
+                        collector.damage();
+                    }
+                }
                 Event::Empty(element) => {
                     collector.open(element.local_name().as_ref())?;
                     collector.close();
@@ -168,8 +182,7 @@ impl Collector {
     /// Takes the innermost element's text to where it belongs.
     fn close(&mut self) {
         let text = std::mem::take(&mut self.text);
-        let damaged =
-            self.damaged || (self.unclean && text.contains(char::REPLACEMENT_CHARACTER));
+        let damaged = self.damaged || (self.unclean && text.contains(char::REPLACEMENT_CHARACTER));
         self.damaged = false;
         let Some(name) = self.path.pop() else { return };
         let parent = self.path.last().map_or("", String::as_str);
@@ -217,7 +230,11 @@ impl Collector {
     }
 
     fn damaged_prefix(&mut self, key: String) {
-        self.page.entries.push(Entry { key, damaged: true, ..Entry::default() });
+        self.page.entries.push(Entry {
+            key,
+            damaged: true,
+            ..Entry::default()
+        });
     }
 
     /// The path of an href without its leading `/`, decoded; damaged where that loses something.
@@ -234,7 +251,10 @@ impl Collector {
         // A `/` inside a segment, or bytes that are no text: what was decoded is another name.
         let lossy = path.to_ascii_lowercase().contains("%2f")
             || (decoded.contains(char::REPLACEMENT_CHARACTER) && !path.contains(char::REPLACEMENT_CHARACTER));
-        self.key(decoded.strip_prefix('/').unwrap_or(&decoded).to_owned(), damaged || lossy);
+        self.key(
+            decoded.strip_prefix('/').unwrap_or(&decoded).to_owned(),
+            damaged || lossy,
+        );
     }
 
     fn end_entry(&mut self) {
@@ -259,7 +279,11 @@ impl Collector {
             return Err(PageError::NoContinuation);
         }
         // The last page of a truncated listing may still carry a token in some servers.
-        let next = if self.dialect == Dialect::S3 && !self.truncated { None } else { self.page.next };
+        let next = if self.dialect == Dialect::S3 && !self.truncated {
+            None
+        } else {
+            self.page.next
+        };
         Ok(Page { next, ..self.page })
     }
 }
@@ -288,17 +312,24 @@ fn quoted(text: &str) -> Option<String> {
 }
 
 fn rfc3339(text: &str) -> Option<Time> {
-    chrono::DateTime::parse_from_rfc3339(text.trim()).ok().map(|at| time(&at))
+    chrono::DateTime::parse_from_rfc3339(text.trim())
+        .ok()
+        .map(|at| time(&at))
 }
 
 fn rfc1123(text: &str) -> Option<Time> {
-    chrono::DateTime::parse_from_rfc2822(text.trim()).ok().map(|at| time(&at))
+    chrono::DateTime::parse_from_rfc2822(text.trim())
+        .ok()
+        .map(|at| time(&at))
 }
 
 /// The catalog's form of object_store's time.
 pub(crate) fn time<Zone: chrono::TimeZone>(at: &chrono::DateTime<Zone>) -> Time {
     // A leap second has more nanoseconds than a second.
-    Time { secs: at.timestamp(), nanos: at.timestamp_subsec_nanos().min(999_999_999) }
+    Time {
+        secs: at.timestamp(),
+        nanos: at.timestamp_subsec_nanos().min(999_999_999),
+    }
 }
 
 #[cfg(test)]

@@ -15,12 +15,23 @@ use super::page::path_of;
 /// What kind of source it is, and its place in that kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    S3 { bucket: String },
-    Gcs { bucket: String },
-    Azure { container: String, account: Option<String> },
+    S3 {
+        bucket: String,
+    },
+    Gcs {
+        bucket: String,
+    },
+    Azure {
+        container: String,
+        account: Option<String>,
+    },
     /// The server's root, with a `/` at its end.
-    Http { root: Url },
-    File { directory: PathBuf },
+    Http {
+        root: Url,
+    },
+    File {
+        directory: PathBuf,
+    },
 }
 
 /// A source's URL.
@@ -48,11 +59,17 @@ impl SourceUrl {
         match scheme.to_ascii_lowercase().as_str() {
             "s3" | "s3a" => {
                 let (bucket, prefix) = bucket_and_prefix(rest, "s3://BUCKET/PREFIX")?;
-                Ok(Self { place: Place::S3 { bucket }, prefix })
+                Ok(Self {
+                    place: Place::S3 { bucket },
+                    prefix,
+                })
             }
             "gs" => {
                 let (bucket, prefix) = bucket_and_prefix(rest, "gs://BUCKET/PREFIX")?;
-                Ok(Self { place: Place::Gcs { bucket }, prefix })
+                Ok(Self {
+                    place: Place::Gcs { bucket },
+                    prefix,
+                })
             }
             "az" | "azure" | "adl" | "abfs" | "abfss" => azure(rest),
             "http" | "https" => http(url),
@@ -72,8 +89,14 @@ impl fmt::Display for SourceUrl {
         match &self.place {
             Place::S3 { bucket } => write!(f, "s3://{bucket}/{prefix}"),
             Place::Gcs { bucket } => write!(f, "gs://{bucket}/{prefix}"),
-            Place::Azure { container, account: None } => write!(f, "az://{container}/{prefix}"),
-            Place::Azure { container, account: Some(account) } => {
+            Place::Azure {
+                container,
+                account: None,
+            } => write!(f, "az://{container}/{prefix}"),
+            Place::Azure {
+                container,
+                account: Some(account),
+            } => {
                 write!(f, "abfs://{container}@{account}.dfs.core.windows.net/{prefix}")
             }
             Place::Http { root } => write!(f, "{root}{prefix}"),
@@ -86,7 +109,11 @@ impl fmt::Display for SourceUrl {
 }
 
 fn invalid(problem: String, fix: &str) -> SourceError {
-    SourceError::Invalid { field: "url".to_owned(), problem, fix: fix.to_owned() }
+    SourceError::Invalid {
+        field: "url".to_owned(),
+        problem,
+        fix: fix.to_owned(),
+    }
 }
 
 fn bucket_and_prefix(rest: &str, form: &str) -> Result<(String, String), SourceError> {
@@ -103,7 +130,10 @@ fn bucket_and_prefix(rest: &str, form: &str) -> Result<(String, String), SourceE
 /// A bucket or container: what all providers allow, and nothing that means something in a URL.
 fn name(name: &str, form: &str) -> Result<String, SourceError> {
     if name.is_empty() {
-        return Err(invalid("the bucket is missing".to_owned(), &format!("write {form}")));
+        return Err(invalid(
+            "the bucket is missing".to_owned(),
+            &format!("write {form}"),
+        ));
     }
     let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'$');
     if name.len() > 255 || name.starts_with('.') || !name.bytes().all(good) {
@@ -140,16 +170,28 @@ fn azure(rest: &str) -> Result<SourceUrl, SourceError> {
             let account = host
                 .strip_suffix(".dfs.core.windows.net")
                 .or_else(|| host.strip_suffix(".blob.core.windows.net"))
-                .ok_or_else(|| invalid(format!("{host:?} is no storage account"), &format!("write {form}")))?;
+                .ok_or_else(|| {
+                    invalid(
+                        format!("{host:?} is no storage account"),
+                        &format!("write {form}"),
+                    )
+                })?;
             (name(container, form)?, Some(name(account, form)?))
         }
     };
-    Ok(SourceUrl { place: Place::Azure { container, account }, prefix })
+    Ok(SourceUrl {
+        place: Place::Azure { container, account },
+        prefix,
+    })
 }
 
 fn http(url: &str) -> Result<SourceUrl, SourceError> {
-    let mut parsed = Url::parse(url)
-        .map_err(|error| invalid(format!("{url:?} is no URL: {error}"), "write https://HOST/DIRECTORY/"))?;
+    let mut parsed = Url::parse(url).map_err(|error| {
+        invalid(
+            format!("{url:?} is no URL: {error}"),
+            "write https://HOST/DIRECTORY/",
+        )
+    })?;
     if !parsed.username().is_empty() || parsed.password().is_some() {
         return Err(invalid(
             "it holds credentials".to_owned(),
@@ -168,7 +210,10 @@ fn http(url: &str) -> Result<SourceUrl, SourceError> {
         .into_owned();
     let prefix = checked_prefix(path.strip_prefix('/').unwrap_or(&path))?;
     parsed.set_path("/");
-    Ok(SourceUrl { place: Place::Http { root: parsed }, prefix })
+    Ok(SourceUrl {
+        place: Place::Http { root: parsed },
+        prefix,
+    })
 }
 
 fn file(rest: &str) -> Result<SourceUrl, SourceError> {
@@ -181,12 +226,19 @@ fn file(rest: &str) -> Result<SourceUrl, SourceError> {
         .decode_utf8()
         .map_err(|_not_text| invalid("its path is not UTF-8".to_owned(), fix))?
         .into_owned();
-    if path.contains('\0') || Path::new(&path).components().any(|part| part == Component::ParentDir) {
+    if path.contains('\0')
+        || Path::new(&path)
+            .components()
+            .any(|part| part == Component::ParentDir)
+    {
         return Err(invalid(format!("the path {path:?} holds '..' or a NUL"), fix));
     }
     // Components, so that doubled and trailing slashes make no other identity.
     let directory = Path::new(&path).components().collect();
-    Ok(SourceUrl { place: Place::File { directory }, prefix: String::new() })
+    Ok(SourceUrl {
+        place: Place::File { directory },
+        prefix: String::new(),
+    })
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! are read up to a limit: no server makes us hold more.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,10 @@ const MAX_ERROR_BYTES: usize = 64 << 10;
 
 /// Longer waits are not believed.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+tokio::task_local! {
+    static AROUND: Arc<Exchange>;
+}
 
 /// One request and what came back.
 #[derive(Debug, Default)]
@@ -59,7 +64,26 @@ impl Exchange {
 
     /// For a request that asks for a page.
     pub(crate) fn listing(dialect: Dialect) -> Arc<Self> {
-        Arc::new(Self { listing: Some(dialect), ..Self::default() })
+        Arc::new(Self {
+            listing: Some(dialect),
+            ..Self::default()
+        })
+    }
+
+    /// Gives the one request that `future` makes an exchange, where object_store takes no extensions. Not for
+    /// sources with credentials: the request for a token would leave its answer there too.
+    pub(crate) async fn around<F: Future>(dialect: Dialect, future: F) -> (Arc<Self>, F::Output) {
+        let exchange = Self::listing(dialect);
+        let output = AROUND.scope(Arc::clone(&exchange), future).await;
+        (exchange, output)
+    }
+
+    fn of(request: &HttpRequest) -> Option<Arc<Self>> {
+        request
+            .extensions()
+            .get::<Arc<Self>>()
+            .map(Arc::clone)
+            .or_else(|| AROUND.try_with(Arc::clone).ok())
     }
 
     /// What the server said, if it said anything.
@@ -92,7 +116,7 @@ struct Wire {
 #[async_trait]
 impl HttpService for Wire {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let Some(exchange) = request.extensions().get::<Arc<Exchange>>().map(Arc::clone) else {
+        let Some(exchange) = Exchange::of(&request) else {
             // Tokens and instance metadata: nothing to look at.
             return self.inner.execute(request).await;
         };
@@ -108,7 +132,9 @@ impl HttpService for Wire {
             ..Answer::default()
         };
         if !parts.status.is_success() {
-            let error = read(body, MAX_ERROR_BYTES, TooLong::Cut).await.unwrap_or_default();
+            let error = read(body, MAX_ERROR_BYTES, TooLong::Cut)
+                .await
+                .unwrap_or_default();
             answer.code = element(&error, "Code");
             answer.message = element(&error, "Message");
             *exchange.answer.lock() = Some(answer);
@@ -117,7 +143,9 @@ impl HttpService for Wire {
             return Ok(HttpResponse::from_parts(parts, text.into()));
         }
         *exchange.answer.lock() = Some(answer);
-        let Some(dialect) = exchange.listing else { return Ok(HttpResponse::from_parts(parts, body)) };
+        let Some(dialect) = exchange.listing else {
+            return Ok(HttpResponse::from_parts(parts, body));
+        };
         let xml = read(body, MAX_PAGE_BYTES, TooLong::Fail).await?;
         let page =
             Page::parse(&xml, dialect).map_err(|error| HttpError::new(HttpErrorKind::Decode, error))?;
@@ -140,7 +168,10 @@ struct PageTooLong;
 
 impl fmt::Display for PageTooLong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a page of the source's listing is longer than {MAX_PAGE_BYTES} bytes")
+        write!(
+            f,
+            "a page of the source's listing is longer than {MAX_PAGE_BYTES} bytes"
+        )
     }
 }
 
