@@ -1,7 +1,12 @@
-//! The worker of one Dataset on one node: lists its sources into catalogs, fetches objects, keeps them in tiers and
-//! evicts them.
+//! The worker of one Dataset on a node: it lists sources into catalogs, fetches their objects, keeps them in
+//! tiers and gives their bytes to whoever reads.
+
 #![deny(unsafe_code)]
 
+pub mod fetch;
+pub mod listing;
+pub mod metrics;
+pub mod source;
 mod store;
 
 pub use store::{

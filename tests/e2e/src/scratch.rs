@@ -1,0 +1,95 @@
+//! A folder of one test, with everything in it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::process;
+
+/// The environment variable by which the processes of a scratch folder are known, however far they are detached.
+pub(crate) const MARK: &str = "MILLPOND_TEST_SCRATCH";
+
+/// A folder of its own for one test. Dropped, it kills what was started in it, unmounts what is mounted below it and
+/// is removed.
+#[derive(Debug)]
+pub struct Scratch {
+    root: tempfile::TempDir,
+}
+
+impl Scratch {
+    /// Makes a folder with a name of its own.
+    ///
+    /// # Panics
+    /// Where the temporary directory cannot be written: no test can run there.
+    #[expect(
+        clippy::new_without_default,
+        reason = "making a folder is not a default value"
+    )]
+    pub fn new() -> Self {
+        let root = tempfile::Builder::new()
+            .prefix("millpond-e2e-")
+            .tempdir()
+            .expect("make a scratch folder");
+        Self { root }
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// A path in the folder.
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// A directory in the folder, made now.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    pub fn directory(&self, name: &str) -> PathBuf {
+        let path = self.join(name);
+        std::fs::create_dir_all(&path).expect("make a directory in the scratch folder");
+        path
+    }
+
+    /// A directory in the folder that is a file system of its own, `size` (as mount(8) takes it) large.
+    ///
+    /// # Panics
+    /// If it cannot be mounted.
+    pub fn tmpfs(&self, name: &str, size: &str) -> PathBuf {
+        let path = self.directory(name);
+        let status = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "millpond-e2e"])
+            .arg(&path)
+            .status()
+            .expect("run mount");
+        assert!(status.success(), "mount a tmpfs on {}", path.display());
+        path
+    }
+
+    /// The mount points below the folder, innermost first.
+    pub fn mounts(&self) -> Vec<PathBuf> {
+        let all = procfs::process::Process::myself()
+            .and_then(|me| me.mountinfo())
+            .expect("read the mount table");
+        let mut below: Vec<PathBuf> = all
+            .0
+            .into_iter()
+            .map(|mount| mount.mount_point)
+            .filter(|point| point.starts_with(self.path()))
+            .collect();
+        below.reverse();
+        below
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        for process in process::processes(self.path()) {
+            process.kill();
+        }
+        for point in self.mounts() {
+            let _ = nix::mount::umount2(&point, nix::mount::MntFlags::MNT_DETACH);
+        }
+    }
+}
