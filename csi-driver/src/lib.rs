@@ -1,1 +1,9 @@
-//! Stub.
+//! The driver of a node: shows Datasets as file systems.
+
+#![deny(unsafe_code)]
+
+mod generations;
+pub mod mount;
+pub mod view;
+
+pub use generations::{Generations, HeldGeneration};
