@@ -3,7 +3,9 @@
 #![deny(unsafe_code)]
 
 mod generations;
+mod metrics;
 pub mod mount;
 pub mod view;
 
 pub use generations::{Generations, HeldGeneration};
+pub use metrics::{ServedFrom, ViewMetrics};

@@ -7,6 +7,8 @@
 mod bind;
 mod error;
 mod kernel;
+mod opens;
+mod places;
 mod registry;
 mod release;
 mod settle;
@@ -16,6 +18,7 @@ mod spec;
 pub use bind::{BindSpec, BindView};
 pub use error::ViewError;
 pub use kernel::{InUse, KernelView};
+pub use opens::Ledger;
 pub use registry::{Registry, RegistryOptions};
 pub use settle::SettleRules;
 pub use spec::{OverlayMode, ViewSpec};
