@@ -2,7 +2,9 @@
 
 #![deny(unsafe_code)]
 
+pub mod fuse;
 mod generations;
+pub mod keeper;
 mod metrics;
 pub mod mount;
 pub mod view;
