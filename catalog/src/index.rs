@@ -17,6 +17,11 @@ impl Index {
         unimplemented!("the next commit")
     }
 
+    /// All places in the order of their objects' ids, from the first id that is not below `id`.
+    pub fn starting_at(&self, _id: ObjectId) -> impl Iterator<Item = (ObjectId, Place)> + '_ {
+        std::iter::empty()
+    }
+
     /// Finds all places of an object, in the order of their inodes.
     pub fn find(&self, _id: ObjectId) -> impl Iterator<Item = Place> + '_ {
         std::iter::empty()

@@ -1,1 +1,4 @@
 //! Stub.
+
+pub mod fuse;
+pub mod keeper;
