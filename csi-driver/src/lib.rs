@@ -1,4 +1,11 @@
-//! Stub.
+//! The driver of a node: shows Datasets as file systems.
+
+#![deny(unsafe_code)]
 
 pub mod fuse;
+mod generations;
 pub mod keeper;
+pub mod mount;
+pub mod view;
+
+pub use generations::{Generations, HeldGeneration};
