@@ -14,6 +14,8 @@ mod release;
 mod settle;
 mod shown;
 mod spec;
+#[cfg(test)]
+mod tests;
 
 pub use bind::{BindSpec, BindView};
 pub use error::ViewError;
