@@ -16,6 +16,7 @@ mod shown;
 mod spec;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 pub use bind::{BindSpec, BindView};
 pub use error::ViewError;
@@ -24,3 +25,4 @@ pub use opens::Ledger;
 pub use registry::{Registry, RegistryOptions};
 pub use settle::SettleRules;
 pub use spec::{OverlayMode, ViewSpec};
+pub use trial::Abilities;
