@@ -59,7 +59,10 @@ impl Directory {
     /// Opens a name for reading, if it leads to something inside. Never waits for the other end of a pipe.
     fn beneath(&self, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         let name = if name.is_empty() { "." } else { name };
-        let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let mut flags = flags | OFlags::CLOEXEC;
+        if !flags.contains(OFlags::PATH) {
+            flags |= OFlags::NONBLOCK | OFlags::NOCTTY;
+        }
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         loop {
             match rustix::fs::openat2(&self.root, name, flags, Mode::empty(), resolve) {

@@ -148,10 +148,10 @@ fn name(name: &str, form: &str) -> Result<String, SourceError> {
 /// The prefix with its `/`, if keys below it can be asked for.
 fn checked_prefix(prefix: &str) -> Result<String, SourceError> {
     let trimmed = prefix.strip_suffix('/').unwrap_or(prefix);
-    if trimmed.is_empty() && prefix.len() <= 1 {
+    if prefix.is_empty() {
         return Ok(String::new());
     }
-    if path_of(trimmed).is_none() {
+    if trimmed.is_empty() || path_of(trimmed).is_none() {
         return Err(invalid(
             format!("the prefix {prefix:?} cannot be asked for"),
             "it must not hold empty parts, '.', '..' or control characters",
