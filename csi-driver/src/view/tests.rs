@@ -4,3 +4,4 @@ mod fixture;
 mod io;
 mod kernel;
 mod opens;
+mod trial;

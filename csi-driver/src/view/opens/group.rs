@@ -4,12 +4,13 @@
 //! one view of it from another. Marks are on the file systems, not on mounts: a pod opens through a bind mount in its
 //! own namespace. A mark ends with its file system.
 
-use parking_lot::Mutex;
-
-use nix::errno::Errno;
-use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags};
+use parking_lot::Mutex;
 
 use super::super::error::ViewError;
 use super::super::places::Places;
@@ -60,6 +61,12 @@ impl Group {
         self.fanotify
             .mark(flags, MaskFlags::FAN_OPEN, mount, Some("."))
             .map_err(refused("count the opens of a view"))
+    }
+
+    /// Whether events wait to be read.
+    pub(crate) fn has_events(&self) -> Result<bool, ViewError> {
+        let mut waited = [PollFd::new(self.fanotify.as_fd(), PollFlags::POLLIN)];
+        Ok(poll(&mut waited, PollTimeout::ZERO).map_err(refused("look for events of opens"))? > 0)
     }
 
     /// Counts all that the queue holds now.
