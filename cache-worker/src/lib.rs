@@ -3,6 +3,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod dataset;
 pub mod fetch;
 pub mod listing;
 pub mod metrics;

@@ -1,0 +1,175 @@
+//! Mounting and unmounting, with and without the right to.
+//!
+//! `fuser` could mount, but its session unmounts by path when it ends, whatever is mounted there by then; a mount that
+//! outlives its server must be let alone.
+
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use procfs::process::Process;
+use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
+};
+use tracing::debug;
+
+use super::session::open_device;
+
+/// Sequential reads through the page cache come in requests of this size (measured: more gains nothing).
+const READ_AHEAD_KIB: u32 = 1024;
+
+/// How a mount was made.
+#[derive(Debug)]
+pub(crate) struct Mounted {
+    pub(crate) device: OwnedFd,
+    /// Everybody may look into it, not only the user who mounted it.
+    pub(crate) for_all: bool,
+}
+
+/// Mounts a FUSE file system, read-only, for all users where that is allowed.
+pub(crate) fn mount(mountpoint: &Path, source: &str) -> io::Result<Mounted> {
+    let device = open_device()?;
+    let mode = std::fs::metadata(mountpoint)?.mode();
+    let (uid, gid) = (
+        rustix::process::getuid().as_raw(),
+        rustix::process::getgid().as_raw(),
+    );
+    let number = std::os::fd::AsRawFd::as_raw_fd(&device);
+    let options =
+        format!("fd={number},rootmode={mode:o},user_id={uid},group_id={gid},default_permissions,allow_other");
+    let options = std::ffi::CString::new(options)?;
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
+    match rustix::mount::mount(source, mountpoint, "fuse.millpond", flags, options.as_c_str()) {
+        Ok(()) => Ok(Mounted {
+            device,
+            for_all: true,
+        }),
+        Err(rustix::io::Errno::PERM) => mount_as_user(mountpoint, source),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Unmounts. With `detach` at once, whoever uses it: they go on until they are done.
+pub(crate) fn unmount(mountpoint: &Path, detach: bool) -> io::Result<()> {
+    let flags = if detach {
+        UnmountFlags::DETACH
+    } else {
+        UnmountFlags::empty()
+    } | UnmountFlags::NOFOLLOW;
+    match rustix::mount::unmount(mountpoint, flags) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::PERM) => {
+            let mut command = fusermount();
+            command.arg("-u").arg("-q");
+            if detach {
+                command.arg("-z");
+            }
+            let status = command.arg("--").arg(mountpoint).stdin(Stdio::null()).status()?;
+            if status.success() {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::ResourceBusy.into())
+            }
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The number of the connection that is mounted here: its directory below `/sys/fs/fuse/connections`, and the minor
+/// number of the file system's device. Asks nothing of the server.
+pub(crate) fn connection(mountpoint: &Path) -> io::Result<u32> {
+    let (major, minor) = device_number(mountpoint)?;
+    if major == 0 {
+        Ok(minor)
+    } else {
+        Err(io::ErrorKind::InvalidData.into())
+    }
+}
+
+/// Ends a connection: every request on it, and every later one, fails. The mount stays, dead.
+pub(crate) fn abort(connection: u32) -> io::Result<()> {
+    let path: PathBuf = ["/sys/fs/fuse/connections", &connection.to_string(), "abort"]
+        .iter()
+        .collect();
+    match std::fs::write(path, b"1") {
+        // Nothing is mounted any more.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// Lets the kernel read ahead as far as one request reaches.
+pub(crate) fn widen_read_ahead(mountpoint: &Path) {
+    let widened = device_number(mountpoint).and_then(|(major, minor)| {
+        let path = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+        std::fs::write(path, READ_AHEAD_KIB.to_string())
+    });
+    if let Err(error) = widened {
+        debug!(%error, "failed to widen the read-ahead: mapped files that are not cached read more slowly");
+    }
+}
+
+fn device_number(mountpoint: &Path) -> io::Result<(u32, u32)> {
+    let mounts = Process::myself()
+        .and_then(|process| process.mountinfo())
+        .map_err(io::Error::other)?;
+    let mount = mounts
+        .into_iter()
+        .rev()
+        .find(|mount| mount.mount_point == mountpoint);
+    let mount = mount.ok_or(io::ErrorKind::NotFound)?;
+    let number = mount.majmin.split_once(':').and_then(|(major, minor)| {
+        let major = major.parse().ok()?;
+        Some((major, minor.parse().ok()?))
+    });
+    number.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn fusermount() -> Command {
+    Command::new("fusermount3")
+}
+
+/// Mounts through the set-uid helper, which sends the device's descriptor over a socket, its standard input here.
+fn mount_as_user(mountpoint: &Path, source: &str) -> io::Result<Mounted> {
+    let (ours, theirs) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    let options = format!("ro,nosuid,nodev,noatime,default_permissions,fsname={source},subtype=millpond");
+    let output = fusermount()
+        .arg("-o")
+        .arg(options)
+        .arg("--")
+        .arg(mountpoint)
+        .env("_FUSE_COMMFD", "0")
+        .stdin(Stdio::from(theirs))
+        .output()?;
+    if !output.status.success() {
+        let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    rustix::net::recvmsg(
+        &ours,
+        &mut [IoSliceMut::new(&mut byte)],
+        &mut control,
+        RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT,
+    )?;
+    let device = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    let device = device.ok_or_else(|| io::Error::other("fusermount3 sent no descriptor"))?;
+    Ok(Mounted {
+        device,
+        for_all: false,
+    })
+}

@@ -1,0 +1,137 @@
+//! The server's side.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use parking_lot::Mutex;
+
+use super::message::{Answer, KeeperError, Request, receive, send};
+
+/// A server's connection to its keeper. Closing it tells the keeper that the server is gone.
+#[derive(Debug)]
+pub struct Client {
+    /// One question at a time. The lock is held for the round trip, which is why this is not for the read path.
+    socket: Mutex<OwnedFd>,
+}
+
+/// What the keeper held of a mount.
+#[derive(Debug)]
+pub struct Taken {
+    /// The `/dev/fuse` descriptor.
+    pub device: OwnedFd,
+    /// The shared memory with the open files.
+    pub table: OwnedFd,
+    /// What the server before had noted.
+    pub note: String,
+}
+
+impl Client {
+    /// Speaks over a socket that [`super::Holder::socket`] made.
+    pub const fn new(socket: OwnedFd) -> Self {
+        Self {
+            socket: Mutex::new(socket),
+        }
+    }
+
+    /// Speaks over the standard input, where a supervisor puts the socket for the server it starts.
+    ///
+    /// # Errors
+    /// When it is not open.
+    pub fn from_stdin() -> Result<Self, KeeperError> {
+        Ok(Self::new(std::io::stdin().as_fd().try_clone_to_owned()?))
+    }
+
+    /// Gives a mount into keeping.
+    ///
+    /// # Errors
+    /// When the keeper does not have it afterwards.
+    pub fn give(
+        &self,
+        mount: &str,
+        connection: u32,
+        note: &str,
+        device: BorrowedFd<'_>,
+        table: BorrowedFd<'_>,
+    ) -> Result<(), KeeperError> {
+        let request = Request::Give {
+            mount: mount.to_owned(),
+            connection,
+            note: note.to_owned(),
+        };
+        done(self.ask(&request, &[device, table])?.0)
+    }
+
+    /// Takes a mount over. Waits until no other server is connected. `None`: the keeper holds no such mount.
+    ///
+    /// # Errors
+    /// When the keeper cannot be asked.
+    pub fn take(&self, mount: &str) -> Result<Option<Taken>, KeeperError> {
+        let (answer, descriptors) = self.ask(
+            &Request::Take {
+                mount: mount.to_owned(),
+            },
+            &[],
+        )?;
+        match answer {
+            Answer::Kept { note } => match <[OwnedFd; 2]>::try_from(descriptors) {
+                Ok([device, table]) => Ok(Some(Taken { device, table, note })),
+                Err(others) => Err(KeeperError::Message {
+                    reason: format!("{} descriptors instead of 2", others.len()),
+                }),
+            },
+            Answer::Nothing => Ok(None),
+            other => done(other).map(|()| None),
+        }
+    }
+
+    /// Says that a mount is unmounted.
+    ///
+    /// # Errors
+    /// When the keeper cannot be asked.
+    pub fn drop_mount(&self, mount: &str) -> Result<(), KeeperError> {
+        done(
+            self.ask(
+                &Request::Drop {
+                    mount: mount.to_owned(),
+                },
+                &[],
+            )?
+            .0,
+        )
+    }
+
+    /// Says that this server serves.
+    ///
+    /// # Errors
+    /// When the keeper cannot be asked.
+    pub fn ready(&self) -> Result<(), KeeperError> {
+        done(self.ask(&Request::Ready, &[])?.0)
+    }
+
+    /// Says that this server ends on purpose and another will come.
+    ///
+    /// # Errors
+    /// When the keeper cannot be asked.
+    pub fn stopping(&self) -> Result<(), KeeperError> {
+        done(self.ask(&Request::Stopping, &[])?.0)
+    }
+
+    fn ask(
+        &self,
+        request: &Request,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(Answer, Vec<OwnedFd>), KeeperError> {
+        let socket = self.socket.lock();
+        send(&*socket, request, descriptors)?;
+        receive(&*socket)
+    }
+}
+
+fn done(answer: Answer) -> Result<(), KeeperError> {
+    match answer {
+        Answer::Done | Answer::Nothing => Ok(()),
+        Answer::Refused { reason } => Err(KeeperError::Refused { reason }),
+        Answer::Kept { .. } => Err(KeeperError::Message {
+            reason: "an answer to another question".to_owned(),
+        }),
+    }
+}

@@ -1,0 +1,25 @@
+//! The keeper: holds what a FUSE mount needs to outlive its server.
+//!
+//! A [`Holder`] runs in a process that does nothing else (the supervisor on one machine), and keeps for each mount a
+//! copy of its `/dev/fuse` descriptor, the shared memory with its open files, and a note of the server's own. A
+//! server is a [`Client`] of it, over a socket that it was born with: it gives a mount after mounting it, and when
+//! the next server starts, that one takes what is there.
+//!
+//! - A descriptor is given to one server at a time. Who asks while another server is still connected waits until
+//!   that one's socket closes, which it does only when the process is gone: two servers never read from one
+//!   connection.
+//! - When no server is ready for longer than a limit, the holder aborts the connections: reads that wait fail
+//!   then, instead of hanging for ever, deaf even to SIGKILL.
+//! - Messages are JSON over `SOCK_SEQPACKET`, at most 64 KiB, each with the protocol's version; descriptors
+//!   travel beside them.
+
+mod client;
+mod holder;
+mod limit;
+mod message;
+#[cfg(test)]
+mod tests;
+
+pub use client::{Client, Taken};
+pub use holder::{Holder, Status};
+pub use message::KeeperError;
