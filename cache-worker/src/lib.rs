@@ -8,9 +8,12 @@ pub mod fetch;
 pub mod listing;
 pub mod metrics;
 pub mod source;
+mod evict;
+mod scrub;
 mod store;
+mod tier;
 
 pub use store::{
-    BLOCK_BYTES, BlockIndex, Eviction, Limit, Medium, MemoryTier, NoRoom, Partial, Progress, Room, Store,
+    BLOCK_BYTES, BlockIndex, Eviction, Limit, Medium, MemoryTier, NoRoom, Pace, Partial, Progress, Room, Store,
     StoreCounters, StoreError, StoreOptions, TierUsage,
 };

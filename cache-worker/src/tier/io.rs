@@ -7,6 +7,9 @@ use std::os::fd::AsRawFd;
 
 use memmap2::Mmap;
 
+/// From asm-generic/fcntl.h; libc does not have it.
+const F_SETSIG: libc::c_int = 10;
+
 /// Maps all of a cache file for reading.
 ///
 /// # Errors
@@ -26,7 +29,7 @@ pub(super) fn map(file: &File) -> io::Result<Mmap> {
 pub(crate) fn write_lease(file: &File) -> bool {
     let descriptor = file.as_raw_fd();
     // SAFETY: F_SETSIG takes an int and changes only the descriptor, which `file` keeps open.
-    let signal = unsafe { libc::fcntl(descriptor, libc::F_SETSIG, libc::SIGURG) };
+    let signal = unsafe { libc::fcntl(descriptor, F_SETSIG, libc::SIGURG) };
     if signal != 0 {
         return false;
     }
