@@ -329,10 +329,7 @@ struct ContentHash {
 impl ContentHash {
     fn add(&mut self, object: &crate::listing::Listed) {
         let mut hasher = blake3::Hasher::new();
-        for field in [
-            object.key.as_str(),
-            &object.validator.text(),
-        ] {
+        for field in [object.key.as_str(), &object.validator.text()] {
             hasher.update(&(field.len() as u64).to_le_bytes());
             hasher.update(field.as_bytes());
         }
