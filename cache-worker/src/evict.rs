@@ -72,7 +72,9 @@ pub(crate) struct Evictor {
 
 impl std::fmt::Debug for Evictor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Evictor").field("tier", &self.tier).finish_non_exhaustive()
+        f.debug_struct("Evictor")
+            .field("tier", &self.tier)
+            .finish_non_exhaustive()
     }
 }
 
@@ -82,7 +84,10 @@ impl Evictor {
             tier,
             views,
             wake: Notify::new(),
-            wanted: Mutex::new(Wanted { next: 1, amount: Amount::default() }),
+            wanted: Mutex::new(Wanted {
+                next: 1,
+                amount: Amount::default(),
+            }),
             passes: watch::Sender::new(Passes::default()),
             held: Mutex::new(Vec::new()),
         })
@@ -128,7 +133,10 @@ impl Evictor {
         };
         self.wake.notify_one();
         // The sender is ours, so it cannot be gone.
-        passes.wait_for(|passes| passes.ended >= number).await.is_ok_and(|passes| passes.freed)
+        passes
+            .wait_for(|passes| passes.ended >= number)
+            .await
+            .is_ok_and(|passes| passes.freed)
     }
 
     /// Makes a pass soon, if the tier is nearly full.
@@ -147,7 +155,8 @@ impl Evictor {
         let totals = self.tier.ledger().totals();
         let over = |used: u64, capacity: u64| used >= capacity / 100 * PRESSURE_PERCENT;
         self.tier.order().is_some()
-            && (over(totals.used.bytes, totals.capacity.bytes) || over(totals.used.inodes, totals.capacity.inodes))
+            && (over(totals.used.bytes, totals.capacity.bytes)
+                || over(totals.used.inodes, totals.capacity.inodes))
     }
 
     /// Makes passes until it is told to stop.
@@ -176,7 +185,10 @@ impl Evictor {
             self.passes.send_replace(Passes { ended: number, freed });
         }
         // Nobody waits for a pass that will not come.
-        self.passes.send_replace(Passes { ended: u64::MAX, freed: false });
+        self.passes.send_replace(Passes {
+            ended: u64::MAX,
+            freed: false,
+        });
     }
 
     /// Frees what the order says has to go, and goes on until `wanted` fits as well. Says whether anything was freed.
@@ -196,7 +208,10 @@ impl Evictor {
                     break;
                 }
                 // The order knows neither what is promised nor what was spared: ask it for more by as much.
-                pressed_bytes = (pressed_bytes * 2).max(wanted.bytes).max(capacity.bytes / 64).min(capacity.bytes);
+                pressed_bytes = (pressed_bytes * 2)
+                    .max(wanted.bytes)
+                    .max(capacity.bytes / 64)
+                    .min(capacity.bytes);
                 order.press(pressed_bytes);
                 continue;
             }
@@ -224,7 +239,10 @@ impl Evictor {
             freed |= self.release(hidden).await;
         }
         order.press(0);
-        self.tier.counters().spared_objects.fetch_add(spared.len() as u64, Ordering::Relaxed);
+        self.tier
+            .counters()
+            .spared_objects
+            .fetch_add(spared.len() as u64, Ordering::Relaxed);
         for (id, cost) in spared {
             order.insert(id, cost.bytes);
         }
@@ -241,7 +259,10 @@ impl Evictor {
         let ids: Vec<_> = all.iter().map(|hidden| hidden.id).collect();
         if let Err(error) = self.views.release(&ids).await {
             warn!(%error, objects = ids.len(), "evicted objects are still held by views");
-            self.tier.counters().release_failures.fetch_add(1, Ordering::Relaxed);
+            self.tier
+                .counters()
+                .release_failures
+                .fetch_add(1, Ordering::Relaxed);
             self.held.lock().extend(all);
             return false;
         }
@@ -283,9 +304,13 @@ fn hide(tier: &Tier, id: ObjectId) -> Hid {
                 count_evicted(tier, tier.ledger().costs().partial(size_bytes));
                 Hid::Freed
             }
-            None => Hid::InUse(tier.partials().size_bytes(id).map_or_else(Amount::default, |size_bytes| {
-                tier.ledger().costs().partial(size_bytes)
-            })),
+            None => Hid::InUse(
+                tier.partials()
+                    .size_bytes(id)
+                    .map_or_else(Amount::default, |size_bytes| {
+                        tier.ledger().costs().partial(size_bytes)
+                    }),
+            ),
         };
     }
     match tier.hide(id) {
@@ -306,5 +331,7 @@ fn hide(tier: &Tier, id: ObjectId) -> Hid {
 
 fn count_evicted(tier: &Tier, cost: Amount) {
     tier.counters().evicted_objects.fetch_add(1, Ordering::Relaxed);
-    tier.counters().evicted_bytes.fetch_add(cost.bytes, Ordering::Relaxed);
+    tier.counters()
+        .evicted_bytes
+        .fetch_add(cost.bytes, Ordering::Relaxed);
 }

@@ -89,7 +89,9 @@ impl Scrubber {
             tokio::time::sleep(SHARD_PAUSE).await;
             let tier = Arc::clone(&self.tier);
             // Failures show where objects are opened.
-            tokio::task::spawn_blocking(move || tier.recount_shard(shard).ok()).await.ok();
+            tokio::task::spawn_blocking(move || tier.recount_shard(shard).ok())
+                .await
+                .ok();
             for (id, size_bytes) in self.objects(Place::Objects, shard).await {
                 if self.check(id, size_bytes).await == Check::Wrong {
                     self.evictor.wake();
@@ -102,7 +104,8 @@ impl Scrubber {
 
     async fn objects(&self, place: Place, shard: usize) -> Vec<(ObjectId, u64)> {
         let tier = Arc::clone(&self.tier);
-        let listing = tokio::task::spawn_blocking(move || tier.objects_in_shard(place, shard).unwrap_or_default());
+        let listing =
+            tokio::task::spawn_blocking(move || tier.objects_in_shard(place, shard).unwrap_or_default());
         listing.await.unwrap_or_default()
     }
 
@@ -121,7 +124,10 @@ async fn pause(bytes: u64, bytes_per_second: u64) {
 
 /// Reads one object as it lies on the disk, and removes it if it is not what was sealed.
 fn check(tier: &Tier, id: ObjectId, size_bytes: u64) -> Check {
-    let Ok(Some(file)) = tier.directory().open(Place::Objects, &name_in(Place::Objects, id)) else {
+    let Ok(Some(file)) = tier
+        .directory()
+        .open(Place::Objects, &name_in(Place::Objects, id))
+    else {
         return Check::Unknown;
     };
     let verdict = match tier.seal_of(&file, id, size_bytes) {
@@ -139,7 +145,9 @@ fn check(tier: &Tier, id: ObjectId, size_bytes: u64) -> Check {
 
 fn read_and_compare(file: &File, size_bytes: u64, crcs: &[BlockCrc]) -> io::Result<Check> {
     // Refused where the file system cannot: then through the page cache.
-    let is_direct = fcntl_getfl(file).and_then(|flags| fcntl_setfl(file, flags | OFlags::DIRECT)).is_ok();
+    let is_direct = fcntl_getfl(file)
+        .and_then(|flags| fcntl_setfl(file, flags | OFlags::DIRECT))
+        .is_ok();
     // Pages are aligned as O_DIRECT demands.
     let mut buffer = MmapMut::map_anon(usize::try_from(BLOCK_BYTES).unwrap_or(usize::MAX))?;
     for (crc, index) in crcs.iter().zip(0_u64..) {

@@ -31,8 +31,8 @@ use tracing::error;
 
 pub(crate) use self::options::Counters;
 pub use self::options::{
-    BLOCK_BYTES, BlockIndex, Eviction, Limit, Medium, MemoryTier, NoRoom, Pace, StoreCounters, StoreError, StoreOptions,
-    TierUsage,
+    BLOCK_BYTES, BlockIndex, Eviction, Limit, Medium, MemoryTier, NoRoom, Pace, StoreCounters, StoreError,
+    StoreOptions, TierUsage,
 };
 use self::writers::Writers;
 use crate::evict::Evictor;
@@ -68,7 +68,12 @@ impl Room {
 
     /// Writes the object; blocks.
     fn fill(self, content: &[Bytes]) -> Result<(), NoRoom> {
-        let Self { id, size_bytes, tier, promise } = self;
+        let Self {
+            id,
+            size_bytes,
+            tier,
+            promise,
+        } = self;
         tier.put(promise, id, size_bytes, content)
     }
 }
@@ -120,8 +125,19 @@ impl Store {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_with(options: StoreOptions, views: Arc<dyn Views>, pace: Pace) -> Result<Arc<Self>, StoreError> {
-        let StoreOptions { disk, disk_limit, memory, eviction, boot_id, identity } = options;
+    pub fn open_with(
+        options: StoreOptions,
+        views: Arc<dyn Views>,
+        pace: Pace,
+    ) -> Result<Arc<Self>, StoreError> {
+        let StoreOptions {
+            disk,
+            disk_limit,
+            memory,
+            eviction,
+            boot_id,
+            identity,
+        } = options;
         let counters = Arc::new(Counters::default());
         let open = |medium, path, limit| -> Result<Member, StoreError> {
             let options = TierOptions {
@@ -139,7 +155,14 @@ impl Store {
         };
         let mut members = Vec::new();
         if let Some(MemoryTier { path, bytes }) = memory {
-            members.push(open(Medium::Memory, path, Limit { bytes: Some(bytes), inodes: None })?);
+            members.push(open(
+                Medium::Memory,
+                path,
+                Limit {
+                    bytes: Some(bytes),
+                    inodes: None,
+                },
+            )?);
         }
         let disk = open(Medium::Disk, disk, disk_limit)?;
         members.push(disk.clone());
@@ -170,14 +193,18 @@ impl Store {
         });
         self.tasks.spawn(Arc::clone(&evictor).run(self.stop.clone()));
         self.tasks.spawn(sweep(Arc::clone(&tier), self.stop.clone()));
-        self.tasks.spawn(Scrubber::new(tier, evictor, pace).run(self.stop.clone()));
+        self.tasks
+            .spawn(Scrubber::new(tier, evictor, pace).run(self.stop.clone()));
     }
 
     /// The tiers' directories, fastest first.
     pub fn directories(&self) -> Vec<TierDirectories> {
         let below = |tier: &Tier, place: Place| tier.options().path.join(place.name());
         self.tiers()
-            .map(|tier| TierDirectories { objects: below(tier, Place::Objects), landing: below(tier, Place::Landing) })
+            .map(|tier| TierDirectories {
+                objects: below(tier, Place::Objects),
+                landing: below(tier, Place::Landing),
+            })
             .collect()
     }
 
@@ -195,9 +222,14 @@ impl Store {
     pub async fn object(&self, id: ObjectId, size_bytes: u64) -> Option<Arc<File>> {
         let members = self.members.clone();
         let open = move || {
-            let found = members.iter().find_map(|member| member.tier.open_object(id, size_bytes));
+            let found = members
+                .iter()
+                .find_map(|member| member.tier.open_object(id, size_bytes));
             // What was found to be corrupt goes at once.
-            members.iter().filter(|member| member.tier.is_any_condemned()).for_each(|member| member.evictor.wake());
+            members
+                .iter()
+                .filter(|member| member.tier.is_any_condemned())
+                .for_each(|member| member.evictor.wake());
             found.map(shared)
         };
         if let Some(file) = self.blocking(open).await.flatten() {
@@ -241,7 +273,12 @@ impl Store {
                 evictor.promise(id, cost, seal_is_file).await
             };
             if let Some(promise) = promise {
-                return Ok(Room { id, size_bytes, tier: Arc::clone(tier), promise });
+                return Ok(Room {
+                    id,
+                    size_bytes,
+                    tier: Arc::clone(tier),
+                    promise,
+                });
             }
         }
         self.counters.refused.fetch_add(1, Ordering::Relaxed);
@@ -403,7 +440,8 @@ impl Drop for Store {
 /// Removes links in `landing/` whose time is over.
 async fn sweep(tier: Arc<Tier>, stop: CancellationToken) {
     // Often enough that a link stays no more than an eighth longer than it should.
-    let mut ticks = tokio::time::interval((tier.landing().keep() / 8).max(std::time::Duration::from_millis(10)));
+    let mut ticks =
+        tokio::time::interval((tier.landing().keep() / 8).max(std::time::Duration::from_millis(10)));
     loop {
         tokio::select! {
             () = stop.cancelled() => return,

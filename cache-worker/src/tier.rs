@@ -89,12 +89,20 @@ impl Tier {
         };
         let mut directory = Directory::lock(&path).map_err(|error| match error.raw_os_error() {
             Some(libc::EWOULDBLOCK) => StoreError::InUse { path: path.clone() },
-            _ => StoreError::Io { doing: "open", path: path.clone(), source: error },
+            _ => StoreError::Io {
+                doing: "open",
+                path: path.clone(),
+                source: error,
+            },
         })?;
         let found = State::read(&directory).map_err(io("read the state"))?;
         if let Some(found) = &found {
             if found.layout != LAYOUT {
-                return Err(StoreError::OtherLayout { path, found: found.layout, known: LAYOUT });
+                return Err(StoreError::OtherLayout {
+                    path,
+                    found: found.layout,
+                    known: LAYOUT,
+                });
             }
             if found.identity != options.identity {
                 let (found, wanted) = (found.identity.clone(), options.identity);
@@ -189,7 +197,10 @@ impl Tier {
         write: impl Fn(&Directory) -> std::io::Result<T>,
     ) -> Result<T, NoRoom> {
         let mut result = write(&self.directory());
-        if result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ENOENT)) {
+        if result
+            .as_ref()
+            .is_err_and(|error| error.raw_os_error() == Some(libc::ENOENT))
+        {
             result = self.heal().and_then(|()| write(&self.directory()));
         }
         match result {

@@ -45,7 +45,10 @@ impl std::fmt::Debug for Writers {
 
 impl Default for Writers {
     fn default() -> Self {
-        Self { queue: Mutex::new(Queue::default()), places: Semaphore::new(QUEUE) }
+        Self {
+            queue: Mutex::new(Queue::default()),
+            places: Semaphore::new(QUEUE),
+        }
     }
 }
 

@@ -11,11 +11,11 @@ use bytes::Bytes;
 use catalog::ObjectId;
 use tracing::warn;
 
+use super::Tier;
 use super::directory::{Directory, Place, condemned_name, hidden_name, name_in};
 use super::io::write_lease;
 use super::ledger::{Amount, Promise, shard_of};
 use super::seal::{self, BlockCrc};
-use super::Tier;
 use crate::store::NoRoom;
 
 /// An object that no new lookup finds, and whose space is not free yet.
@@ -54,12 +54,17 @@ pub(crate) enum Purge {
 impl Tier {
     /// Whether an object is complete and verified.
     pub(crate) fn has(&self, id: ObjectId) -> bool {
-        self.directory().stat(Place::Objects, &name_in(Place::Objects, id)).is_some()
+        self.directory()
+            .stat(Place::Objects, &name_in(Place::Objects, id))
+            .is_some()
     }
 
     /// Opens an object that is complete and verified.
     pub(crate) fn open_object(&self, id: ObjectId, size_bytes: u64) -> Option<File> {
-        let file = match self.directory().open(Place::Objects, &name_in(Place::Objects, id)) {
+        let file = match self
+            .directory()
+            .open(Place::Objects, &name_in(Place::Objects, id))
+        {
             Ok(found) => found?,
             Err(error) => {
                 self.failed("open an object", &error);
@@ -78,7 +83,13 @@ impl Tier {
     }
 
     /// Writes a whole object and gives it its names.
-    pub(crate) fn put(&self, promise: Promise, id: ObjectId, size_bytes: u64, content: &[Bytes]) -> Result<(), NoRoom> {
+    pub(crate) fn put(
+        &self,
+        promise: Promise,
+        id: ObjectId,
+        size_bytes: u64,
+        content: &[Bytes],
+    ) -> Result<(), NoRoom> {
         if content.iter().map(|chunk| chunk.len() as u64).sum::<u64>() != size_bytes {
             let error = std::io::Error::other("content is not as long as its room");
             self.failed("keep an object", &error);
@@ -94,7 +105,13 @@ impl Tier {
         let is_new = self.writing("keep an object", |directory| {
             let xattr = (!seal_is_file).then(|| seal::to_xattr(&crcs));
             let temporary = directory.write_temporary(content, xattr.as_deref())?;
-            let published = self.publish_temporary(directory, id, size_bytes, &temporary, seal_is_file.then_some(&crcs));
+            let published = self.publish_temporary(
+                directory,
+                id,
+                size_bytes,
+                &temporary,
+                seal_is_file.then_some(&crcs),
+            );
             if published.is_err() {
                 directory.remove(Place::Temporary, &temporary).ok();
             }
@@ -126,7 +143,12 @@ impl Tier {
             let name = format!("seal{:x}", self.names.fetch_add(1, Ordering::Relaxed));
             let file = directory.create(Place::Temporary, &name)?;
             seal::write_file(&file, size_bytes, crcs, self.epoch())
-                .and_then(|()| directory.rename((Place::Temporary, &name), (Place::Seals, &name_in(Place::Seals, id))))
+                .and_then(|()| {
+                    directory.rename(
+                        (Place::Temporary, &name),
+                        (Place::Seals, &name_in(Place::Seals, id)),
+                    )
+                })
                 .inspect_err(|_| {
                     directory.remove(Place::Temporary, &name).ok();
                 })?;
@@ -145,7 +167,10 @@ impl Tier {
 
     /// Removes a link in `landing/`.
     pub(crate) fn unland(&self, id: ObjectId) {
-        if let Err(error) = self.directory().remove(Place::Landing, &name_in(Place::Landing, id)) {
+        if let Err(error) = self
+            .directory()
+            .remove(Place::Landing, &name_in(Place::Landing, id))
+        {
             self.failed("remove a landing link", &error);
         }
     }
@@ -155,9 +180,15 @@ impl Tier {
         if !self.ledger().costs().seal_is_file(size_bytes) {
             return seal::from_xattr(&Directory::xattr(file)?, size_bytes);
         }
-        let map = self.directory().open(Place::Seals, &name_in(Place::Seals, id)).ok()??;
+        let map = self
+            .directory()
+            .open(Place::Seals, &name_in(Place::Seals, id))
+            .ok()??;
         let entries = seal::read_file(&map, size_bytes).ok()??;
-        entries.into_iter().map(|entry| entry.epoch.map(|_| entry.crc)).collect()
+        entries
+            .into_iter()
+            .map(|entry| entry.epoch.map(|_| entry.crc))
+            .collect()
     }
 
     /// Verifies a small object that came through a crash and, if it is right, puts it back among the others.
@@ -232,7 +263,13 @@ impl Tier {
             Ok(()) => {
                 self.unland(id);
                 let size_bytes = metadata.len();
-                Hiding::Hidden(Hidden { id, size_bytes, place: Place::Objects, name: hidden, may_return: true })
+                Hiding::Hidden(Hidden {
+                    id,
+                    size_bytes,
+                    place: Place::Objects,
+                    name: hidden,
+                    may_return: true,
+                })
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Hiding::Gone,
             Err(error) => {
@@ -264,7 +301,9 @@ impl Tier {
         // The number keeps several copies of one object apart, of which the first are still open.
         let name = condemned_name(id, self.names.fetch_add(1, Ordering::Relaxed));
         let from = name_in(Place::Objects, id);
-        let length = directory.stat(Place::Objects, &from).map_or(size_bytes, |stat| u64::try_from(stat.st_size).unwrap_or(0));
+        let length = directory
+            .stat(Place::Objects, &from)
+            .map_or(size_bytes, |stat| u64::try_from(stat.st_size).unwrap_or(0));
         match directory.rename((Place::Objects, &from), (Place::Objects, &name)) {
             Ok(()) => {
                 self.unland(id);
@@ -272,7 +311,13 @@ impl Tier {
                 self.counters().corrupt.fetch_add(1, Ordering::Relaxed);
                 warn!(%id, "an object in the cache is not what was fetched, it will be fetched again");
                 let place = Place::Objects;
-                self.condemned.lock().push(Hidden { id, size_bytes: length, place, name, may_return: false });
+                self.condemned.lock().push(Hidden {
+                    id,
+                    size_bytes: length,
+                    place,
+                    name,
+                    may_return: false,
+                });
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => self.failed("remove a corrupt object", &error),
@@ -346,7 +391,9 @@ impl Tier {
 
     /// The size of an object as it is on disk.
     pub(crate) fn size_on_disk(&self, id: ObjectId) -> Option<u64> {
-        let stat = self.directory().stat(Place::Objects, &name_in(Place::Objects, id))?;
+        let stat = self
+            .directory()
+            .stat(Place::Objects, &name_in(Place::Objects, id))?;
         u64::try_from(stat.st_size).ok()
     }
 }

@@ -27,7 +27,7 @@ use bytes::Bytes;
 use catalog::ObjectId;
 use rustix::fs::{
     AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, Stat, XattrFlags, flock,
-    fstat, fsetxattr, linkat, mkdirat, openat, openat2, renameat, renameat_with, statat, unlinkat,
+    fsetxattr, fstat, linkat, mkdirat, openat, openat2, renameat, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -53,8 +53,14 @@ pub(crate) enum Place {
 
 impl Place {
     /// All but the root.
-    pub(crate) const BELOW: [Self; 6] =
-        [Self::Objects, Self::Landing, Self::Partial, Self::Seals, Self::Unverified, Self::Temporary];
+    pub(crate) const BELOW: [Self; 6] = [
+        Self::Objects,
+        Self::Landing,
+        Self::Partial,
+        Self::Seals,
+        Self::Unverified,
+        Self::Temporary,
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -228,7 +234,12 @@ impl Directory {
     /// The file system's; `EEXIST` where the name is taken.
     pub(crate) fn create(&self, place: Place, name: &str) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(File::from(openat(self.fd(place), name, flags, Mode::from_raw_mode(FILE_MODE))?))
+        Ok(File::from(openat(
+            self.fd(place),
+            name,
+            flags,
+            Mode::from_raw_mode(FILE_MODE),
+        )?))
     }
 
     /// Writes a file under a temporary name, which is returned. The file is closed for writing.
@@ -286,8 +297,15 @@ impl Directory {
     /// # Errors
     /// The file system's.
     pub(crate) fn rename_new(&self, from: (Place, &str), to: (Place, &str)) -> io::Result<bool> {
-        let rename =
-            || renameat_with(self.fd(from.0), from.1, self.fd(to.0), to.1, RenameFlags::NOREPLACE);
+        let rename = || {
+            renameat_with(
+                self.fd(from.0),
+                from.1,
+                self.fd(to.0),
+                to.1,
+                RenameFlags::NOREPLACE,
+            )
+        };
         match self.with_shard(to, rename) {
             Ok(()) => Ok(true),
             Err(Errno::EXIST) => Ok(false),
@@ -343,7 +361,11 @@ impl Directory {
 }
 
 fn write_all(file: &mut File, content: &[Bytes]) -> io::Result<()> {
-    let mut slices: Vec<_> = content.iter().filter(|chunk| !chunk.is_empty()).map(|chunk| IoSlice::new(chunk)).collect();
+    let mut slices: Vec<_> = content
+        .iter()
+        .filter(|chunk| !chunk.is_empty())
+        .map(|chunk| IoSlice::new(chunk))
+        .collect();
     let mut rest = &mut slices[..];
     while !rest.is_empty() {
         match file.write_vectored(rest) {

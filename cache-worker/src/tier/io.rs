@@ -1,5 +1,8 @@
 //! The calls that Rust cannot check: mapping a cache file, and leases.
-#![expect(unsafe_code, reason = "mmap and fcntl have no safe face for what is needed here")]
+#![expect(
+    unsafe_code,
+    reason = "mmap and fcntl have no safe face for what is needed here"
+)]
 
 use std::fs::File;
 use std::io;

@@ -21,7 +21,10 @@ pub(crate) struct Landing {
 
 impl Landing {
     pub(crate) const fn new(keep: Duration) -> Self {
-        Self { keep, links: Mutex::new(VecDeque::new()) }
+        Self {
+            keep,
+            links: Mutex::new(VecDeque::new()),
+        }
     }
 
     /// How long a link stays.
@@ -33,7 +36,11 @@ impl Landing {
     pub(crate) fn landed(&self, id: ObjectId, now: Instant) -> Option<ObjectId> {
         let mut links = self.links.lock();
         links.push_back((now, id));
-        if links.len() > LINKS_MAX { links.pop_front().map(|(_, oldest)| oldest) } else { None }
+        if links.len() > LINKS_MAX {
+            links.pop_front().map(|(_, oldest)| oldest)
+        } else {
+            None
+        }
     }
 
     /// Takes the links whose time is over.
@@ -65,8 +72,9 @@ mod tests {
         let now = Instant::now();
         let first = ObjectId::from_bytes([1; 16]);
         landing.landed(first, now);
-        let early: Vec<_> =
-            (0..LINKS_MAX).filter_map(|_| landing.landed(ObjectId::from_bytes([2; 16]), now)).collect();
+        let early: Vec<_> = (0..LINKS_MAX)
+            .filter_map(|_| landing.landed(ObjectId::from_bytes([2; 16]), now))
+            .collect();
         assert_eq!(early, vec![first]);
     }
 }

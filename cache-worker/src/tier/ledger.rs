@@ -90,13 +90,22 @@ impl Costs {
     /// A seal file.
     pub(crate) fn seal(&self, size_bytes: u64) -> Amount {
         let seal_bytes = super::seal::file_bytes(size_bytes);
-        Amount { bytes: self.units(seal_bytes), inodes: self.inodes_per_file }
+        Amount {
+            bytes: self.units(seal_bytes),
+            inodes: self.inodes_per_file,
+        }
     }
 
     fn content(&self, size_bytes: u64) -> Amount {
         let extents = size_bytes / EXTENT_BLOCK_SPAN_BYTES * self.unit_bytes;
-        let bytes = self.units(size_bytes).saturating_add(extents).saturating_add(self.xattr_bytes);
-        Amount { bytes, inodes: self.inodes_per_file }
+        let bytes = self
+            .units(size_bytes)
+            .saturating_add(extents)
+            .saturating_add(self.xattr_bytes);
+        Amount {
+            bytes,
+            inodes: self.inodes_per_file,
+        }
     }
 
     /// A complete object with its seal.
@@ -121,7 +130,11 @@ impl Costs {
         // One spare entry: a rename makes the new name before it drops the old.
         let bytes = (entries + 1) * ENTRY_BYTES;
         // Up to one block a directory has no index block.
-        if bytes <= self.unit_bytes { self.unit_bytes } else { self.units(bytes) + self.unit_bytes }
+        if bytes <= self.unit_bytes {
+            self.unit_bytes
+        } else {
+            self.units(bytes) + self.unit_bytes
+        }
     }
 }
 
@@ -195,7 +208,10 @@ impl Ledger {
             shards: vec![Shard::default(); SHARDS + 1],
             totals: Found::default(),
         };
-        Arc::new(Self { costs, state: Mutex::new(state) })
+        Arc::new(Self {
+            costs,
+            state: Mutex::new(state),
+        })
     }
 
     pub(crate) const fn costs(&self) -> &Costs {
@@ -221,7 +237,12 @@ impl Ledger {
     }
 
     /// Promises `cost` to an object, or nothing where it does not fit.
-    pub(crate) fn promise(self: &Arc<Self>, id: ObjectId, cost: Amount, seal_is_file: bool) -> Option<Promise> {
+    pub(crate) fn promise(
+        self: &Arc<Self>,
+        id: ObjectId,
+        cost: Amount,
+        seal_is_file: bool,
+    ) -> Option<Promise> {
         let mut state = self.state.lock();
         let mut wanted = cost.plus(state.growth(&self.costs, shard_of(id)));
         if seal_is_file {
@@ -235,7 +256,13 @@ impl Ledger {
             state.enter(&self.costs, FLAT);
         }
         state.used = state.used.plus(cost);
-        Some(Promise { ledger: Arc::clone(self), id, cost, seal_is_file, kept: false })
+        Some(Promise {
+            ledger: Arc::clone(self),
+            id,
+            cost,
+            seal_is_file,
+            kept: false,
+        })
     }
 
     /// Counts an object that is there already, whether it fits or not.
@@ -257,13 +284,22 @@ impl Ledger {
         state.enter(&self.costs, shard_of(id));
         state.enter(&self.costs, FLAT);
         state.used = state.used.plus(cost);
-        Promise { ledger: Arc::clone(self), id, cost, seal_is_file: true, kept: false }
+        Promise {
+            ledger: Arc::clone(self),
+            id,
+            cost,
+            seal_is_file: true,
+            kept: false,
+        }
     }
 
     /// Charges what a directory of a shard takes already. Those of `unverified/` are charged for good.
     pub(crate) fn count_directory(&self, shard: usize, place: Place, taken: Amount) {
         let mut state = self.state.lock();
-        let charged = match (place, state.shards.get_mut(shard).map(|shard| &mut shard.directories)) {
+        let charged = match (
+            place,
+            state.shards.get_mut(shard).map(|shard| &mut shard.directories),
+        ) {
             (Place::Objects, Some([objects, _])) => Some(objects),
             (Place::Landing, Some([_, landing])) => Some(landing),
             _ => None,
@@ -295,7 +331,13 @@ impl Ledger {
     pub(crate) fn reopen(self: &Arc<Self>, id: ObjectId, size_bytes: u64) -> Promise {
         let cost = self.costs.object(size_bytes);
         self.state.lock().unpublished(shard_of(id), cost, size_bytes);
-        Promise { ledger: Arc::clone(self), id, cost, seal_is_file: true, kept: false }
+        Promise {
+            ledger: Arc::clone(self),
+            id,
+            cost,
+            seal_is_file: true,
+            kept: false,
+        }
     }
 
     /// Announces that names in a shard are about to change, until the guard is dropped.
@@ -303,12 +345,24 @@ impl Ledger {
         if let Some(shard) = self.state.lock().shards.get_mut(shard) {
             shard.changing += 1;
         }
-        Changing { ledger: Arc::clone(self), shard }
+        Changing {
+            ledger: Arc::clone(self),
+            shard,
+        }
     }
 
     /// Sets a shard right after a walk of it, unless it changed meanwhile. Says whether that worked.
-    pub(crate) fn recount<E>(&self, shard: usize, walk: impl FnOnce() -> Result<Found, E>) -> Result<bool, E> {
-        let before = self.state.lock().shards.get(shard).map(|found| (found.changing, found.changes));
+    pub(crate) fn recount<E>(
+        &self,
+        shard: usize,
+        walk: impl FnOnce() -> Result<Found, E>,
+    ) -> Result<bool, E> {
+        let before = self
+            .state
+            .lock()
+            .shards
+            .get(shard)
+            .map(|found| (found.changing, found.changes));
         let found = walk()?;
         let mut state = self.state.lock();
         let Some(counted) = state.shards.get_mut(shard) else {
@@ -321,7 +375,8 @@ impl Ledger {
         counted.entries = (counted.entries + found.objects).saturating_sub(was.objects);
         state.used = state.used.plus(found.cost).minus(was.cost);
         state.totals.objects = (state.totals.objects + found.objects).saturating_sub(was.objects);
-        state.totals.object_bytes = (state.totals.object_bytes + found.object_bytes).saturating_sub(was.object_bytes);
+        state.totals.object_bytes =
+            (state.totals.object_bytes + found.object_bytes).saturating_sub(was.object_bytes);
         Ok(true)
     }
 }
@@ -329,7 +384,10 @@ impl Ledger {
 impl Shard {
     /// What each of its directories costs with one more name.
     fn wanted(&self, costs: &Costs) -> Amount {
-        Amount { bytes: costs.directory(self.entries + 1), inodes: 1 }
+        Amount {
+            bytes: costs.directory(self.entries + 1),
+            inodes: 1,
+        }
     }
 }
 
@@ -337,7 +395,9 @@ impl State {
     /// What one more name in a shard would add to the cost of its directories.
     fn growth(&self, costs: &Costs, shard: usize) -> Amount {
         self.shards.get(shard).map_or_else(Amount::default, |shard| {
-            let [first, second] = shard.directories.map(|charged| shard.wanted(costs).minus(charged));
+            let [first, second] = shard
+                .directories
+                .map(|charged| shard.wanted(costs).minus(charged));
             first.plus(second)
         })
     }
@@ -346,7 +406,9 @@ impl State {
         self.used = self.used.plus(self.growth(costs, shard));
         if let Some(shard) = self.shards.get_mut(shard) {
             let wanted = shard.wanted(costs);
-            shard.directories = shard.directories.map(|charged| charged.plus(wanted.minus(charged)));
+            shard.directories = shard
+                .directories
+                .map(|charged| charged.plus(wanted.minus(charged)));
             shard.entries += 1;
         }
     }

@@ -22,13 +22,13 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use tracing::warn;
 
+use super::Tier;
 use super::content::shared;
 use super::directory::{Directory, Place, name_in};
+use super::io::{map, write_lease};
 use super::ledger::{Promise, shard_of};
 use super::seal::{self, BlockCrc, block_is_right};
 use super::stock::open_partial;
-use super::Tier;
-use super::io::{map, write_lease};
 use crate::store::{BLOCK_BYTES, BlockIndex, NoRoom, Progress};
 
 /// What is known of one block.
@@ -96,7 +96,10 @@ impl Partials {
     pub(crate) fn evict(&self, directory: &Directory, id: ObjectId) -> Option<u64> {
         // Held all along: nobody may open it meanwhile, or make it anew before its files are gone.
         let mut held = self.held.lock();
-        if held.get(&id).is_none_or(|held| held.busy || held.open.strong_count() > 0) {
+        if held
+            .get(&id)
+            .is_none_or(|held| held.busy || held.open.strong_count() > 0)
+        {
             return None;
         }
         let name = name_in(Place::Partial, id);
@@ -122,7 +125,9 @@ impl Partials {
         self.held.lock().retain(|id, held| {
             held.busy
                 || held.open.strong_count() > 0
-                || directory.stat(Place::Partial, &name_in(Place::Partial, *id)).is_some()
+                || directory
+                    .stat(Place::Partial, &name_in(Place::Partial, *id))
+                    .is_some()
         });
     }
 }
@@ -133,7 +138,9 @@ impl Tier {
         let mut counted = Vec::new();
         for (name, _) in directory.list(Place::Partial, ".")? {
             let name = String::from_utf8_lossy(&name).into_owned();
-            let size_bytes = directory.stat(Place::Partial, &name).and_then(|stat| u64::try_from(stat.st_size).ok());
+            let size_bytes = directory
+                .stat(Place::Partial, &name)
+                .and_then(|stat| u64::try_from(stat.st_size).ok());
             let (Ok(id), Some(size_bytes)) = (name.parse::<ObjectId>(), size_bytes) else {
                 directory.remove(Place::Partial, &name)?;
                 continue;
@@ -143,7 +150,12 @@ impl Tier {
                 continue;
             }
             let promise = self.ledger().count_partial(id, size_bytes);
-            let held = Held { promise, size_bytes, open: Weak::new(), busy: false };
+            let held = Held {
+                promise,
+                size_bytes,
+                open: Weak::new(),
+                busy: false,
+            };
             self.partials().held.lock().insert(id, held);
             counted.push((id, size_bytes));
         }
@@ -158,7 +170,15 @@ impl Tier {
         }
         if !held.contains_key(&id) {
             let promise = self.reopen_unverified(id, size_bytes)?;
-            held.insert(id, Held { promise, size_bytes, open: Weak::new(), busy: false });
+            held.insert(
+                id,
+                Held {
+                    promise,
+                    size_bytes,
+                    open: Weak::new(),
+                    busy: false,
+                },
+            );
         }
         match self.open_files(id, size_bytes) {
             Ok(Some(partial)) => {
@@ -170,7 +190,9 @@ impl Tier {
             }
             Ok(None) => {
                 let directory = self.directory();
-                directory.remove(Place::Partial, &name_in(Place::Partial, id)).ok();
+                directory
+                    .remove(Place::Partial, &name_in(Place::Partial, id))
+                    .ok();
                 directory.remove(Place::Seals, &name_in(Place::Seals, id)).ok();
                 held.remove(&id);
                 None
@@ -213,7 +235,15 @@ impl Tier {
             drop(held);
             return self.existing_partial(id, size_bytes).ok_or(NoRoom::Full);
         }
-        held.insert(id, Held { promise, size_bytes, open: Weak::new(), busy: true });
+        held.insert(
+            id,
+            Held {
+                promise,
+                size_bytes,
+                open: Weak::new(),
+                busy: true,
+            },
+        );
         drop(held);
         let (partial, seals) = (name_in(Place::Partial, id), name_in(Place::Seals, id));
         let made = self.writing("make a partial object", |directory| {
@@ -271,12 +301,19 @@ impl Tier {
                 Some(_) => Block::Unchecked(entry.crc),
             })
             .collect();
-        let here = states.iter().filter(|state| matches!(state, Block::Here(_))).count();
+        let here = states
+            .iter()
+            .filter(|state| matches!(state, Block::Here(_)))
+            .count();
         Ok(Some(Partial {
             id,
             size_bytes,
             tier: Arc::clone(self),
-            blocks: Mutex::new(Blocks { states, here, writer: Some(Arc::new(writer)) }),
+            blocks: Mutex::new(Blocks {
+                states,
+                here,
+                writer: Some(Arc::new(writer)),
+            }),
             reader: shared(reader),
             map_file: Some(map_file),
             map: OnceLock::new(),
@@ -287,13 +324,22 @@ impl Tier {
     }
 
     /// A complete object in the shape of a partial one that misses nothing.
-    pub(crate) fn complete_partial(self: &Arc<Self>, id: ObjectId, size_bytes: u64, file: File) -> Arc<Partial> {
+    pub(crate) fn complete_partial(
+        self: &Arc<Self>,
+        id: ObjectId,
+        size_bytes: u64,
+        file: File,
+    ) -> Arc<Partial> {
         let reader = shared(file);
         Arc::new(Partial {
             id,
             size_bytes,
             tier: Arc::clone(self),
-            blocks: Mutex::new(Blocks { states: Vec::new(), here: 0, writer: None }),
+            blocks: Mutex::new(Blocks {
+                states: Vec::new(),
+                here: 0,
+                writer: None,
+            }),
             reader: Arc::clone(&reader),
             map_file: None,
             map: OnceLock::new(),
@@ -338,7 +384,9 @@ impl Partial {
         let this = Arc::clone(self);
         let checked = wanted.clone();
         // An error means that the runtime is going down: what was not checked counts as missing.
-        tokio::task::spawn_blocking(move || this.check(checked)).await.ok();
+        tokio::task::spawn_blocking(move || this.check(checked))
+            .await
+            .ok();
         self.look(wanted).0
     }
 
@@ -380,7 +428,10 @@ impl Partial {
                 }
             }
         }
-        let (start, end) = (usize::try_from(range.start).ok()?, usize::try_from(range.end).ok()?);
+        let (start, end) = (
+            usize::try_from(range.start).ok()?,
+            usize::try_from(range.end).ok()?,
+        );
         Mapping::new(Arc::clone(self.map.get()?), start..end)
     }
 
@@ -389,7 +440,11 @@ impl Partial {
         let end = range.end.min(self.size_bytes);
         let first = usize::try_from(range.start.min(end) / BLOCK_BYTES).unwrap_or(usize::MAX);
         let last = usize::try_from(end.div_ceil(BLOCK_BYTES)).unwrap_or(usize::MAX);
-        if range.start >= end { first..first } else { first..last }
+        if range.start >= end {
+            first..first
+        } else {
+            first..last
+        }
     }
 
     /// Which blocks are not here, and whether some of them only have to be checked.
@@ -397,7 +452,13 @@ impl Partial {
         let blocks = self.blocks.lock();
         let mut missing = Vec::new();
         let mut is_any_unchecked = false;
-        for (state, index) in blocks.states.get(wanted.clone()).unwrap_or_default().iter().zip(wanted) {
+        for (state, index) in blocks
+            .states
+            .get(wanted.clone())
+            .unwrap_or_default()
+            .iter()
+            .zip(wanted)
+        {
             if !matches!(state, Block::Here(_)) {
                 missing.extend(u32::try_from(index).ok().map(BlockIndex));
             }
@@ -414,7 +475,10 @@ impl Partial {
         let offset = u64::from(block.0) * BLOCK_BYTES;
         let length: u64 = content.iter().map(|chunk| chunk.len() as u64).sum();
         if length == 0 || length != seal::block_bytes(self.size_bytes, u64::from(block.0)) {
-            self.tier.failed("keep a block", &io::Error::other("content is not as long as its block"));
+            self.tier.failed(
+                "keep a block",
+                &io::Error::other("content is not as long as its block"),
+            );
             return Err(NoRoom::Failed);
         }
         let writer = {
@@ -478,9 +542,14 @@ impl Partial {
                 },
                 Ok(false) => {
                     warn!(id = %self.id, block = index, "a block did not come through the crash whole, it will be fetched again");
-                    self.tier.counters().corrupt.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    self.tier
+                        .counters()
+                        .corrupt
+                        .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     self.lost(position);
-                    if let Some(Err(error)) = self.map_file.as_ref().map(|file| seal::erase_entry(file, block)) {
+                    if let Some(Err(error)) =
+                        self.map_file.as_ref().map(|file| seal::erase_entry(file, block))
+                    {
                         self.tier.failed("note a block", &error);
                     }
                 }
@@ -537,7 +606,12 @@ impl Tier {
                 .collect();
             drop(blocks);
             let value = seal::to_xattr(&crcs);
-            let set = rustix::fs::fsetxattr(&*partial.reader, seal::SEAL_XATTR, &value, rustix::fs::XattrFlags::empty());
+            let set = rustix::fs::fsetxattr(
+                &*partial.reader,
+                seal::SEAL_XATTR,
+                &value,
+                rustix::fs::XattrFlags::empty(),
+            );
             if let Err(error) = set {
                 self.failed("seal an object", &error.into());
                 return Err(NoRoom::Failed);
@@ -581,8 +655,11 @@ fn allocate(file: &File, size_bytes: u64) -> io::Result<()> {
 
 /// Writes all pieces from `offset` on.
 fn write_at(file: &File, offset: u64, content: &[Bytes]) -> io::Result<()> {
-    let mut slices: Vec<_> =
-        content.iter().filter(|chunk| !chunk.is_empty()).map(|chunk| io::IoSlice::new(chunk)).collect();
+    let mut slices: Vec<_> = content
+        .iter()
+        .filter(|chunk| !chunk.is_empty())
+        .map(|chunk| io::IoSlice::new(chunk))
+        .collect();
     let mut rest = &mut slices[..];
     let mut position = offset;
     while !rest.is_empty() {

@@ -107,7 +107,13 @@ pub(crate) fn of_block(content: &[Bytes]) -> BlockCrc {
 ///
 /// # Errors
 /// The read's.
-pub(crate) fn block_is_right(file: &File, size_bytes: u64, index: u64, crc: BlockCrc, buffer: &mut Vec<u8>) -> io::Result<bool> {
+pub(crate) fn block_is_right(
+    file: &File,
+    size_bytes: u64,
+    index: u64,
+    crc: BlockCrc,
+    buffer: &mut Vec<u8>,
+) -> io::Result<bool> {
     let length = usize::try_from(block_bytes(size_bytes, index)).unwrap_or(usize::MAX);
     buffer.resize(length, 0);
     match file.read_exact_at(buffer, index * BLOCK_BYTES) {
@@ -129,8 +135,12 @@ pub(crate) fn to_xattr(crcs: &[BlockCrc]) -> Vec<u8> {
 /// The seal in an attribute, or `None` where it is not one of an object of this size.
 pub(crate) fn from_xattr(value: &[u8], size_bytes: u64) -> Option<Vec<BlockCrc>> {
     let (words, rest) = value.as_chunks::<4>();
-    (rest.is_empty() && words.len() as u64 == blocks(size_bytes))
-        .then(|| words.iter().map(|word| BlockCrc(u32::from_le_bytes(*word))).collect())
+    (rest.is_empty() && words.len() as u64 == blocks(size_bytes)).then(|| {
+        words
+            .iter()
+            .map(|word| BlockCrc(u32::from_le_bytes(*word)))
+            .collect()
+    })
 }
 
 /// One block's entry in a seal file.
@@ -227,5 +237,8 @@ fn to_entry(crc: BlockCrc, epoch: Epoch) -> [u8; ENTRY_BYTES] {
 fn from_entry(bytes: [u8; ENTRY_BYTES]) -> Entry {
     let [a, b, c, d, e, f, g, h] = bytes;
     let epoch = std::num::NonZeroU32::new(u32::from_le_bytes([e, f, g, h])).map(Epoch);
-    Entry { crc: BlockCrc(u32::from_le_bytes([a, b, c, d])), epoch }
+    Entry {
+        crc: BlockCrc(u32::from_le_bytes([a, b, c, d])),
+        epoch,
+    }
 }

@@ -32,7 +32,9 @@ pub(crate) struct Epoch(pub(crate) NonZeroU32);
 impl Epoch {
     /// An epoch that no entry can be of: the wall clock in seconds, or one more than the last.
     fn after(last: Option<Self>) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
         let now = u32::try_from(now).unwrap_or(u32::MAX - 1);
         let next = last.map_or(1, |last| last.0.get().wrapping_add(1)).max(now);
         Self(NonZeroU32::new(next).unwrap_or(NonZeroU32::MIN))
@@ -63,16 +65,28 @@ pub(crate) struct Verdict {
 impl State {
     /// Judges what was found. No state, or an unreadable one, is a crash: there may be objects all the same.
     pub(crate) fn judge(found: Option<Self>, identity: &str, boot_id: &str) -> Verdict {
-        let trusted = found.as_ref().filter(|found| found.boot_id == boot_id || found.clean);
+        let trusted = found
+            .as_ref()
+            .filter(|found| found.boot_id == boot_id || found.clean);
         let epoch = match trusted {
             Some(state) => state.epoch,
             None => Epoch::after(found.as_ref().map(|found| found.epoch)),
         };
         let crashed = trusted.is_none();
         let (identity, boot_id) = (identity.to_owned(), boot_id.to_owned());
-        let state = Self { layout: LAYOUT, identity, boot_id, clean: false, epoch };
+        let state = Self {
+            layout: LAYOUT,
+            identity,
+            boot_id,
+            clean: false,
+            epoch,
+        };
         let changed = found.as_ref() != Some(&state);
-        Verdict { state, crashed, changed }
+        Verdict {
+            state,
+            crashed,
+            changed,
+        }
     }
 
     /// Reads it, or `None` where there is none, or none that can be read as one.
@@ -121,9 +135,12 @@ mod tests {
 
     #[test]
     fn only_another_boot_without_a_clean_stop_is_a_crash() {
-        for (clean, boot_id, crashed) in
-            [(false, "a", false), (true, "a", false), (true, "b", false), (false, "b", true)]
-        {
+        for (clean, boot_id, crashed) in [
+            (false, "a", false),
+            (true, "a", false),
+            (true, "b", false),
+            (false, "b", true),
+        ] {
             let verdict = State::judge(Some(state("a", clean)), "s3://bucket", boot_id);
             assert_eq!(verdict.crashed, crashed, "clean {clean}, boot {boot_id}");
             assert_eq!(verdict.changed, clean || boot_id != "a");
@@ -133,8 +150,14 @@ mod tests {
     #[test]
     fn a_crash_begins_another_epoch_and_nothing_else_does() {
         let before = state("a", false);
-        assert_eq!(State::judge(Some(before.clone()), "x", "a").state.epoch, before.epoch);
-        assert_ne!(State::judge(Some(before.clone()), "x", "b").state.epoch, before.epoch);
+        assert_eq!(
+            State::judge(Some(before.clone()), "x", "a").state.epoch,
+            before.epoch
+        );
+        assert_ne!(
+            State::judge(Some(before.clone()), "x", "b").state.epoch,
+            before.epoch
+        );
     }
 
     #[test]

@@ -34,7 +34,9 @@ pub(super) fn probe(directory: &Directory) -> io::Result<Costs> {
     let longest = vec![0; usize::try_from(XATTR_SEAL_BLOCKS * 4).unwrap_or(usize::MAX)];
     let (xattrs, xattr_bytes) = match directory.write_temporary(&[] as &[Bytes], Some(&longest)) {
         Ok(name) => {
-            let blocks = directory.stat(Place::Temporary, &name).map_or(0, |stat| stat.st_blocks);
+            let blocks = directory
+                .stat(Place::Temporary, &name)
+                .map_or(0, |stat| stat.st_blocks);
             directory.remove(Place::Temporary, &name)?;
             (true, u64::try_from(blocks).unwrap_or(0) * STAT_BLOCK_BYTES)
         }
@@ -48,12 +50,21 @@ pub(super) fn probe(directory: &Directory) -> io::Result<Costs> {
     };
     // A tmpfs charges an inode for each name of a file, and takes attributes from the same account.
     let inodes_per_file = if is_tmpfs { 3 } else { 1 };
-    Ok(Costs { unit_bytes, xattrs, xattr_bytes, inodes_per_file, directory_blocks: !is_tmpfs })
+    Ok(Costs {
+        unit_bytes,
+        xattrs,
+        xattr_bytes,
+        inodes_per_file,
+        directory_blocks: !is_tmpfs,
+    })
 }
 
 /// What the directories take that are always there, with `state.json` and its successor.
 pub(super) fn fixed(costs: &Costs, directory: &Directory) -> Amount {
-    let mut fixed = Amount { bytes: 2 * costs.unit_bytes, inodes: 2 };
+    let mut fixed = Amount {
+        bytes: 2 * costs.unit_bytes,
+        inodes: 2,
+    };
     for place in [Place::Root].into_iter().chain(Place::BELOW) {
         let names = match place {
             Place::Objects | Place::Landing if costs.directory_blocks => SHARD_NAMES_BYTES,
@@ -98,7 +109,10 @@ pub(super) fn distrust(directory: Directory) -> io::Result<Directory> {
 /// The shards that have a directory.
 fn subdirectories(directory: &Directory, place: Place) -> io::Result<Vec<String>> {
     let entries = directory.list(place, ".")?;
-    Ok(entries.into_iter().filter_map(|(name, _)| String::from_utf8(name).ok()).collect())
+    Ok(entries
+        .into_iter()
+        .filter_map(|(name, _)| String::from_utf8(name).ok())
+        .collect())
 }
 
 /// Removes everything in a place.
@@ -127,7 +141,10 @@ impl Tier {
         empty(&directory, Place::Temporary)?;
         for shard in subdirectories(&directory, Place::Landing)? {
             for (name, _) in directory.list(Place::Landing, &shard)? {
-                directory.remove(Place::Landing, &format!("{shard}/{}", String::from_utf8_lossy(&name)))?;
+                directory.remove(
+                    Place::Landing,
+                    &format!("{shard}/{}", String::from_utf8_lossy(&name)),
+                )?;
             }
             self.count_directory(&directory, Place::Landing, &shard);
         }
@@ -164,7 +181,9 @@ impl Tier {
         let capacity = self.capacity(&directory)?;
         self.ledger().set_capacity(capacity);
         if self.options.eviction != Eviction::Never {
-            let order = self.order.get_or_init(|| Order::new(self.options.eviction, capacity.bytes));
+            let order = self
+                .order
+                .get_or_init(|| Order::new(self.options.eviction, capacity.bytes));
             for (id, cost) in known {
                 order.insert(id, cost.bytes);
             }
@@ -184,7 +203,10 @@ impl Tier {
         let Some(id) = ObjectId::from_components(shard.as_bytes(), &[b'a'; 24]) else {
             return;
         };
-        let taken = Amount { bytes: stat.map_or(0, |stat| disk_bytes(stat.st_blocks)), inodes: 1 };
+        let taken = Amount {
+            bytes: stat.map_or(0, |stat| disk_bytes(stat.st_blocks)),
+            inodes: 1,
+        };
         self.ledger().count_directory(shard_of(id), place, taken);
     }
 
@@ -192,13 +214,26 @@ impl Tier {
         let statistics = fstatvfs(directory.root())?;
         let used = self.ledger().totals().used;
         let available = Amount {
-            bytes: used.bytes.saturating_add(statistics.f_bavail.saturating_mul(statistics.f_frsize)),
+            bytes: used
+                .bytes
+                .saturating_add(statistics.f_bavail.saturating_mul(statistics.f_frsize)),
             // Some file systems make inodes as they go, and say 0.
-            inodes: if statistics.f_files == 0 { u64::MAX } else { used.inodes.saturating_add(statistics.f_favail) },
+            inodes: if statistics.f_files == 0 {
+                u64::MAX
+            } else {
+                used.inodes.saturating_add(statistics.f_favail)
+            },
         };
         let whole_bytes = statistics.f_blocks.saturating_mul(statistics.f_frsize);
-        let bytes = self.options.limit.bytes.map_or(available.bytes, |limit| limit.min(whole_bytes));
-        Ok(Amount { bytes, inodes: self.options.limit.inodes.unwrap_or(available.inodes) })
+        let bytes = self
+            .options
+            .limit
+            .bytes
+            .map_or(available.bytes, |limit| limit.min(whole_bytes));
+        Ok(Amount {
+            bytes,
+            inodes: self.options.limit.inodes.unwrap_or(available.inodes),
+        })
     }
 
     /// Sets all accounts right after something was deleted under us.
@@ -259,7 +294,10 @@ impl Tier {
 fn shard_name(shard: usize) -> Option<String> {
     let bits = u16::try_from(shard).ok()? << 6;
     let mut bytes = [0; 16];
-    bytes.iter_mut().zip(bits.to_be_bytes()).for_each(|(byte, bits)| *byte = bits);
+    bytes
+        .iter_mut()
+        .zip(bits.to_be_bytes())
+        .for_each(|(byte, bits)| *byte = bits);
     Some(ObjectId::from_bytes(bytes).path().split('/').next()?.to_owned())
 }
 
@@ -293,7 +331,11 @@ fn tidy(directory: &Directory, place: Place, shard: &str) -> io::Result<()> {
 }
 
 /// Opens the data and the map of a partial object that fit each other.
-pub(super) fn open_partial(directory: &Directory, id: ObjectId, size_bytes: u64) -> io::Result<Option<(File, File)>> {
+pub(super) fn open_partial(
+    directory: &Directory,
+    id: ObjectId,
+    size_bytes: u64,
+) -> io::Result<Option<(File, File)>> {
     let data = directory.open_writable(Place::Partial, &name_in(Place::Partial, id))?;
     let map = directory.open_writable(Place::Seals, &name_in(Place::Seals, id))?;
     let (Some(data), Some(map)) = (data, map) else {
