@@ -42,8 +42,7 @@ pub(super) fn connect(
     environment: &Environment,
 ) -> Result<Remote, SourceError> {
     // reqwest is built without a crypto provider of its own and panics where none was installed.
-    // An error says that there is one already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    runtime::tls::install();
     match &url.place {
         Place::S3 { bucket } => s3(bucket, options, environment),
         Place::Gcs { bucket } => gcs(bucket, options, environment),

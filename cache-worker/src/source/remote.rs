@@ -278,6 +278,10 @@ fn trouble(error: &Error, answer: Option<Answer>, wired: bool, expected: Option<
             after: answer.retry_after,
         },
         401 | 403 => Trouble::Denied(said),
+        // It sent all where a part was asked for.
+        200 if matches!(error, Error::NotSupported { .. }) => {
+            Trouble::Hopeless("the server does not serve ranges".to_owned())
+        }
         // Well answered, and not understood by object_store: a wrong range, a missing header.
         200..=299 => match (expected, &answer.etag) {
             (Some(Validator::ETag(expected)), Some(etag)) if !same_etag(etag, expected) => Trouble::Changed,
