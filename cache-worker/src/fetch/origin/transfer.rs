@@ -153,18 +153,19 @@ impl<'a> Transfer<'a> {
         let origin = self.origin;
         let began = Instant::now();
         let mut place = pin!(origin.concurrency.acquire(self.request.urgency));
+        let silent_since = || began.max(origin.last_progress());
         loop {
-            let silent_since = began.max(origin.last_progress());
-            let until = silent_since + self.patience.saturating_sub(self.waited);
+            let since = silent_since();
+            let until = since + self.patience.saturating_sub(self.waited);
             tokio::select! {
                 biased;
                 place = &mut place => {
-                    self.waited += silent_since.elapsed();
+                    self.waited += silent_since().elapsed();
                     return Ok(place);
                 }
                 () = sleep_until(until) => {
-                    if origin.last_progress() <= silent_since {
-                        self.waited += silent_since.elapsed();
+                    if silent_since() <= since {
+                        self.waited += since.elapsed();
                         return Err(self.unavailable());
                     }
                 }
