@@ -27,6 +27,8 @@ pub(super) struct Remote {
     pub(super) lister: Lister,
     /// Answers are looked at on the wire: a request without an answer got none.
     pub(super) wired: bool,
+    /// The server that somebody named in place of the provider's own.
+    pub(super) endpoint: Option<String>,
 }
 
 /// How the source is listed.
