@@ -1,4 +1,5 @@
 //! Stub.
+#![deny(unsafe_code)]
 
 pub mod fuse;
 pub mod keeper;
