@@ -34,13 +34,17 @@ use crate::{Owner, Time};
 /// Unit of directories and of the layout.
 pub(crate) const BLOCK_BYTES: usize = 4096;
 /// The same, for offsets.
-pub(crate) const BLOCK: u64 = 4096;
+pub(crate) const BLOCK: u64 = BLOCK_BYTES as u64;
 /// Unit of inode positions.
-pub(crate) const SLOT: u64 = 32;
+const SLOT_BYTES: usize = 32;
+/// The same, for offsets.
+pub(crate) const SLOT: u64 = SLOT_BYTES as u64;
 /// Every inode's length without its extended attributes and chunks.
 pub(crate) const INODE_BYTES: u64 = 64;
-/// The root's position. Not 0, which programs take for a deleted entry.
-pub(crate) const ROOT_NID: u64 = 1;
+/// The root's position, as the superblock holds it. Not 0, which programs take for a deleted entry.
+const ROOT: u16 = 1;
+/// The same, for offsets.
+pub(crate) const ROOT_NID: u64 = ROOT as u64;
 /// The block where shared extended attributes begin.
 pub(crate) const SHARED_BLOCK: u32 = 1;
 
@@ -75,7 +79,7 @@ pub(crate) fn push_file_inode(
     for _ in 0..block_map_bytes(size_bytes) / CHUNK_ENTRY_BYTES {
         bytes.extend_from_slice(&HOLE.to_le_bytes());
     }
-    let padded = (bytes.len() - start).next_multiple_of(SLOT as usize);
+    let padded = (bytes.len() - start).next_multiple_of(SLOT_BYTES);
     bytes.resize(start + padded, 0);
 }
 

@@ -7,8 +7,8 @@
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U64};
 
+use super::BLOCK_BYTES;
 use super::disk::{DiskDirent, FILE_TYPE_DIRECTORY, FILE_TYPE_FILE};
-use super::{BLOCK_BYTES, ROOT_NID};
 use crate::{Kind, Nid};
 
 /// Length of an entry without its name.
@@ -105,8 +105,6 @@ impl DirentCount {
 const fn fits(used_bytes: usize, name: &[u8]) -> bool {
     used_bytes + ENTRY_BYTES + name.len() <= BLOCK_BYTES
 }
-
-const _: () = assert!(ROOT_NID > 0);
 
 #[cfg(test)]
 mod tests {

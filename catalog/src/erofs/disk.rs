@@ -3,7 +3,7 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{CHUNK_BITS, ROOT_NID, SHARED_BLOCK};
+use super::{CHUNK_BITS, ROOT, SHARED_BLOCK};
 use crate::{Kind, Owner, Time};
 
 /// Where the superblock is.
@@ -77,14 +77,13 @@ impl SuperBlock {
             meta_block,
             uuid,
         } = *content;
-        let root_nid = const { U16::new(ROOT_NID as u16) };
         Self {
             magic: U32::new(MAGIC),
             checksum: U32::ZERO,
             feature_compat: U32::new(COMPAT_MTIME),
             block_bits: 12,
             extension_slots: 0,
-            root_nid,
+            root_nid: U16::new(ROOT),
             inodes: U64::new(inodes),
             build_time: U64::new(created.secs.cast_unsigned()),
             build_time_nanos: U32::new(created.nanos),

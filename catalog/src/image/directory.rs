@@ -144,8 +144,7 @@ impl<'a> Directory<'a> {
             entries: 1,
         };
         let names_begin = usize::from(block.dirent(0)?.name_offset.get());
-        if names_begin < ENTRY_BYTES || names_begin > BLOCK_BYTES || !names_begin.is_multiple_of(ENTRY_BYTES)
-        {
+        if !(ENTRY_BYTES..=BLOCK_BYTES).contains(&names_begin) || !names_begin.is_multiple_of(ENTRY_BYTES) {
             return Err(Error::corrupt("a directory block has no entries", offset));
         }
         block.entries = names_begin / ENTRY_BYTES;

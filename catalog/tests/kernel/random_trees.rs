@@ -177,7 +177,7 @@ fn image_xattr(catalog: &Catalog, nid: u64) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_random_tree_reads_back_through_the_kernel(entries in listing(120)) {

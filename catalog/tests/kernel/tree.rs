@@ -260,7 +260,7 @@ fn path_of(source: &SourceInfo, entry: &Entry) -> Option<String> {
     };
     let path = format!("{}{slash}{rest}", source.path);
     let path = if rest.is_empty() { format!("{path}/") } else { path };
-    (fits && (file.is_none() || entry.size_bytes == 0) && path.trim_end_matches('/').len() <= 4095)
+    (fits && (!entry.key.ends_with('/') || entry.size_bytes == 0) && path.trim_end_matches('/').len() <= 4095)
         .then_some(path)
 }
 

@@ -1,0 +1,52 @@
+//! A limit on the bytes a second of loads that nobody waits for.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use governor::clock::DefaultClock;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+
+/// What is counted, so that a limit in cells of 32 bits reaches 4 TiB/s.
+const CELL_BYTES: u64 = 1024;
+
+/// As much as this may come at once after a pause.
+const BURST: Duration = Duration::from_millis(250);
+
+/// A shared limit of bytes a second.
+#[derive(Debug)]
+pub struct Bandwidth {
+    limiter: RateLimiter<NotKeyed, InMemoryState, DefaultClock>,
+    burst: NonZeroU32,
+}
+
+impl Bandwidth {
+    /// Allows `bytes_per_second`, at least 1 KiB/s.
+    pub fn new(bytes_per_second: u64) -> Self {
+        let rate = cells(bytes_per_second);
+        let burst = cells(bytes_per_second / u64::from(1000 / BURST.subsec_millis().max(1)).max(1));
+        let quota = Quota::per_second(rate).allow_burst(burst);
+        Self {
+            limiter: RateLimiter::direct(quota),
+            burst,
+        }
+    }
+
+    /// Waits until `bytes` more may be asked for.
+    ///
+    /// # Cancel safety
+    /// What was waited for is spent.
+    pub async fn take(&self, bytes: u64) {
+        let mut left = bytes.div_ceil(CELL_BYTES);
+        while let Some(now) = NonZeroU32::new(self.burst.get().min(u32::try_from(left).unwrap_or(u32::MAX))) {
+            // A part never exceeds the burst, the one thing that could be refused.
+            let _ = self.limiter.until_n_ready(now).await;
+            left -= u64::from(now.get());
+        }
+    }
+}
+
+fn cells(bytes: u64) -> NonZeroU32 {
+    let cells = u32::try_from(bytes / CELL_BYTES).unwrap_or(u32::MAX);
+    NonZeroU32::new(cells).unwrap_or(NonZeroU32::MIN)
+}

@@ -1,0 +1,61 @@
+//! A hold on a mounted file system that is not a hold on the place where it is mounted.
+//!
+//! A clone of the mount that is attached nowhere reaches the superblock whatever happens at the path: another mount
+//! on top, a lazy unmount with readers left, a moved directory. It does not make an unmount of the path busy. The
+//! superblock lives at least as long as its anchor, so an owner drops it when the mount is gone.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, StatxFlags, makedev};
+use rustix::mount::{FsPickFlags, OpenTreeFlags, fsconfig_reconfigure, fsconfig_set_flag, fspick, open_tree};
+
+use super::context::open_directory;
+use super::error::{MountError, Result};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Anchor {
+    mount: OwnedFd,
+    path: PathBuf,
+}
+
+impl Anchor {
+    /// Takes hold of what is mounted at `path`.
+    pub(crate) fn of(path: &Path) -> Result<Self> {
+        let directory = open_directory(path)?;
+        let flags =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        let mount = open_tree(directory.as_fd(), "", flags)
+            .map_err(|error| MountError::new("take hold of the mount at", path, error))?;
+        Ok(Self {
+            mount,
+            path: path.to_owned(),
+        })
+    }
+
+    /// The number of the file system's device, as `stat` and the table of mounts show it.
+    pub(crate) fn device(&self) -> Result<u64> {
+        // Without a question to the file system itself, which may be one that does not answer.
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        rustix::fs::statx(self.mount.as_fd(), "", flags, StatxFlags::empty())
+            .map(|found| makedev(found.stx_dev_major, found.stx_dev_minor))
+            .map_err(|error| MountError::new("look at the mount at", &self.path, error))
+    }
+
+    /// Mounts the file system again as it is, which makes the kernel forget each name and inode that nobody uses.
+    pub(crate) fn remount(&self) -> Result<()> {
+        let failed = |error| MountError::new("remount the file system at", &self.path, error);
+        let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
+        let context = fspick(self.mount.as_fd(), "", flags).map_err(failed)?;
+        // Said again, because an overlay without an upper layer refuses to be made writable.
+        fsconfig_set_flag(context.as_fd(), "ro").map_err(failed)?;
+        fsconfig_reconfigure(context.as_fd()).map_err(failed)
+    }
+}
+
+impl AsFd for Anchor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.mount.as_fd()
+    }
+}

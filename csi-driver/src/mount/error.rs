@@ -1,0 +1,50 @@
+//! What went wrong in a mount call, with the kernel's own words where it has some.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A mount call that the kernel refused.
+#[derive(Debug, thiserror::Error)]
+pub struct MountError {
+    action: &'static str,
+    path: PathBuf,
+    log: Vec<String>,
+    #[source]
+    source: io::Error,
+}
+
+/// What the calls of this module return.
+pub(crate) type Result<T> = std::result::Result<T, MountError>;
+
+impl MountError {
+    pub(crate) fn new(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+        Self {
+            action,
+            path: path.to_owned(),
+            log: Vec::new(),
+            source: source.into(),
+        }
+    }
+
+    /// Adds what the kernel wrote into the mount context's log.
+    pub(crate) fn with_log(mut self, log: Vec<String>) -> Self {
+        self.log = log;
+        self
+    }
+
+    /// The number of the error, by which callers choose another way.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        self.source.raw_os_error()
+    }
+}
+
+impl fmt::Display for MountError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "failed to {} {:?}", self.action, self.path)?;
+        if !self.log.is_empty() {
+            write!(f, " (the kernel says: {})", self.log.join("; "))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,157 @@
+//! A cache smaller than the data: right bytes, useful hit rates, and no byte over the limit at any moment.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use e2e::{Bucket, Scratch, View};
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+
+const LIMIT: u64 = 48 << 20;
+
+/// Bytes that the folder takes on its file system, each inode once.
+fn disk_usage(root: &Path) -> u64 {
+    let mut seen = std::collections::HashSet::new();
+    walkdir::WalkDir::new(root)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.metadata().ok())
+        .filter(|metadata| seen.insert(metadata.ino()))
+        .map(|metadata| metadata.blocks() * 512)
+        .sum()
+}
+
+fn holds_its_limit(view: View, eviction: &str) {
+    let scratch = Scratch::new();
+    let mut bucket = Bucket::with_files(800, 100_000);
+    for number in 0..3 {
+        bucket.generate(&format!("large/{number}"), 50_000 + number, 9 << 20);
+    }
+    let mount = bucket
+        .mount(&scratch, view)
+        .with("--cache-size", LIMIT.to_string())
+        .with("--eviction", eviction)
+        .mount();
+    let stop = AtomicBool::new(false);
+    let highest = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut highest = 0;
+            while !stop.load(Ordering::Relaxed) {
+                highest = highest.max(disk_usage(&scratch.join("cache")));
+            }
+            highest
+        });
+        let readers: Vec<_> = (0..4_u64)
+            .map(|reader| {
+                let (bucket, mount) = (&bucket, &mount);
+                scope.spawn(move || {
+                    let keys = bucket.keys();
+                    let mut random = rand::rngs::StdRng::seed_from_u64(reader);
+                    for _ in 0..600 {
+                        // Half of the reads go to a tenth of the files, as a working set.
+                        let upper = if random.random_bool(0.5) { keys.len() / 10 } else { keys.len() };
+                        bucket.check(mount.path(), keys[..upper].choose(&mut random).expect("there are keys"));
+                    }
+                })
+            })
+            .collect();
+        let results: Vec<_> = readers.into_iter().map(|reader| reader.join()).collect();
+        stop.store(true, Ordering::Relaxed);
+        let highest = watcher.join().expect("the watcher");
+        for result in results {
+            result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
+        highest
+    });
+    assert!(highest <= LIMIT, "{view:?} {eviction}: {highest} bytes on the disk, {LIMIT} allowed");
+    assert!(highest > LIMIT / 2, "{view:?} {eviction}: the cache was used: {highest}");
+    bucket.check_all(mount.path());
+    mount.unmount();
+}
+
+#[test]
+fn a_cache_that_never_evicts_holds_its_limit() {
+    for view in View::BOTH {
+        holds_its_limit(view, "never");
+    }
+}
+
+#[test]
+fn an_lru_cache_holds_its_limit() {
+    for view in View::BOTH {
+        holds_its_limit(view, "lru");
+    }
+}
+
+#[test]
+fn a_tinylfu_cache_holds_its_limit() {
+    for view in View::BOTH {
+        holds_its_limit(view, "tinylfu");
+    }
+}
+
+#[test]
+fn a_hot_set_stays_while_a_scan_passes() {
+    for view in View::BOTH {
+        let scratch = Scratch::new();
+        let bucket = Bucket::with_files(1_000, 100_000);
+        let mount = bucket
+            .mount(&scratch, view)
+            .with("--cache-size", LIMIT.to_string())
+            .with("--eviction", "lru")
+            .mount();
+        let keys = bucket.keys();
+        let (hot, cold) = keys.split_at(100);
+        let mut missed = 0;
+        for part in cold.chunks(100) {
+            let before = bucket.counters();
+            for key in hot {
+                bucket.check(mount.path(), key);
+            }
+            let after = bucket.counters();
+            missed += hot.iter().map(|key| after.key("data", key).gets - before.key("data", key).gets).sum::<u64>();
+            for key in part {
+                bucket.check(mount.path(), key);
+            }
+        }
+        // Read 9 times each; fetched once, and seldom again: what the kernel serves counts as used too.
+        assert!(missed <= 300, "{view:?}: the hot files were fetched {missed} times in 900 reads");
+        mount.unmount();
+    }
+}
+
+#[test]
+fn files_that_are_open_are_never_evicted() {
+    for view in View::BOTH {
+        let scratch = Scratch::new();
+        let bucket = Bucket::with_files(1_000, 100_000);
+        let mount = bucket
+            .mount(&scratch, view)
+            .with("--cache-size", LIMIT.to_string())
+            .with("--eviction", "lru")
+            .mount();
+        let held: Vec<_> = bucket.keys().into_iter().take(50).collect();
+        let open: Vec<_> = held
+            .iter()
+            .map(|key| {
+                bucket.check(mount.path(), key);
+                std::fs::File::open(mount.join(key)).expect("open a file to be held")
+            })
+            .collect();
+        let before = bucket.counters();
+        for key in bucket.keys().iter().skip(50) {
+            bucket.check(mount.path(), key);
+        }
+        for (key, file) in held.iter().zip(&open) {
+            let bytes = &bucket.objects()[key];
+            assert!(e2e::read_range(file, 0, bytes.len()).expect("read a held file") == *bytes, "{key}");
+            bucket.check(mount.path(), key);
+        }
+        let after = bucket.counters();
+        let fetched: u64 = held.iter().map(|key| after.key("data", key).gets - before.key("data", key).gets).sum();
+        assert_eq!(fetched, 0, "{view:?}: an open file is still in the cache");
+        drop(open);
+        mount.unmount();
+    }
+}
