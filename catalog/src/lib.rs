@@ -15,16 +15,24 @@
 
 mod builder;
 mod catalog;
+mod check;
 mod entry;
+mod erofs;
 mod error;
 mod id;
 mod image;
 mod index;
+mod io;
+mod layout;
 mod name;
+mod sort;
+mod tree;
+mod tree_writer;
 mod validator;
 
 pub use builder::{BuildOptions, Builder};
 pub use catalog::{Catalog, Object, Place};
+pub use check::check;
 pub use entry::{Entry, Owner, Refused, RefusedKey, SourceInfo, Summary};
 pub use error::{Error, Result};
 pub use id::{ObjectId, ParseObjectIdError};

@@ -321,7 +321,6 @@ impl ContentHash {
         let mut hasher = blake3::Hasher::new();
         for field in [
             object.key.as_str(),
-            object.validator.xattr_name(),
             &object.validator.text(),
         ] {
             hasher.update(&(field.len() as u64).to_le_bytes());
