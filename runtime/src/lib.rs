@@ -1,1 +1,11 @@
-//! Stub.
+//! What every process of Millpond does first: log, agree on one TLS implementation, and find out where it runs.
+
+#![forbid(unsafe_code)]
+
+mod boot;
+mod memory;
+pub mod telemetry;
+pub mod tls;
+
+pub use boot::{BOOT_ID_OVERRIDE, boot_id};
+pub use memory::memory_limit_bytes;

@@ -134,7 +134,7 @@ impl Page {
 }
 
 /// What was read so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Collector {
     dialect: Dialect,
     /// The page is not UTF-8: a replacement character in a key may be any byte.
@@ -148,13 +148,21 @@ struct Collector {
     page: Page,
 }
 
-impl Default for Dialect {
-    fn default() -> Self {
-        Self::S3
-    }
-}
-
 impl Collector {
+    fn new(dialect: Dialect, unclean: bool) -> Self {
+        Self {
+            dialect,
+            unclean,
+            path: Vec::new(),
+            root: None,
+            text: String::new(),
+            damaged: false,
+            entry: Entry::default(),
+            truncated: false,
+            page: Page::default(),
+        }
+    }
+
     fn open(&mut self, name: &str) -> Result<(), PageError> {
         if self.path.len() >= MAX_DEPTH {
             return Err(PageError::Malformed("it nests too deep".to_owned()));
