@@ -12,7 +12,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use catalog::{BuildOptions, Builder, Entry, Owner, SourceInfo, Time};
 use parking_lot::Mutex;
 use protocol::Generation;
-use serde::Serialize;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -244,11 +243,11 @@ impl Refresher {
     }
 }
 
-/// How the catalog knows the source, which is at the root of the tree.
+/// How the catalog knows the source: its keys are relative to its identity.
 pub(super) fn source_info(source: &Source) -> SourceInfo {
     SourceInfo {
         id: source.identity().to_owned(),
-        prefix: source.prefix().to_owned(),
+        prefix: String::new(),
         path: String::new(),
     }
 }
@@ -273,7 +272,7 @@ fn build(
             break;
         };
         for refused in refused {
-            let reason = reason_name(&refused.reason);
+            let reason = format!("{:?}", refused.reason);
             if left_out_samples.len() < MAX_SAMPLES {
                 left_out_samples.push((reason.clone(), refused.key));
             }
@@ -310,15 +309,6 @@ fn build(
     Ok((open, true))
 }
 
-/// The name of a reason as it is written everywhere.
-pub(super) fn reason_name(reason: &impl Serialize) -> String {
-    match serde_json::to_value(reason) {
-        Ok(serde_json::Value::String(name)) => name,
-        Ok(other) => other.to_string(),
-        Err(_not_serializable) => "unknown".to_owned(),
-    }
-}
-
 /// A hash of a set: the sum of its members' hashes. A listing in another order has the same one.
 #[derive(Debug, Default)]
 struct ContentHash {
@@ -329,7 +319,10 @@ struct ContentHash {
 impl ContentHash {
     fn add(&mut self, object: &crate::listing::Listed) {
         let mut hasher = blake3::Hasher::new();
-        for field in [object.key.as_str(), &object.validator.text()] {
+        for field in [
+            object.key.as_str(),
+            &object.validator.text(),
+        ] {
             hasher.update(&(field.len() as u64).to_le_bytes());
             hasher.update(field.as_bytes());
         }
