@@ -14,6 +14,8 @@ mod error;
 mod flight;
 mod gate;
 mod origin;
+mod pace;
+pub(crate) mod patience;
 
 pub use bandwidth::Bandwidth;
 pub use budget::Budget;

@@ -1,8 +1,11 @@
 //! The names of the worker's metrics.
 
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, exponential_buckets,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    exponential_buckets,
 };
+
+use crate::dataset::DatasetStats;
 
 /// What goes on between a worker and its source.
 #[derive(Clone, Debug)]
@@ -92,5 +95,165 @@ impl OriginMetrics {
         registry.register(Box::new(metrics.fetch_seconds.clone()))?;
         registry.register(Box::new(metrics.concurrency_limit.clone()))?;
         Ok(metrics)
+    }
+}
+
+/// Where reads were answered.
+#[derive(Clone, Debug)]
+pub struct ReadMetrics {
+    /// Bytes from this node's cache.
+    pub local_bytes: IntCounter,
+    /// Bytes from other workers.
+    pub peer_bytes: IntCounter,
+    /// Bytes from the source.
+    pub origin_bytes: IntCounter,
+    /// Opens of what was here.
+    pub local_opens: IntCounter,
+    /// Opens of what another worker had.
+    pub peer_opens: IntCounter,
+    /// Opens of what had to be fetched.
+    pub origin_opens: IntCounter,
+}
+
+/// What a Dataset does on this node.
+#[derive(Clone, Debug)]
+pub struct DatasetMetrics {
+    /// Where reads were answered.
+    pub reads: ReadMetrics,
+    /// Files that are here because of a load.
+    pub load_files: IntCounter,
+    /// Bytes that loads fetched.
+    pub load_bytes: IntCounter,
+    /// Files that could not be loaded.
+    pub load_failures: IntCounter,
+    budget_capacity: IntGauge,
+    budget_used: IntGauge,
+    catalog_generation: IntGauge,
+    catalog_files: IntGauge,
+    catalog_bytes: IntGauge,
+    tier_capacity: IntGaugeVec,
+    tier_used: IntGaugeVec,
+    tier_objects: IntGaugeVec,
+    store_events: IntGaugeVec,
+}
+
+impl DatasetMetrics {
+    /// Makes the metrics of the Dataset `name` and registers them.
+    ///
+    /// # Errors
+    /// A metric of one of these names is registered already.
+    pub fn new(registry: &Registry, name: &str, namespace: &str) -> prometheus::Result<Self> {
+        let describe = |metric: &str, help: &str| {
+            Opts::new(metric, help)
+                .const_label("dataset", name)
+                .const_label("namespace", namespace)
+        };
+        let counter = |metric: &str, help: &str| {
+            let counter = IntCounter::with_opts(describe(metric, help))?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let counters = |metric: &str, help: &str, label: &str| {
+            let counters = IntCounterVec::new(describe(metric, help), &[label])?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok::<_, prometheus::Error>(counters)
+        };
+        let gauge = |metric: &str, help: &str| {
+            let gauge = IntGauge::with_opts(describe(metric, help))?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let gauges = |metric: &str, help: &str, label: &str| {
+            let gauges = IntGaugeVec::new(describe(metric, help), &[label])?;
+            registry.register(Box::new(gauges.clone()))?;
+            Ok::<_, prometheus::Error>(gauges)
+        };
+        let bytes = counters(
+            "millpond_read_bytes_total",
+            "Bytes read, by where they came from. What the kernel serves alone counts as the whole file at each open",
+            "served_from",
+        )?;
+        let opens = counters(
+            "millpond_read_opens_total",
+            "Files opened, by where their bytes came from",
+            "served_from",
+        )?;
+        Ok(Self {
+            reads: ReadMetrics {
+                local_bytes: bytes.with_label_values(&["local"]),
+                peer_bytes: bytes.with_label_values(&["peer"]),
+                origin_bytes: bytes.with_label_values(&["origin"]),
+                local_opens: opens.with_label_values(&["local"]),
+                peer_opens: opens.with_label_values(&["peer"]),
+                origin_opens: opens.with_label_values(&["origin"]),
+            },
+            load_files: counter(
+                "millpond_load_files_total",
+                "Files that are here because of a load",
+            )?,
+            load_bytes: counter("millpond_load_bytes_total", "Bytes that loads fetched")?,
+            load_failures: counter("millpond_load_failures_total", "Files that could not be loaded")?,
+            budget_capacity: gauge(
+                "millpond_memory_budget_capacity_bytes",
+                "What the buffers of the read path may take",
+            )?,
+            budget_used: gauge(
+                "millpond_memory_budget_used_bytes",
+                "What the buffers of the read path take",
+            )?,
+            catalog_generation: gauge("millpond_catalog_generation", "The number of the newest catalog")?,
+            catalog_files: gauge("millpond_catalog_files", "Files in the newest catalog")?,
+            catalog_bytes: gauge(
+                "millpond_catalog_bytes",
+                "Bytes of the files in the newest catalog",
+            )?,
+            tier_capacity: gauges("millpond_tier_capacity_bytes", "What a tier may hold", "medium")?,
+            tier_used: gauges(
+                "millpond_tier_used_bytes",
+                "What a tier holds or has promised",
+                "medium",
+            )?,
+            tier_objects: gauges("millpond_tier_objects", "Complete objects in a tier", "medium")?,
+            store_events: gauges(
+                "millpond_store_events",
+                "What happened in the cache directory since the start, by kind",
+                "event",
+            )?,
+        })
+    }
+
+    /// Sets the gauges.
+    pub fn update(&self, stats: &DatasetStats) {
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.budget_capacity.set(number(stats.memory.capacity_bytes));
+        self.budget_used.set(number(stats.memory.used_bytes));
+        if let Some(catalog) = &stats.catalog {
+            self.catalog_generation.set(number(catalog.generation));
+            self.catalog_files.set(number(catalog.files));
+            self.catalog_bytes.set(number(catalog.bytes));
+        }
+        for tier in &stats.tiers {
+            let medium = [tier.medium.as_str()];
+            self.tier_capacity
+                .with_label_values(&medium)
+                .set(number(tier.capacity_bytes));
+            self.tier_used
+                .with_label_values(&medium)
+                .set(number(tier.used_bytes));
+            self.tier_objects
+                .with_label_values(&medium)
+                .set(number(tier.objects));
+        }
+        let store = &stats.store;
+        for (event, count) in [
+            ("evicted", store.evicted_objects),
+            ("spared", store.spared_objects),
+            ("corrupt", store.corrupt),
+            ("verified", store.verified_objects),
+            ("refused", store.refused),
+            ("failure", store.failures),
+        ] {
+            self.store_events.with_label_values(&[event]).set(number(count));
+        }
     }
 }

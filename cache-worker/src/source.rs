@@ -1,6 +1,44 @@
-//! Where a Dataset's truth lies.
+//! Where a Dataset's truth lies: a bucket, a WebDAV server or a directory, listed and read in one version.
+//!
+//! [`SourceUrl`] understands what a person wrote, `connect` makes object_store's clients of it, and `wire` looks
+//! at every answer before object_store makes something of its own of it: its paths cannot hold every key and
+//! its errors do not say what the server said. `file` reads directories of this host.
+//!
+//! A [`Source`] asks once and says what happened. Patience - retries, deadlines, hedges - is in `fetch` and in
+//! `listing`.
+//!
+//! Invariants:
+//! - What a GET returns is of the version asked for: the request carries the validator, and the answer is
+//!   checked against it too, for servers that ignore conditions.
+//! - A key is asked for exactly as it was listed, or not at all.
+//!
+//! Not here: assuming roles, SSO and credential programs of AWS profiles; credentials for HTTP sources.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use catalog::Validator;
+use futures::stream::BoxStream;
+use object_store::ObjectStore;
+
+mod connect;
+mod environment;
+mod file;
+mod page;
+mod place;
+mod remote;
+mod wire;
+
+use file::Directory;
+use place::Place;
+use remote::{Lister, Remote};
+
+pub use environment::Environment;
+pub(crate) use page::{Entry, Page, path_of};
+pub use place::SourceUrl;
 
 /// Why a source cannot be used as it was described.
 #[derive(Debug, thiserror::Error)]
@@ -26,17 +64,17 @@ pub enum SourceError {
 }
 
 /// How a person describes a source.
-#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
 pub struct SourceOptions {
     /// `s3://bucket/prefix`, `gs://`, `az://` or `abfs://`, `http(s)://`, `file:///directory`.
     pub url: String,
-    /// object_store's own names: `aws_access_key_id`, `proxy_url`, ...
+    /// object_store's own names: `aws_access_key_id`, `proxy_url`, ...; and `aws_profile`.
     #[serde(default)]
     pub options: BTreeMap<String, String>,
-    /// Another server than the provider's own.
+    /// Another server than the provider's own; `None`: the environment's, else the provider's.
     #[serde(default)]
     pub endpoint: Option<String>,
-    /// The provider's region.
+    /// The bucket's region; `None`: the environment's, else the provider's default.
     #[serde(default)]
     pub region: Option<String>,
     /// Asks without credentials.
@@ -44,25 +82,202 @@ pub struct SourceOptions {
     pub anonymous: bool,
 }
 
+impl std::fmt::Debug for SourceOptions {
+    /// Without the options' values: they are credentials.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            url,
+            options,
+            endpoint,
+            region,
+            anonymous,
+        } = self;
+        f.debug_struct("SourceOptions")
+            .field("url", url)
+            .field("options", &options.keys())
+            .field("endpoint", endpoint)
+            .field("region", region)
+            .field("anonymous", anonymous)
+            .finish()
+    }
+}
+
+/// What to ask a source for. The range is not empty and lies within the size.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    pub(crate) key: String,
+    pub(crate) validator: Validator,
+    pub(crate) size_bytes: u64,
+    pub(crate) range: Range<u64>,
+}
+
+/// How far below a prefix a page reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// What lies directly below it; deeper keys show as prefixes.
+    Level,
+    /// All of it.
+    Tree,
+}
+
+/// Why an answer is not what was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Trouble {
+    #[error("it is not there in this version")]
+    Changed,
+    #[error("{0}")]
+    Denied(String),
+    #[error("the source asks for fewer requests: {reason}")]
+    Throttled {
+        reason: String,
+        /// How long the source wants to be left alone.
+        after: Option<Duration>,
+    },
+    /// Another try may help.
+    #[error("{0}")]
+    Failed(String),
+    /// Another try cannot help.
+    #[error("{0}")]
+    Hopeless(String),
+    /// The source can never do this.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
 /// One source, ready to be listed and read.
 #[derive(Debug)]
 pub struct Source {
     identity: String,
+    prefix: String,
+    backend: Backend,
+}
+
+#[derive(Debug)]
+enum Backend {
+    Remote(Remote),
+    File(Directory),
 }
 
 impl Source {
-    /// Opens the source that `options` describe. Does not talk to it yet.
+    /// Opens the source that `options` describe, with this process's environment. Does not talk to it yet.
     ///
     /// # Errors
     /// Names the field that is wrong and what helps.
     pub fn open(options: &SourceOptions) -> Result<Self, SourceError> {
+        Self::open_in(options, &Environment::of_process())
+    }
+
+    /// Opens the source that `options` describe, with the credentials that `environment` leads to.
+    ///
+    /// # Errors
+    /// Names the field that is wrong and what helps.
+    pub fn open_in(options: &SourceOptions, environment: &Environment) -> Result<Self, SourceError> {
+        let url = SourceUrl::parse(&options.url)?;
+        let backend = match &url.place {
+            Place::File { directory } => {
+                only_a_url(options)?;
+                Backend::File(Directory::open(directory)?)
+            }
+            Place::S3 { .. } | Place::Gcs { .. } | Place::Azure { .. } | Place::Http { .. } => {
+                Backend::Remote(connect::connect(&url, options, environment)?)
+            }
+        };
+        let server = match &options.endpoint {
+            Some(endpoint) => format!("?endpoint={}", connect::checked_endpoint(endpoint)?),
+            None => String::new(),
+        };
         Ok(Self {
-            identity: options.url.clone(),
+            identity: format!("{url}{server}"),
+            prefix: url.prefix,
+            backend,
         })
     }
 
-    /// The source's name in object ids and catalogs: no credentials, no endpoint, the same for the same place.
+    /// Makes a source of any store, for tests.
+    pub fn of_store(identity: &str, prefix: &str, store: Arc<dyn ObjectStore>) -> Self {
+        let remote = Remote {
+            store,
+            lister: Lister::Whole,
+            wired: false,
+        };
+        Self {
+            identity: identity.to_owned(),
+            prefix: prefix.to_owned(),
+            backend: Backend::Remote(remote),
+        }
+    }
+
+    /// The source's name in object ids and catalogs: canonical, with the endpoint that was given (another
+    /// server's bucket of the same name holds other objects), and without any credentials.
     pub fn identity(&self) -> &str {
         &self.identity
     }
+
+    /// What all its keys begin with: empty, or ends with `/`.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Asks once for a range of one version of an object. The stream may end early, or bring too much.
+    pub(crate) async fn get(&self, ask: &Ask) -> Result<BoxStream<'static, Result<Bytes, Trouble>>, Trouble> {
+        match &self.backend {
+            Backend::Remote(remote) => remote.get(ask).await,
+            Backend::File(directory) => directory.get(ask).await,
+        }
+    }
+
+    /// Asks once for a page of a listing.
+    pub(crate) async fn page(
+        &self,
+        prefix: &str,
+        depth: Depth,
+        token: Option<String>,
+    ) -> Result<Page, Trouble> {
+        match &self.backend {
+            Backend::Remote(remote) => remote.page(prefix, depth, token).await,
+            Backend::File(directory) => directory.page(prefix).await,
+        }
+    }
+
+    /// Whether [`Depth::Tree`] can be asked for.
+    pub(crate) const fn lists_trees(&self) -> bool {
+        matches!(
+            &self.backend,
+            Backend::Remote(Remote {
+                lister: Lister::Pages(..),
+                ..
+            })
+        )
+    }
+
+    /// Whether a GET can ask for exactly `key`.
+    pub(crate) fn can_ask_for(&self, key: &str) -> bool {
+        match &self.backend {
+            Backend::Remote(_) => path_of(key).is_some(),
+            // Every name that the kernel listed can be opened.
+            Backend::File(_) => true,
+        }
+    }
+}
+
+fn only_a_url(options: &SourceOptions) -> Result<(), SourceError> {
+    let SourceOptions {
+        url: _,
+        options: others,
+        endpoint,
+        region,
+        anonymous,
+    } = options;
+    let given = match (others.keys().next(), endpoint, region, anonymous) {
+        (Some(name), ..) => format!("option {name}"),
+        (None, Some(_), ..) => "endpoint".to_owned(),
+        (None, None, Some(_), _) => "region".to_owned(),
+        (None, None, None, true) => "anonymous".to_owned(),
+        (None, None, None, false) => return Ok(()),
+    };
+    Err(SourceError::Invalid {
+        field: given,
+        problem: "a directory has no such thing".to_owned(),
+        fix: "remove it".to_owned(),
+    })
 }

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use crate::{Image, Index, Nid, ObjectId, Result, Time, Validator};
+use crate::erofs::{SharedXattrs, VALIDATOR};
+use crate::name::{key_of, separated};
+use crate::{Error, Image, Index, Inode, Kind, Nid, ObjectId, Result, Time, Validator};
 
 /// One place in an image where an object is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,6 +37,7 @@ pub struct Object {
 pub struct Catalog {
     image: Image,
     index: Index,
+    shared: SharedXattrs,
 }
 
 impl Catalog {
@@ -43,10 +46,16 @@ impl Catalog {
     /// # Errors
     /// One of them cannot be read, is not ours, or they do not belong together.
     pub fn open(image: &Path, index: &Path) -> Result<Self> {
-        Ok(Self {
-            image: Image::open(image)?,
-            index: Index::open(index)?,
-        })
+        let (image, index) = (Image::open(image)?, Index::open(index)?);
+        let superblock = image.superblock();
+        let belong_together = image.map().len() == index.image_bytes()
+            && superblock.uuid == index.uuid()
+            && superblock.created == index.created();
+        if !belong_together {
+            return Err(Error::corrupt("image and index do not belong together", 0));
+        }
+        let shared = SharedXattrs::new(index.sources());
+        Ok(Self { image, index, shared })
     }
 
     /// The image.
@@ -68,7 +77,57 @@ impl Catalog {
     ///
     /// # Errors
     /// There is no file at that place, or the catalog is damaged.
-    pub fn describe(&self, _place: Place) -> Result<Object> {
-        unimplemented!("the next commit")
+    pub fn describe(&self, place: Place) -> Result<Object> {
+        let path = self.image.path_of(place.inode, place.parent)?;
+        let path = std::str::from_utf8(&path)
+            .ok()
+            .ok_or(Error::corrupt("a path is not UTF-8", 0))?;
+        let path: Vec<u8> = separated(path).collect();
+        self.describe_path(place.inode, &path)
+    }
+
+    /// Says how to fetch the object whose path (in sort form) is known.
+    pub(crate) fn describe_path(&self, nid: Nid, path: &[u8]) -> Result<Object> {
+        let Inode {
+            kind,
+            size_bytes,
+            mtime: modified,
+            ..
+        } = self.image.inode(nid)?;
+        if kind != Kind::File {
+            return Err(Error::WrongKind {
+                nid: nid.0,
+                wanted: "file",
+            });
+        }
+        let damaged = |what| Error::corrupt(what, nid.0);
+        let source = self
+            .image
+            .shared_xattrs(nid)?
+            .find_map(|reference| self.shared.source(reference));
+        let source = source.ok_or(damaged("a file names no source"))?;
+        let key = self
+            .index
+            .sources()
+            .get(usize::from(source))
+            .and_then(|source| key_of(source, path));
+        let text = self
+            .image
+            .xattr(nid, VALIDATOR)?
+            .and_then(|text| std::str::from_utf8(text).ok());
+        Ok(Object {
+            id: self.image.object_id(nid)?,
+            source,
+            key: key.ok_or(damaged("a file is not where its source is"))?,
+            size_bytes,
+            validator: text
+                .and_then(Validator::from_text)
+                .ok_or(damaged("a file has no validator"))?,
+            modified,
+        })
+    }
+
+    pub(crate) const fn shared(&self) -> &SharedXattrs {
+        &self.shared
     }
 }

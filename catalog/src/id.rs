@@ -41,7 +41,6 @@ impl ObjectId {
         };
         field(source.as_bytes());
         field(key.as_bytes());
-        field(validator.xattr_name().as_bytes());
         field(validator.text().as_bytes());
         field(&size_bytes.to_le_bytes());
         let mut id = [0; 16];
@@ -109,7 +108,7 @@ impl ObjectId {
 impl fmt::Display for ObjectId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.text();
-        f.pad(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+        f.pad(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 
@@ -128,8 +127,11 @@ impl FromStr for ObjectId {
     type Err = ParseObjectIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let text = text.as_bytes().try_into().map_err(|_| ParseObjectIdError)?;
-        Self::from_text(text).ok_or(ParseObjectIdError)
+        text.as_bytes()
+            .try_into()
+            .ok()
+            .and_then(Self::from_text)
+            .ok_or(ParseObjectIdError)
     }
 }
 
@@ -171,7 +173,7 @@ mod tests {
             &etag("\"0123456789abcdef\""),
             100_000,
         );
-        assert_eq!(id.to_string(), "4udhh63oj7aere26kuyg7cspxy");
+        assert_eq!(id.to_string(), "b2jxm2e6iv3hn4w5od65hifx3e");
     }
 
     #[test]

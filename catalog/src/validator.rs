@@ -1,43 +1,32 @@
 //! What tells one version of an object from the next.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A point in time as file systems store it. The nanoseconds are below 10^9.
+const NANOS_PER_SECOND: u32 = 1_000_000_000;
+
+/// Begin the texts of validators that are not ETags, and of the (malformed) ETags that begin like one of these.
+const ETAG: &str = "etag:";
+const VERSION: &str = "version:";
+const MODIFIED: &str = "modified:";
+
+/// A point in time as file systems store it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Time {
     /// Seconds since 1970, negative before.
     pub secs: i64,
-    /// Nanoseconds after `secs`.
+    /// Nanoseconds after `secs`, below 10^9.
     pub nanos: u32,
 }
 
-impl fmt::Display for Time {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:09}", self.secs, self.nanos)
-    }
-}
-
-/// A text that is not a [`Time`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a time is written as seconds, a dot and nine digits")]
-pub struct ParseTimeError;
-
-impl FromStr for Time {
-    type Err = ParseTimeError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (secs, nanos) = text.split_once('.').ok_or(ParseTimeError)?;
-        let time = Self {
-            secs: secs.parse().map_err(|_| ParseTimeError)?,
-            nanos: nanos.parse().map_err(|_| ParseTimeError)?,
-        };
-        if time.nanos < 1_000_000_000 && time.to_string() == text {
-            Ok(time)
-        } else {
-            Err(ParseTimeError)
+impl Time {
+    /// The time `nanos` after `secs`; whole seconds in `nanos` (a leap second's) are carried over.
+    pub const fn new(secs: i64, nanos: u32) -> Self {
+        Self {
+            secs: secs.saturating_add((nanos / NANOS_PER_SECOND) as i64),
+            nanos: nanos % NANOS_PER_SECOND,
         }
     }
 }
@@ -57,33 +46,118 @@ pub enum Validator {
 }
 
 impl Validator {
-    /// The extended attribute that shows the validator of a file.
-    pub const fn xattr_name(&self) -> &'static str {
+    /// The validator as users see it in `user.millpond.etag`: an ETag as it is, else with a word that says what it is.
+    ///
+    /// Two validators have the same text only if they are the same.
+    pub fn text(&self) -> Cow<'_, str> {
         match self {
-            Self::ETag(_) => "user.millpond.etag",
-            Self::VersionId(_) => "user.millpond.version",
-            Self::Modified { .. } => "user.millpond.modified",
+            Self::ETag(etag)
+                if [ETAG, VERSION, MODIFIED]
+                    .iter()
+                    .any(|word| etag.starts_with(word)) =>
+            {
+                Cow::Owned(format!("{ETAG}{etag}"))
+            }
+            Self::ETag(etag) => Cow::Borrowed(etag),
+            Self::VersionId(id) => Cow::Owned(format!("{VERSION}{id}")),
+            Self::Modified { time } => {
+                let Time { secs, nanos } = Time::new(time.secs, time.nanos);
+                Cow::Owned(format!("{MODIFIED}{secs}.{nanos:09}"))
+            }
         }
     }
 
-    /// The value of that attribute.
-    pub fn text(&self) -> String {
-        match self {
-            Self::ETag(text) | Self::VersionId(text) => text.clone(),
-            Self::Modified { time } => time.to_string(),
-        }
+    /// The validator that has this [`text`](Self::text), if there is one.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let validator = if let Some(etag) = text.strip_prefix(ETAG) {
+            Self::ETag(etag.to_owned())
+        } else if let Some(id) = text.strip_prefix(VERSION) {
+            Self::VersionId(id.to_owned())
+        } else if let Some(time) = text.strip_prefix(MODIFIED) {
+            let (secs, nanos) = time.split_once('.')?;
+            Self::Modified {
+                time: Time {
+                    secs: secs.parse().ok()?,
+                    nanos: nanos.parse().ok()?,
+                },
+            }
+        } else {
+            Self::ETag(text.to_owned())
+        };
+        (validator.text() == text).then_some(validator)
     }
+}
 
-    /// The validator that an extended attribute shows; `None` where name or value are no validator's.
-    pub fn from_xattr(name: &str, value: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(value).ok()?;
-        match name {
-            "user.millpond.etag" => Some(Self::ETag(text.to_owned())),
-            "user.millpond.version" => Some(Self::VersionId(text.to_owned())),
-            "user.millpond.modified" => Some(Self::Modified {
-                time: text.parse().ok()?,
+impl fmt::Display for Validator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.text())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn validator() -> impl Strategy<Value = Validator> {
+        prop_oneof![
+            "(etag:|version:|modified:)?.{0,20}".prop_map(Validator::ETag),
+            "(etag:|version:|modified:)?.{0,20}".prop_map(Validator::VersionId),
+            (any::<i64>(), 0..NANOS_PER_SECOND).prop_map(|(secs, nanos)| Validator::Modified {
+                time: Time { secs, nanos }
             }),
-            _ => None,
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_leads_back_to_its_validator(validator in validator()) {
+            prop_assert_eq!(Validator::from_text(&validator.text()), Some(validator));
+        }
+
+        #[test]
+        fn no_text_has_two_validators(text in "(etag:|version:|modified:)?[0-9.a-e-]{0,20}") {
+            if let Some(validator) = Validator::from_text(&text) {
+                prop_assert_eq!(validator.text(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn an_ordinary_etag_is_its_own_text() {
+        assert_eq!(Validator::ETag("\"abc\"".to_owned()).text(), "\"abc\"");
+    }
+
+    #[test]
+    fn whole_seconds_are_carried_over() {
+        assert_eq!(
+            Time::new(59, 1_500_000_000),
+            Time {
+                secs: 60,
+                nanos: 500_000_000
+            }
+        );
+        let leap = Validator::Modified {
+            time: Time {
+                secs: 59,
+                nanos: 1_500_000_000,
+            },
+        };
+        assert_eq!(leap.text(), "modified:60.500000000");
+    }
+
+    #[test]
+    fn texts_of_no_validator_are_refused() {
+        for text in [
+            "modified:",
+            "modified:1",
+            "modified:1.5",
+            "modified:+1.000000000",
+            "etag:x",
+            "etag:",
+        ] {
+            assert_eq!(Validator::from_text(text), None, "{text}");
         }
     }
 }

@@ -5,7 +5,9 @@
 pub mod fuse;
 mod generations;
 pub mod keeper;
+mod metrics;
 pub mod mount;
 pub mod view;
 
 pub use generations::{Generations, HeldGeneration};
+pub use metrics::{ServedFrom, ViewMetrics};

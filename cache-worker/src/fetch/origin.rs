@@ -1,21 +1,39 @@
-//! Fetching from one source.
+//! The one way to a source's bytes, patient within a deadline.
+//!
+//! A fetch is a [`Transfer`]: it asks for its range, takes what comes, and asks for the rest when the answer
+//! breaks off. Here is what all transfers of one source share: the number of requests at once, the budget of
+//! retries, the pace that hedges go by, and when the source last gave anything.
+//!
+//! Deadline: a transfer ends [`OriginOptions::deadline`] (and a second for each `min_bytes_per_second` of its
+//! range) after the source should have begun to answer it. Time in which the caller takes no bytes does not
+//! count, nor does waiting for a place among the requests while the source serves others.
+//!
+//! Not here: memory. Whoever keeps the bytes takes them from the [`Budget`] before.
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use catalog::Validator;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
-use super::{Budget, ConcurrencyOptions, FetchError, Urgency};
+use super::pace::Pace;
+use super::patience::Retries;
+use super::{Budget, Concurrency, ConcurrencyOptions, FetchError, Urgency};
 use crate::metrics::OriginMetrics;
 use crate::source::Source;
+
+mod transfer;
+
+use transfer::Transfer;
 
 /// What to fetch.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The object's key below the source's prefix.
+    /// The object's whole key, as it was listed.
     pub key: String,
     /// The version that the catalog names.
     pub validator: Validator,
@@ -41,7 +59,7 @@ pub struct FetchedBlock {
 pub struct OriginOptions {
     /// A fetch fails after this, and a second for each `min_bytes_per_second` of its range.
     pub deadline: Duration,
-    /// A source slower than this is no source.
+    /// An answer that is slower over `idle` is given up for another. At least 1.
     pub min_bytes_per_second: u64,
     /// Longest wait for the next byte of one answer.
     pub idle: Duration,
@@ -69,21 +87,41 @@ pub struct Origin {
     source: Arc<Source>,
     options: OriginOptions,
     metrics: OriginMetrics,
+    concurrency: Concurrency,
+    retries: Retries,
+    pace: Pace,
+    born: Instant,
+    /// Milliseconds after `born` at which bytes came last.
+    progress: AtomicU64,
 }
 
 impl Origin {
     /// Makes the way to `source`.
     pub fn new(source: Arc<Source>, options: OriginOptions, metrics: OriginMetrics) -> Self {
+        let concurrency = Concurrency::new(options.concurrency);
+        metrics
+            .concurrency_limit
+            .set(i64::try_from(concurrency.limit()).unwrap_or(i64::MAX));
         Self {
             source,
             options,
             metrics,
+            concurrency,
+            retries: Retries::default(),
+            pace: Pace::default(),
+            born: Instant::now(),
+            progress: AtomicU64::new(0),
         }
     }
 
     /// The source behind it.
     pub const fn source(&self) -> &Arc<Source> {
         &self.source
+    }
+
+    /// How many requests may be at the source at once, now.
+    pub fn concurrency_limit(&self) -> u64 {
+        self.concurrency.limit()
     }
 
     /// Fetches a range whole.
@@ -94,11 +132,13 @@ impl Origin {
     /// # Cancel safety
     /// Dropping the future ends the requests.
     pub async fn fetch(&self, request: Request) -> Result<Vec<Bytes>, FetchError> {
-        let _ = (&self.options, &self.metrics);
-        Err(FetchError::Unavailable {
-            key: request.key,
-            reason: "not built yet".to_owned(),
-        })
+        let _timer = self.metrics.fetch_seconds.start_timer();
+        let mut transfer = Transfer::new(self, request)?;
+        let mut content = Vec::new();
+        while let Some(chunk) = transfer.next().await? {
+            content.push(chunk);
+        }
+        Ok(content)
     }
 
     /// Fetches a range and hands over each block as soon as it is complete, in order.
@@ -117,10 +157,87 @@ impl Origin {
         block_size_bytes: u64,
         blocks: mpsc::Sender<FetchedBlock>,
     ) -> Result<(), FetchError> {
-        let _ = (block_size_bytes, blocks);
-        Err(FetchError::Unavailable {
-            key: request.key,
-            reason: "not built yet".to_owned(),
-        })
+        let mut assembly = Assembly::new(request.range.clone(), block_size_bytes.max(1));
+        let mut transfer = Transfer::new(self, request)?;
+        while let Some(chunk) = transfer.next().await? {
+            for block in assembly.add(chunk) {
+                if blocks.send(block).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn made_progress(&self) {
+        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.progress.fetch_max(now, Ordering::Relaxed);
+    }
+
+    fn last_progress(&self) -> Instant {
+        self.born + Duration::from_millis(self.progress.load(Ordering::Relaxed))
+    }
+
+    fn throttled(&self) {
+        self.metrics.throttles.inc();
+        self.concurrency.throttled();
+        self.show_limit();
+    }
+
+    fn show_limit(&self) {
+        self.metrics
+            .concurrency_limit
+            .set(i64::try_from(self.concurrency.limit()).unwrap_or(i64::MAX));
     }
 }
+
+/// Chunks on their way to be blocks.
+#[derive(Debug)]
+struct Assembly {
+    block_size_bytes: u64,
+    offset: u64,
+    end: u64,
+    pending: Vec<Bytes>,
+}
+
+impl Assembly {
+    const fn new(range: Range<u64>, block_size_bytes: u64) -> Self {
+        Self {
+            block_size_bytes,
+            offset: range.start,
+            end: range.end,
+            pending: Vec::new(),
+        }
+    }
+
+    /// Takes the next chunk, and gives the blocks that it completes. Copies nothing.
+    fn add(&mut self, mut chunk: Bytes) -> Vec<FetchedBlock> {
+        let mut complete = Vec::new();
+        while !chunk.is_empty() {
+            let index = self.offset / self.block_size_bytes;
+            let border = index
+                .saturating_add(1)
+                .saturating_mul(self.block_size_bytes)
+                .min(self.end);
+            let missing = border.saturating_sub(self.offset);
+            let length = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
+            let taken = missing.min(length);
+            // It lies between 1 and the chunk's length: a chunk never reaches beyond the range.
+            let Some(at) = usize::try_from(taken).ok().filter(|at| *at > 0) else {
+                break;
+            };
+            self.pending.push(chunk.split_to(at));
+            self.offset += taken;
+            if self.offset == border {
+                complete.push(FetchedBlock {
+                    index,
+                    content: std::mem::take(&mut self.pending),
+                });
+            }
+        }
+        complete
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, StatxFlags, makedev};
-use rustix::mount::{FsPickFlags, OpenTreeFlags, fsconfig_reconfigure, fspick, open_tree};
+use rustix::mount::{FsPickFlags, OpenTreeFlags, fsconfig_reconfigure, fsconfig_set_flag, fspick, open_tree};
 
 use super::context::open_directory;
 use super::error::{MountError, Result};
@@ -48,6 +48,8 @@ impl Anchor {
         let failed = |error| MountError::new("remount the file system at", &self.path, error);
         let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
         let context = fspick(self.mount.as_fd(), "", flags).map_err(failed)?;
+        // Said again, because an overlay without an upper layer refuses to be made writable.
+        fsconfig_set_flag(context.as_fd(), "ro").map_err(failed)?;
         fsconfig_reconfigure(context.as_fd()).map_err(failed)
     }
 }

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, move_mount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_string, fsmount,
+    fsopen, move_mount,
 };
 
 use super::error::{MountError, Result};
@@ -43,19 +43,24 @@ impl Context {
         })
     }
 
-    pub(crate) fn flag(&self, key: &str) -> Result<()> {
-        fsconfig_set_flag(self.fd.as_fd(), key).map_err(|error| self.error("set a mount flag for", error))
-    }
-
     pub(crate) fn text(&self, key: &str, value: &OsStr) -> Result<()> {
         fsconfig_set_string(self.fd.as_fd(), key, value.as_bytes())
             .map_err(|error| self.error("set a mount option for", error))
     }
 
-    /// Makes the superblock and a mount of it that is attached nowhere yet.
+    /// Makes the superblock and a mount of it that is attached nowhere yet, read-only as all that anybody sees.
     pub(crate) fn create(self) -> Result<DetachedMount> {
+        self.create_with(safe_attributes())
+    }
+
+    /// As [`Self::create`], for a file system that is to be filled.
+    pub(crate) fn create_writable(self) -> Result<DetachedMount> {
+        self.create_with(safe_attributes() - MountAttrFlags::MOUNT_ATTR_RDONLY)
+    }
+
+    fn create_with(self, attributes: MountAttrFlags) -> Result<DetachedMount> {
         fsconfig_create(self.fd.as_fd()).map_err(|error| self.error("create the file system for", error))?;
-        let fd = fsmount(self.fd.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, safe_attributes())
+        let fd = fsmount(self.fd.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
             .map_err(|error| self.error("make a mount of", error))?;
         Ok(DetachedMount(fd))
     }

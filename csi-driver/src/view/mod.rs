@@ -7,15 +7,24 @@
 mod bind;
 mod error;
 mod kernel;
+mod opens;
+mod places;
+mod probe;
 mod registry;
 mod release;
 mod settle;
 mod shown;
 mod spec;
+#[cfg(test)]
+mod tests;
+mod trial;
 
 pub use bind::{BindSpec, BindView};
 pub use error::ViewError;
 pub use kernel::{InUse, KernelView};
+pub use opens::Ledger;
+pub use probe::{Finding, Verdict, allows_kernel_views, probe};
 pub use registry::{Registry, RegistryOptions};
 pub use settle::SettleRules;
 pub use spec::{OverlayMode, ViewSpec};
+pub use trial::Abilities;

@@ -7,6 +7,7 @@
 //! Views outlive the registry. Its end ([`Registry::stop`]) unmounts nothing; the next one adopts what it finds.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,11 +23,13 @@ use tokio_util::task::TaskTracker;
 use super::bind::{BindSpec, BindView};
 use super::error::ViewError;
 use super::kernel::{InUse, KernelView};
+use super::opens::{Ledger, OpenCounter, Tally};
 use super::release::{Rounds, Wanted};
 use super::settle::{SettleRules, Settling};
 use super::shown::{ShownGeneration, ShownGenerations};
 use super::spec::{OverlayMode, ViewSpec};
 use crate::generations::{Generations, HeldGeneration};
+use crate::metrics::ViewMetrics;
 
 /// How a registry shows views.
 #[derive(Clone, Debug)]
@@ -35,6 +38,8 @@ pub struct RegistryOptions {
     pub mode: OverlayMode,
     /// When files that became whole are made native.
     pub settle: SettleRules,
+    /// Where views and opens are counted.
+    pub metrics: ViewMetrics,
 }
 
 /// See the module's documentation. Clones are the same registry.
@@ -51,6 +56,8 @@ struct Shared {
     /// Held while mounts are changed.
     changes: Arc<Turn<ShownGenerations>>,
     rounds: Arc<Rounds>,
+    tally: Arc<Tally>,
+    counter: OpenCounter,
     settling: Mutex<(Settling, Wanted)>,
     settled: Notify,
     tasks: TaskTracker,
@@ -61,6 +68,15 @@ struct Shared {
 enum View {
     Kernel(Arc<KernelViewOf>),
     Bind(Arc<BindViewOf>),
+}
+
+/// What becomes of a view whose opens cannot be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OnFailure {
+    /// It was just mounted: nobody has seen it.
+    Unmount,
+    /// It was there before.
+    Leave,
 }
 
 /// A kernel view and what it needs as long as it is shown.
@@ -79,7 +95,13 @@ struct BindViewOf {
 
 impl Registry {
     /// Makes a registry without views. Must be called within a tokio runtime.
-    pub fn new(options: RegistryOptions) -> Self {
+    ///
+    /// # Errors
+    /// Where the system has no thread for the counting of opens.
+    pub fn new(options: RegistryOptions) -> Result<Self, ViewError> {
+        let tally = Arc::new(Tally::new(options.metrics.clone()));
+        let counter = OpenCounter::start(Arc::clone(&tally))
+            .map_err(ViewError::system("start the counting of opens"))?;
         let settling = Settling::new(options.settle);
         let shared = Arc::new(Shared {
             options,
@@ -87,18 +109,26 @@ impl Registry {
             views: Mutex::default(),
             changes: Arc::default(),
             rounds: Arc::default(),
+            tally,
+            counter,
             settling: Mutex::new((settling, Wanted::default())),
             settled: Notify::new(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         });
         shared.tasks.spawn(Arc::clone(&shared).settle());
-        Self { shared }
+        Ok(Self { shared })
     }
 
     /// Names the worker that is told which generations are in use and what is opened.
     pub fn connect(&self, worker: Arc<dyn Worker>) {
+        self.shared.tally.connect(Some(Arc::clone(&worker)));
         self.shared.generations.connect(Some(worker));
+    }
+
+    /// Where the FUSE server writes down the opens of kernel views that it has a part in.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.shared.tally.ledger
     }
 
     /// The generations in use; the FUSE server may hold more of them than the views.
@@ -118,10 +148,11 @@ impl Registry {
             registry.refuse_shown(&spec.target)?;
             let held = registry.generations.hold(spec.catalog.generation);
             let generation = shown.enter(&spec)?;
-            match KernelView::mount(spec.clone(), registry.options.mode) {
+            let view = KernelView::mount(spec.clone(), registry.options.mode);
+            match view.and_then(|view| registry.count(view, &generation, OnFailure::Unmount)) {
                 Ok(view) => registry.insert(view, generation, held),
                 Err(error) => {
-                    shown.leave(&spec);
+                    shown.leave(&spec, &registry.counter);
                     return Err(error);
                 }
             }
@@ -142,13 +173,17 @@ impl Registry {
             registry.refuse_shown(&spec.target)?;
             let held = registry.generations.hold(spec.catalog.generation);
             let generation = shown.enter(&spec)?;
-            match KernelView::adopt(spec.clone()) {
+            let view = KernelView::adopt(spec.clone()).and_then(|view| {
+                view.map(|view| registry.count(view, &generation, OnFailure::Leave))
+                    .transpose()
+            });
+            match view {
                 Ok(Some(view)) => {
                     registry.insert(view, generation, held);
                     Ok(true)
                 }
                 none_or_error => {
-                    shown.leave(&spec);
+                    shown.leave(&spec, &registry.counter);
                     none_or_error.map(|_| false)
                 }
             }
@@ -213,12 +248,12 @@ impl Registry {
             let found = registry.views.lock().get(&target).cloned();
             match &found {
                 None => return Err(ViewError::Missing { target }),
-                Some(View::Kernel(view)) => view.view.unmount(in_use)?,
+                Some(View::Kernel(view)) => registry.unmount(view, in_use)?,
                 Some(View::Bind(view)) => view.view.unmount(in_use)?,
             }
-            registry.views.lock().remove(&target);
+            registry.remove(&target);
             if let Some(View::Kernel(view)) = found {
-                shown.leave(view.view.spec());
+                shown.leave(view.view.spec(), &registry.counter);
             }
             Ok(())
         })
@@ -241,11 +276,36 @@ impl Registry {
         self.shared.settled.notify_one();
     }
 
-    /// Ends the registry's tasks and lets go of the worker. All views stay mounted.
+    /// Counts all opens up to now: for a reader of the metrics that must not be some milliseconds early.
+    ///
+    /// # Errors
+    /// Where the process has no thread for it.
+    pub async fn count_now(&self) -> Result<(), ViewError> {
+        self.change(|registry, _| {
+            let views: Vec<_> = registry.views.lock().values().cloned().collect();
+            for view in views {
+                if let View::Kernel(view) = view {
+                    view.shown.drain(&registry.counter);
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Ends the registry's tasks and lets go of the worker. All views stay mounted; their opens are not counted any more.
     pub async fn stop(&self) {
         self.shared.stopping.cancel();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
+        let counter = self.change(|registry, _| {
+            registry.counter.stop();
+            Ok(())
+        });
+        if let Err(error) = counter.await {
+            tracing::warn!(%error, "failed to end the counting of opens");
+        }
+        self.shared.tally.connect(None);
         self.shared.generations.connect(None);
     }
 
@@ -272,6 +332,29 @@ impl Shared {
         Ok(())
     }
 
+    /// Has the opens of a view counted, if that is wanted.
+    fn count(
+        &self,
+        view: KernelView,
+        shown: &ShownGeneration,
+        on_failure: OnFailure,
+    ) -> Result<KernelView, ViewError> {
+        if !view.spec().count_opens {
+            return Ok(view);
+        }
+        let marked = shown
+            .group(view.mode(), &self.counter)
+            .and_then(|group| group.mark(view.anchor().as_fd()));
+        match (marked, on_failure) {
+            (Ok(()), _) => Ok(view),
+            (Err(error), OnFailure::Leave) => Err(error),
+            (Err(error), OnFailure::Unmount) => {
+                view.unmount(InUse::Detach)?;
+                Err(error)
+            }
+        }
+    }
+
     fn insert(&self, view: KernelView, shown: Arc<ShownGeneration>, held: HeldGeneration) {
         let target = view.spec().target.clone();
         let view = KernelViewOf {
@@ -279,13 +362,40 @@ impl Shared {
             shown,
             _held: held,
         };
-        self.views.lock().insert(target, View::Kernel(Arc::new(view)));
+        self.insert_view(target, View::Kernel(Arc::new(view)));
     }
 
     fn insert_bind(&self, view: BindView, held: Option<HeldGeneration>) {
         let target = view.spec().target.clone();
         let view = BindViewOf { view, _held: held };
-        self.views.lock().insert(target, View::Bind(Arc::new(view)));
+        self.insert_view(target, View::Bind(Arc::new(view)));
+    }
+
+    fn insert_view(&self, target: PathBuf, view: View) {
+        self.views.lock().insert(target, view);
+        self.options.metrics.views.inc();
+    }
+
+    fn remove(&self, target: &Path) {
+        let removed = self.views.lock().remove(target);
+        if removed.is_some() {
+            self.options.metrics.views.dec();
+        }
+    }
+
+    /// Unmounts a kernel view; its opens up to the end are counted.
+    fn unmount(&self, view: &KernelViewOf, in_use: InUse) -> Result<(), ViewError> {
+        // An event that waits with a descriptor is a use of the view, so they are read first; and again if some came since.
+        view.shown.drain(&self.counter);
+        match view.view.unmount(InUse::Refuse) {
+            Err(ViewError::Busy { .. }) => {
+                view.shown.drain(&self.counter);
+                view.view.unmount(in_use)?;
+            }
+            other => other?,
+        }
+        view.shown.drain(&self.counter);
+        Ok(())
     }
 
     /// Remounts all kernel views that may have resolved one of the objects.
@@ -298,8 +408,13 @@ impl Shared {
                 Wanted::Objects(objects) => view.shown.names_any(objects),
                 Wanted::All => true,
             };
-            if concerned && let Err(error) = view.view.remount() {
-                failures.push(format!("{error:?}"));
+            if !concerned {
+                continue;
+            }
+            let begun = Instant::now();
+            match view.view.remount() {
+                Ok(()) => self.options.metrics.remounted(begun.elapsed()),
+                Err(error) => failures.push(format!("{error:?}")),
             }
         }
         if failures.is_empty() {

@@ -6,17 +6,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use catalog::{Catalog, ObjectId};
+use parking_lot::Mutex;
 use protocol::Generation;
 
 use super::error::ViewError;
-use super::spec::ViewSpec;
+use super::opens::{Group, OpenCounter};
+use super::places::Places;
+use super::spec::{OverlayMode, ViewSpec};
 use crate::mount::ImageMount;
 
 /// One generation that at least one kernel view shows.
-#[derive(Debug)]
 pub(crate) struct ShownGeneration {
     image: ImageMount,
-    catalog: Arc<Catalog>,
+    places: Arc<dyn Places>,
+    /// What tells its opens: made for the first view that wants them counted, one for each way of naming files.
+    groups: Mutex<Vec<(OverlayMode, Arc<Group>)>>,
 }
 
 impl ShownGeneration {
@@ -29,13 +33,44 @@ impl ShownGeneration {
         let image = ImageMount::take(&spec.catalog.image, &spec.catalog_mount)?;
         Ok(Self {
             image,
-            catalog: Arc::new(catalog),
+            places: Arc::new(catalog),
+            groups: Mutex::default(),
         })
     }
 
     /// Whether a view of this generation can have resolved any of `objects`.
     pub(crate) fn names_any(&self, objects: &[ObjectId]) -> bool {
-        objects.iter().any(|object| self.catalog.find(*object).is_some())
+        objects.iter().any(|object| self.places.names(*object))
+    }
+
+    /// What tells the opens of views whose events are of this kind.
+    pub(crate) fn group(&self, mode: OverlayMode, counter: &OpenCounter) -> Result<Arc<Group>, ViewError> {
+        let mut groups = self.groups.lock();
+        if let Some((_, group)) = groups.iter().find(|(of, _)| *of == mode) {
+            return Ok(Arc::clone(group));
+        }
+        let group = Arc::new(Group::new(mode, Arc::clone(&self.places))?);
+        counter.add(Arc::clone(&group));
+        groups.push((mode, Arc::clone(&group)));
+        Ok(group)
+    }
+
+    /// Counts all opens up to now.
+    pub(crate) fn drain(&self, counter: &OpenCounter) {
+        let groups = self.groups.lock().clone();
+        for (_, group) in groups {
+            counter.drain(&group);
+        }
+    }
+
+    /// The last view is gone.
+    fn close(&self, counter: &OpenCounter) {
+        for (_, group) in self.groups.lock().drain(..) {
+            counter.remove(&group);
+        }
+        if let Err(error) = self.image.detach() {
+            tracing::warn!(%error, "failed to detach a catalog image");
+        }
     }
 
     fn key(spec: &ViewSpec) -> (Generation, PathBuf) {
@@ -45,7 +80,7 @@ impl ShownGeneration {
 
 /// The generations that are shown now, with the number of their views. An image is mounted for the first view of its
 /// generation and detached after the last. Whoever uses this changes mounts, so one at a time.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct ShownGenerations {
     known: HashMap<(Generation, PathBuf), (Arc<ShownGeneration>, u64)>,
 }
@@ -62,7 +97,7 @@ impl ShownGenerations {
     }
 
     /// Takes a view of `spec`'s generation away.
-    pub(crate) fn leave(&mut self, spec: &ViewSpec) {
+    pub(crate) fn leave(&mut self, spec: &ViewSpec, counter: &OpenCounter) {
         let Entry::Occupied(mut entry) = self.known.entry(ShownGeneration::key(spec)) else {
             return;
         };
@@ -72,8 +107,6 @@ impl ShownGenerations {
             return;
         }
         let (shown, _) = entry.remove();
-        if let Err(error) = shown.image.detach() {
-            tracing::warn!(%error, "failed to detach a catalog image");
-        }
+        shown.close(counter);
     }
 }

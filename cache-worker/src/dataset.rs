@@ -1,0 +1,302 @@
+//! One Dataset on this node: the worker that a driver talks to.
+//!
+//! A [`Dataset`] puts together what the other modules offer: a [`Source`](crate::source::Source) that is listed
+//! into catalogs ([`refresh`](Dataset::refresh)), an [`Origin`](crate::fetch::Origin) that brings bytes of a
+//! certain version, and a [`Store`](crate::store::Store) that keeps them. It answers a driver through
+//! [`protocol::Worker`]:
+//!
+//! - `land` fetches a small object whole ([`small`]) and watches for walks through directories ([`walk`]);
+//! - `read` answers from the partial file of a large object, fetching what is missing and, for a reader that goes
+//!   forward, what comes next ([`large`], [`pattern`]);
+//! - what there is no room for is served through, its blocks kept in memory for a moment ([`transient`]).
+//!
+//! Invariants:
+//! - The object id fixes the version, its validator goes with every request: bytes of two versions never meet, and
+//!   an error is never kept as data.
+//! - The same object or block wanted twice at once is one request.
+//! - Every buffer with an object's bytes has its part of one budget. Under pressure read-ahead is left out first,
+//!   then readers wait.
+//! - Every task is owned by the Dataset; [`Dataset::stop`] ends and joins them.
+//!
+//! Locks are leaves: nobody takes a second one while holding one, and none is held over I/O.
+
+mod active;
+mod catalogs;
+mod large;
+mod load;
+mod neighbours;
+mod options;
+mod pattern;
+mod record;
+mod refresh;
+mod runs;
+mod serve;
+mod served;
+mod small;
+mod stats;
+mod streams;
+mod transient;
+mod walk;
+
+use std::sync::Arc;
+
+use protocol::Views;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use load::{LoadError, LoadOptions, LoadProgress};
+pub use options::DatasetOptions;
+pub use refresh::{ListingProgress, RefreshError, Refreshed};
+pub use stats::{
+    CatalogStats, DatasetStats, LoadStats, MemoryStats, OriginStats, ReadStats, RefusedSample, StoreStats,
+    TierStats,
+};
+
+use crate::fetch::{Budget, Flights, Origin};
+use crate::metrics::{DatasetMetrics, OriginMetrics};
+use crate::source::{Source, SourceError};
+use crate::store::{Store, StoreError, StoreOptions};
+use catalogs::Catalogs;
+use large::Large;
+use options::MIN_MEMORY_BYTES;
+use refresh::{RefreshState, Refresher, source_info};
+use served::Reads;
+use small::{Fetching, Small};
+use streams::Streams;
+use transient::Transient;
+use walk::Walks;
+
+/// At most this much of the budget holds blocks that there is no room for on disk.
+const MAX_TRANSIENT_BYTES: u64 = 48 << 20;
+
+/// Why a Dataset cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The source cannot be used as it was described.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The cache directory cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The catalogs in the cache directory cannot be read.
+    #[error("failed to open the catalogs in {path}")]
+    Catalogs {
+        /// Their directory.
+        path: std::path::PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A metric of the same name is registered already.
+    #[error("failed to register metrics")]
+    Metrics(#[from] prometheus::Error),
+    /// The process is ending.
+    #[error("opening was interrupted")]
+    Interrupted,
+}
+
+/// One Dataset on this node.
+#[derive(Debug)]
+pub struct Dataset {
+    name: String,
+    small_object_bytes: u64,
+    fresh: bool,
+    source: Arc<Source>,
+    store: Arc<Store>,
+    catalogs: Arc<Catalogs>,
+    budget: Budget,
+    fetching: Arc<Fetching>,
+    refresher: Arc<Refresher>,
+    small: Arc<Small>,
+    large: Arc<Large>,
+    walks: Arc<Walks>,
+    streams: Streams,
+    reads: Reads,
+    metrics: DatasetMetrics,
+    origin_metrics: OriginMetrics,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Dataset {
+    /// Opens a Dataset: its cache directory and the catalog that is there. Does not talk to the source yet.
+    ///
+    /// # Errors
+    /// Names what cannot be used, and why.
+    pub async fn open(
+        options: DatasetOptions,
+        views: Arc<dyn Views>,
+        registry: &prometheus::Registry,
+    ) -> Result<Arc<Self>, OpenError> {
+        let source = Arc::new(Source::open(&options.source)?);
+        let origin_metrics = OriginMetrics::new(registry)?;
+        let metrics = DatasetMetrics::new(registry, &options.name, &options.namespace)?;
+        let (store, catalogs) = {
+            let (options, source) = (options.clone(), Arc::clone(&source));
+            let open = tokio::task::spawn_blocking(move || open_directory(&options, &source, views));
+            open.await.map_err(|_panicked| OpenError::Interrupted)??
+        };
+        let (bytes, inodes) = catalogs.disk_usage();
+        store.set_aside(bytes, inodes);
+        Ok(Self::assemble(
+            options,
+            source,
+            store,
+            catalogs,
+            metrics,
+            origin_metrics,
+        ))
+    }
+
+    fn assemble(
+        options: DatasetOptions,
+        source: Arc<Source>,
+        store: Arc<Store>,
+        catalogs: Arc<Catalogs>,
+        metrics: DatasetMetrics,
+        origin_metrics: OriginMetrics,
+    ) -> Arc<Self> {
+        let budget = Budget::new(options.memory_bytes.max(MIN_MEMORY_BYTES));
+        let transient_bytes = MAX_TRANSIENT_BYTES.min(budget.capacity_bytes() / 4);
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let small_object_bytes = options.small_object_bytes;
+        let refresher = Arc::new(Refresher {
+            source: Arc::clone(&source),
+            catalogs: Arc::clone(&catalogs),
+            store: Arc::clone(&store),
+            owner: options.owner,
+            listing: options.listing,
+            metrics: origin_metrics.clone(),
+            interval: options.refresh_interval,
+            changed_interval: options.changed_interval,
+            stop: stop.clone(),
+            state: RefreshState::default(),
+        });
+        let mut origin_options = options.origin;
+        origin_options.budget = Some(budget.clone());
+        let fetching = Arc::new(Fetching {
+            store: Arc::clone(&store),
+            origin: Origin::new(Arc::clone(&source), origin_options, origin_metrics.clone()),
+            budget: budget.clone(),
+            catalogs: Arc::clone(&catalogs),
+            refresher: Arc::clone(&refresher),
+            transient: Transient::new(usize::try_from(transient_bytes).unwrap_or(usize::MAX)),
+        });
+        let small = Arc::new(Small::new(Arc::clone(&fetching), Flights::new(tasks.clone())));
+        let large = Large::new(
+            Arc::clone(&fetching),
+            Arc::clone(&small),
+            small_object_bytes,
+            tasks.clone(),
+        );
+        let walks = Walks::new(
+            Arc::clone(&catalogs),
+            Arc::clone(&store),
+            Arc::clone(&small),
+            small_object_bytes,
+            tasks.clone(),
+            stop.clone(),
+        );
+        Arc::new(Self {
+            name: options.name,
+            small_object_bytes,
+            fresh: options.fresh,
+            source,
+            store,
+            catalogs,
+            budget,
+            fetching,
+            refresher,
+            small,
+            large,
+            walks,
+            streams: Streams::default(),
+            reads: Reads::new(metrics.reads.clone()),
+            metrics,
+            origin_metrics,
+            tasks,
+            stop,
+        })
+    }
+
+    /// Makes sure that there is a catalog, and starts to keep it fresh. Call it once, before anything is shown.
+    ///
+    /// A catalog from before is taken as it is, and the source listed in the background, unless the options ask
+    /// for a fresh one.
+    ///
+    /// # Errors
+    /// There is no catalog, and the source cannot be listed.
+    pub async fn start(&self) -> Result<(), RefreshError> {
+        let listed = self.fresh || self.catalogs.newest().is_none();
+        if listed {
+            self.refresher.refresh().await?;
+        }
+        let refresher = Arc::clone(&self.refresher);
+        self.tasks
+            .spawn(async move { refresher.keep_fresh(!listed).await });
+        Ok(())
+    }
+
+    /// Lists the source now; a new generation if anything changed.
+    ///
+    /// # Errors
+    /// The source could not be listed or the catalog not be written; the old one stays.
+    pub async fn refresh(&self) -> Result<Refreshed, RefreshError> {
+        self.refresher.refresh().await
+    }
+
+    /// How far a listing is.
+    pub fn listing(&self) -> watch::Receiver<ListingProgress> {
+        self.refresher.progress()
+    }
+
+    /// The source's name in object ids.
+    pub fn identity(&self) -> &str {
+        self.source.identity()
+    }
+
+    /// Sets the gauges to what is true now: call it before metrics are read out.
+    pub fn update_gauges(&self) {
+        self.metrics.update(&self.stats());
+    }
+
+    /// Ends all tasks, and marks the cache directory as cleanly left. Nothing is served any more.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.store.stop().await;
+    }
+
+    fn not_stopping(&self) -> Result<(), protocol::ReadError> {
+        if self.stop.is_cancelled() {
+            Err(protocol::ReadError::Stopping)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Opens store and catalogs, which both walk directories.
+fn open_directory(
+    options: &DatasetOptions,
+    source: &Source,
+    views: Arc<dyn Views>,
+) -> Result<(Arc<Store>, Arc<Catalogs>), OpenError> {
+    let store = StoreOptions {
+        disk: options.cache_directory.clone(),
+        disk_limit: options.disk_limit,
+        memory: options.memory_tier.clone(),
+        eviction: options.eviction,
+        boot_id: options.boot_id.clone(),
+        identity: source.identity().to_owned(),
+    };
+    // First, since it locks the directory.
+    let store = Store::open(store, views)?;
+    let path = options.cache_directory.join("catalog");
+    let identity = serde_json::json!([source_info(source), options.owner]).to_string();
+    let catalogs = Catalogs::open(path.clone(), &options.boot_id, &identity)
+        .map_err(|source| OpenError::Catalogs { path, source })?;
+    Ok((store, Arc::new(catalogs)))
+}

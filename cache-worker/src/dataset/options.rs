@@ -1,0 +1,79 @@
+//! What a Dataset is opened with.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use catalog::Owner;
+
+use crate::fetch::OriginOptions;
+use crate::listing::ListOptions;
+use crate::source::SourceOptions;
+use crate::store::{Eviction, Limit, MemoryTier};
+
+/// Objects up to this size are fetched whole on their first lookup: above it, waiting for all of an object before
+/// its first byte is read would be felt.
+const SMALL_OBJECT_BYTES: u64 = 8 << 20;
+
+/// Below this the parts of the read path could wait for each other.
+pub(super) const MIN_MEMORY_BYTES: u64 = 64 << 20;
+
+/// How to open a [`Dataset`](super::Dataset).
+#[derive(Clone, Debug)]
+pub struct DatasetOptions {
+    /// Its name, for metrics.
+    pub name: String,
+    /// Its namespace, for metrics; empty outside Kubernetes.
+    pub namespace: String,
+    /// Where its truth lies.
+    pub source: SourceOptions,
+    /// The cache directory: the disk tier and the catalogs.
+    pub cache_directory: PathBuf,
+    /// What the disk tier may hold.
+    pub disk_limit: Limit,
+    /// The memory tier; `None`: there is none.
+    pub memory_tier: Option<MemoryTier>,
+    /// What makes room in a full tier.
+    pub eviction: Eviction,
+    /// The kernel's boot id.
+    pub boot_id: String,
+    /// Whom the files belong to.
+    pub owner: Owner,
+    /// How often the source is listed again; `None`: only on request, and after a start.
+    pub refresh_interval: Option<Duration>,
+    /// Lists the source before the first catalog is shown, even where there is one from before.
+    pub fresh: bool,
+    /// At least this long between listings that a changed object causes.
+    pub changed_interval: Duration,
+    /// Objects up to this size are fetched whole.
+    pub small_object_bytes: u64,
+    /// What all buffers on the read path may take together; at least 64 MiB.
+    pub memory_bytes: u64,
+    /// How the source is read. Its `budget` is set by the Dataset.
+    pub origin: OriginOptions,
+    /// How the source is listed.
+    pub listing: ListOptions,
+}
+
+impl DatasetOptions {
+    /// Options with the defaults for everything that has one.
+    pub fn new(source: SourceOptions, cache_directory: PathBuf, boot_id: String) -> Self {
+        Self {
+            name: "default".to_owned(),
+            namespace: String::new(),
+            source,
+            cache_directory,
+            disk_limit: Limit::default(),
+            memory_tier: None,
+            eviction: Eviction::Never,
+            boot_id,
+            owner: Owner::default(),
+            refresh_interval: None,
+            fresh: false,
+            changed_interval: Duration::from_secs(30),
+            small_object_bytes: SMALL_OBJECT_BYTES,
+            memory_bytes: 256 << 20,
+            origin: OriginOptions::default(),
+            listing: ListOptions::default(),
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! From a listing to a new generation.
+//!
+//! One refresh runs at a time; who asks during one waits for it and then runs their own, since the one under way
+//! may have passed what they want to see. The listing goes straight into the catalog's builder on a blocking
+//! thread; a hash over all entries, which does not depend on their order, tells whether anything changed. Only
+//! then is there a new generation.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use catalog::{BuildOptions, Builder, Entry, Owner, SourceInfo, Time};
+use parking_lot::Mutex;
+use protocol::Generation;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::catalogs::{Catalogs, OpenCatalog};
+use super::record;
+use crate::listing::{Batch, ListError, ListOptions, ListProgress, Listing};
+use crate::metrics::OriginMetrics;
+use crate::source::Source;
+use crate::store::Store;
+
+/// Batches between the listing and the builder: enough that neither waits for the other's hiccups.
+const QUEUED_BATCHES: usize = 16;
+
+/// As many samples of refused keys as the catalog keeps of its own.
+const MAX_SAMPLES: usize = 1_000;
+
+/// After a listing that failed, when no interval is set.
+const RETRY_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Why there is no new generation.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RefreshError {
+    /// The source could not be listed.
+    #[error("failed to list the source")]
+    List(#[from] ListError),
+    /// The catalog could not be written.
+    #[error("failed to write the catalog")]
+    Build(#[source] Arc<catalog::Error>),
+    /// The catalog directory could not be written.
+    #[error("failed to store the catalog")]
+    Store(#[source] Arc<std::io::Error>),
+    /// The Dataset is being closed.
+    #[error("the refresh was stopped")]
+    Stopped,
+}
+
+/// What a refresh came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refreshed {
+    /// The newest generation now.
+    pub generation: Generation,
+    /// Whether it is a new one.
+    pub changed: bool,
+    /// Files in it.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// A listing under way, for a progress line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListingProgress {
+    /// Whether one is.
+    pub running: bool,
+    /// Objects listed so far, by the running or the last one.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// When and how the last refresh ended.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LastRefresh {
+    pub(super) at: Option<SystemTime>,
+    pub(super) took: Duration,
+    pub(super) error: Option<String>,
+}
+
+/// Everything a refresh needs.
+#[derive(Debug)]
+pub(super) struct Refresher {
+    pub(super) source: Arc<Source>,
+    pub(super) catalogs: Arc<Catalogs>,
+    pub(super) store: Arc<Store>,
+    pub(super) owner: Owner,
+    pub(super) listing: ListOptions,
+    pub(super) metrics: OriginMetrics,
+    pub(super) interval: Option<Duration>,
+    pub(super) changed_interval: Duration,
+    pub(super) stop: CancellationToken,
+    pub(super) state: RefreshState,
+}
+
+/// What changes from refresh to refresh.
+#[derive(Debug, Default)]
+pub(super) struct RefreshState {
+    turn: tokio::sync::Mutex<()>,
+    changed: Notify,
+    progress: watch::Sender<ListingProgress>,
+    last: Mutex<LastRefresh>,
+}
+
+impl Refresher {
+    /// Lists the source and publishes a new generation if anything changed.
+    pub(super) async fn refresh(&self) -> Result<Refreshed, RefreshError> {
+        let _turn = self.state.turn.lock().await;
+        let began = Instant::now();
+        let result = tokio::select! {
+            result = self.list_and_build() => result,
+            () = self.stop.cancelled() => Err(RefreshError::Stopped),
+        };
+        self.state
+            .progress
+            .send_modify(|progress| progress.running = false);
+        *self.state.last.lock() = LastRefresh {
+            at: Some(SystemTime::now()),
+            took: began.elapsed(),
+            error: result.as_ref().err().map(describe),
+        };
+        result
+    }
+
+    /// Says that an object changed at the source: a refresh follows soon, but not too often.
+    pub(super) fn changed(&self) {
+        self.state.changed.notify_one();
+    }
+
+    /// How far a listing is.
+    pub(super) fn progress(&self) -> watch::Receiver<ListingProgress> {
+        self.state.progress.subscribe()
+    }
+
+    /// How the last refresh ended.
+    pub(super) fn last(&self) -> LastRefresh {
+        self.state.last.lock().clone()
+    }
+
+    /// Refreshes on the interval and after changes, until the Dataset is closed.
+    pub(super) async fn keep_fresh(&self, at_once: bool) {
+        let mut due = at_once;
+        let mut failed = false;
+        loop {
+            if !due {
+                let wait = match (self.interval, failed) {
+                    (Some(interval), true) => Some(interval.min(RETRY_INTERVAL)),
+                    (None, true) => Some(RETRY_INTERVAL),
+                    (interval, false) => interval,
+                };
+                let interval = async {
+                    match wait {
+                        Some(wait) => tokio::time::sleep(wait).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    () = self.stop.cancelled() => return,
+                    () = interval => {}
+                    () = self.state.changed.notified() => {
+                        info!("an object changed at the source, listing it again");
+                    }
+                }
+            }
+            due = false;
+            let result = self.refresh().await;
+            failed = result.is_err();
+            match result {
+                Err(RefreshError::Stopped) => return,
+                Err(error) => warn!(error = %describe(&error), "failed to refresh the catalog"),
+                Ok(_refreshed) => {}
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(self.changed_interval) => {}
+            }
+        }
+    }
+
+    async fn list_and_build(&self) -> Result<Refreshed, RefreshError> {
+        let (batches, queue) = mpsc::channel(QUEUED_BATCHES);
+        let file = self.catalogs.next();
+        let build = {
+            let catalogs = Arc::clone(&self.catalogs);
+            let options = self.build_options();
+            tokio::task::spawn_blocking(move || build(&catalogs, file, options, queue))
+        };
+        let listed = self.list(batches).await;
+        let built = build.await.map_err(|_panicked| RefreshError::Stopped)?;
+        // An incomplete listing closed the queue early; the builder saw no end mark and wrote nothing.
+        listed?;
+        let (open, changed) = built?;
+        let (bytes, inodes) = self.catalogs.disk_usage();
+        self.store.set_aside(bytes, inodes);
+        let summary = open.catalog.index().summary();
+        let refreshed = Refreshed {
+            generation: open.file.generation,
+            changed,
+            files: summary.files,
+            bytes: summary.bytes,
+        };
+        info!(
+            generation = %refreshed.generation, changed, files = refreshed.files, bytes = refreshed.bytes,
+            "listed the source"
+        );
+        Ok(refreshed)
+    }
+
+    async fn list(&self, batches: mpsc::Sender<Option<Batch>>) -> Result<(), RefreshError> {
+        let mut listing = Listing::start(Arc::clone(&self.source), self.listing, self.metrics.clone());
+        let progress = listing.progress();
+        loop {
+            let batch = listing.next().await?;
+            let ListProgress { objects, bytes, .. } = *progress.borrow();
+            self.state.progress.send_replace(ListingProgress {
+                running: true,
+                objects,
+                bytes,
+            });
+            let last = batch.is_none();
+            // A builder that failed has its own error to tell.
+            if batches.send(batch).await.is_err() || last {
+                return Ok(());
+            }
+        }
+    }
+
+    fn build_options(&self) -> BuildOptions {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        BuildOptions {
+            sources: vec![source_info(&self.source)],
+            owner: self.owner,
+            created: Time {
+                secs: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
+                nanos: now.subsec_nanos(),
+            },
+            spill_directory: self.catalogs.directory().to_owned(),
+            memory_bytes: 0,
+        }
+    }
+}
+
+/// How the catalog knows the source: its keys are relative to its identity.
+pub(super) fn source_info(source: &Source) -> SourceInfo {
+    SourceInfo {
+        id: source.identity().to_owned(),
+        prefix: String::new(),
+        path: String::new(),
+    }
+}
+
+/// Builds a generation from what comes through the queue; `None` is the listing's true end.
+fn build(
+    catalogs: &Catalogs,
+    file: protocol::CatalogFile,
+    options: BuildOptions,
+    mut queue: mpsc::Receiver<Option<Batch>>,
+) -> Result<(Arc<OpenCatalog>, bool), RefreshError> {
+    let failed = |error| RefreshError::Build(Arc::new(error));
+    let mut builder = Builder::new(options).map_err(failed)?;
+    let mut content = ContentHash::default();
+    let mut left_out = BTreeMap::<String, u64>::new();
+    let mut left_out_samples = Vec::new();
+    loop {
+        let Some(batch) = queue.blocking_recv() else {
+            return Err(RefreshError::Stopped);
+        };
+        let Some(Batch { objects, refused }) = batch else {
+            break;
+        };
+        for refused in refused {
+            let reason = format!("{:?}", refused.reason);
+            if left_out_samples.len() < MAX_SAMPLES {
+                left_out_samples.push((reason.clone(), refused.key));
+            }
+            *left_out.entry(reason).or_default() += 1;
+        }
+        for object in objects {
+            content.add(&object);
+            let entry = Entry {
+                source: 0,
+                key: object.key,
+                size_bytes: object.size_bytes,
+                modified: object.modified,
+                validator: object.validator,
+            };
+            builder.add(&entry).map_err(failed)?;
+        }
+    }
+    let content = content.finish();
+    if let Some(newest) = catalogs
+        .newest()
+        .filter(|newest| newest.record.content == content)
+    {
+        return Ok((newest, false));
+    }
+    builder.finish(&file.image, &file.index).map_err(failed)?;
+    let listed = record::Listed {
+        content,
+        left_out,
+        left_out_samples,
+    };
+    let open = catalogs
+        .publish(file, listed)
+        .map_err(|error| RefreshError::Store(Arc::new(error)))?;
+    Ok((open, true))
+}
+
+/// A hash of a set: the sum of its members' hashes. A listing in another order has the same one.
+#[derive(Debug, Default)]
+struct ContentHash {
+    sum: u128,
+    members: u64,
+}
+
+impl ContentHash {
+    fn add(&mut self, object: &crate::listing::Listed) {
+        let mut hasher = blake3::Hasher::new();
+        for field in [
+            object.key.as_str(),
+            object.validator.xattr_name(),
+            &object.validator.text(),
+        ] {
+            hasher.update(&(field.len() as u64).to_le_bytes());
+            hasher.update(field.as_bytes());
+        }
+        hasher.update(&object.size_bytes.to_le_bytes());
+        hasher.update(&object.modified.secs.to_le_bytes());
+        hasher.update(&object.modified.nanos.to_le_bytes());
+        let mut bytes = [0; 16];
+        hasher.finalize_xof().fill(&mut bytes);
+        self.sum = self.sum.wrapping_add(u128::from_le_bytes(bytes));
+        self.members += 1;
+    }
+
+    fn finish(&self) -> String {
+        format!("{:032x}-{}", self.sum, self.members)
+    }
+}
+
+/// An error with its causes, on one line.
+fn describe(error: &RefreshError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}

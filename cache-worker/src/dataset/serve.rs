@@ -1,0 +1,104 @@
+//! What a driver asks of a Dataset, answered.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use protocol::{
+    CatalogFile, Data, Generation, Landed, Local, ObjectRef, Opened, ReadError, Served, StreamId,
+    TierDirectories, Worker,
+};
+use tokio::sync::watch;
+
+use super::Dataset;
+use super::small::Whole;
+use crate::fetch::Urgency;
+
+#[async_trait]
+impl Worker for Dataset {
+    fn catalogs(&self) -> watch::Receiver<Option<Arc<CatalogFile>>> {
+        self.catalogs.watch()
+    }
+
+    fn tiers(&self) -> Vec<TierDirectories> {
+        self.store.directories()
+    }
+
+    async fn land(&self, object: ObjectRef) -> Result<Landed, ReadError> {
+        if object.size_bytes > self.small_object_bytes {
+            return Ok(Landed::ThroughFuse);
+        }
+        self.not_stopping()?;
+        let (found, place) = self.catalogs.find(&object)?;
+        self.walks.missed(object.generation, &found, place);
+        match self.small.fetch(found, Urgency::Reader).await? {
+            Whole::Fetched => {
+                self.reads.landed(object.id, object.size_bytes);
+                Ok(Landed::Here)
+            }
+            Whole::Joined => Ok(Landed::Here),
+            // It came between the kernel's look into the objects and this one, and its landing may be over.
+            Whole::Here | Whole::NoRoom => Ok(Landed::ThroughFuse),
+        }
+    }
+
+    async fn local(&self, object: ObjectRef) -> Result<Local, ReadError> {
+        match self.store.object(object.id, object.size_bytes).await {
+            Some(file) => {
+                self.reads.passed_through(object.id, object.size_bytes);
+                Ok(Local::Complete(file))
+            }
+            None => {
+                self.reads.opened_incomplete(object.id);
+                Ok(Local::Incomplete)
+            }
+        }
+    }
+
+    async fn read(&self, object: ObjectRef, stream: StreamId, range: Range<u64>) -> Result<Data, ReadError> {
+        self.not_stopping()?;
+        let range = range.start..range.end.min(object.size_bytes);
+        if range.is_empty() {
+            return Ok(Data::Bytes(Bytes::new(), Served::default()));
+        }
+        let stream = self.streams.get(&self.large, object, stream).await?;
+        let ahead = match object.size_bytes <= self.small_object_bytes {
+            // Without room for it: all of it in one request rather than a request a block.
+            true => range.end..object.size_bytes,
+            false => {
+                let limit = self.large.read_ahead_limit(&stream.active);
+                stream.pattern.lock().advance(&range, object.size_bytes, limit)
+            }
+        };
+        let data = self.large.read(&stream.active, range, ahead).await?;
+        self.reads.served(data.served());
+        Ok(data)
+    }
+
+    fn closed(&self, _object: ObjectRef, stream: StreamId) {
+        self.streams.closed(stream);
+    }
+
+    fn opened(&self, opens: &[Opened]) {
+        self.store.used(opens);
+        let newest = self.catalogs.newest();
+        for Opened { id, times } in opens {
+            self.reads.reported(*id, *times, || {
+                let place = newest
+                    .as_ref()
+                    .and_then(|open| Some((open, open.catalog.find(*id)?)));
+                place
+                    .and_then(|(open, place)| open.catalog.image().inode(place.inode).ok())
+                    .map_or(0, |inode| inode.size_bytes)
+            });
+        }
+    }
+
+    fn in_use(&self, generations: &BTreeSet<Generation>) {
+        self.catalogs.in_use(generations);
+        let (bytes, inodes) = self.catalogs.disk_usage();
+        self.store.set_aside(bytes, inodes);
+    }
+}

@@ -1,0 +1,149 @@
+//! Small objects: fetched whole, kept whole.
+//!
+//! Whoever asks first starts the fetch; all others, on whatever way, wait for the same one. Room comes first: an
+//! object that would not be kept is not fetched here but left to be served through, block by block.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use catalog::{Object, ObjectId};
+use protocol::ReadError;
+use tracing::debug;
+
+use super::catalogs::Catalogs;
+use super::refresh::Refresher;
+use super::transient::TransientBlocks;
+use crate::fetch::{Budget, FetchError, FlightLost, Flights, Origin, Request, Urgency};
+use crate::store::{BLOCK_BYTES, Store};
+
+/// Where an object is after it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whole {
+    /// It was here.
+    Here,
+    /// It was fetched by this very call, and is here.
+    Fetched,
+    /// Another call fetched it meanwhile, and it is here.
+    Joined,
+    /// There is no room for it.
+    NoRoom,
+}
+
+/// What is shared by all ways to the source.
+#[derive(Debug)]
+pub(super) struct Fetching {
+    pub(super) store: Arc<Store>,
+    pub(super) origin: Origin,
+    pub(super) budget: Budget,
+    pub(super) catalogs: Arc<Catalogs>,
+    pub(super) refresher: Arc<Refresher>,
+    pub(super) transient: TransientBlocks,
+}
+
+impl Fetching {
+    /// Builds the request for a part of an object.
+    pub(super) fn request(object: &Object, range: std::ops::Range<u64>, urgency: Urgency) -> Request {
+        Request {
+            key: object.key.clone(),
+            validator: object.validator.clone(),
+            size_bytes: object.size_bytes,
+            range,
+            urgency,
+        }
+    }
+
+    /// Says what a reader is told, and asks for a new listing where the source changed.
+    pub(super) fn read_error(&self, id: ObjectId, error: &FetchError) -> ReadError {
+        match error {
+            FetchError::Changed { .. } => {
+                self.refresher.changed();
+                ReadError::Changed { id }
+            }
+            FetchError::Denied { .. } | FetchError::Unavailable { .. } => ReadError::Unavailable {
+                id,
+                reason: error.to_string(),
+            },
+        }
+    }
+}
+
+/// Fetches small objects.
+#[derive(Debug)]
+pub(super) struct Small {
+    fetching: Arc<Fetching>,
+    flights: Flights<ObjectId, Result<Whole, ReadError>>,
+}
+
+impl Small {
+    pub(super) const fn new(
+        fetching: Arc<Fetching>,
+        flights: Flights<ObjectId, Result<Whole, ReadError>>,
+    ) -> Self {
+        Self { fetching, flights }
+    }
+
+    /// Makes sure that an object is here, if there is room for it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the fetch to go on for the cache.
+    pub(super) async fn fetch(&self, object: Object, urgency: Urgency) -> Result<Whole, ReadError> {
+        let id = object.id;
+        let mut started = false;
+        let flight = self.flights.join(id, || {
+            started = true;
+            fetch_whole(Arc::clone(&self.fetching), object, urgency)
+        });
+        match flight.await {
+            Ok(Ok(Whole::Fetched)) if !started => Ok(Whole::Joined),
+            Ok(result) => result,
+            Err(FlightLost) => Err(ReadError::Stopping),
+        }
+    }
+}
+
+async fn fetch_whole(fetching: Arc<Fetching>, object: Object, urgency: Urgency) -> Result<Whole, ReadError> {
+    let Object { id, size_bytes, .. } = object;
+    // Looked up again inside the flight: the one before may have landed meanwhile.
+    if fetching.store.has(id) {
+        return Ok(Whole::Here);
+    }
+    let Ok(room) = fetching.store.reserve(id, size_bytes).await else {
+        return Ok(Whole::NoRoom);
+    };
+    let grant = fetching.budget.acquire(size_bytes, urgency).await;
+    let content = match size_bytes {
+        0 => Vec::new(),
+        _ => {
+            let request = Fetching::request(&object, 0..size_bytes, urgency);
+            fetching
+                .origin
+                .fetch(request)
+                .await
+                .map_err(|error| fetching.read_error(id, &error))?
+        }
+    };
+    match fetching.store.put(room, content.clone()).await {
+        Ok(_file) => Ok(Whole::Fetched),
+        Err(error) => {
+            debug!(%id, %error, "an object that was fetched could not be kept");
+            keep_for_a_moment(&fetching, id, &content, grant);
+            Ok(Whole::NoRoom)
+        }
+    }
+}
+
+/// The reader who waits for an object that was not kept shall not cause a second request.
+fn keep_for_a_moment(fetching: &Fetching, id: ObjectId, content: &[Bytes], mut grant: crate::fetch::Grant) {
+    let mut whole = Bytes::from(content.concat());
+    let mut index = 0;
+    while !whole.is_empty() {
+        let length = usize::try_from(BLOCK_BYTES)
+            .unwrap_or(usize::MAX)
+            .min(whole.len());
+        let block = whole.split_to(length);
+        fetching
+            .transient
+            .insert(id, index, block, Arc::new(grant.split(length as u64)));
+        index += 1;
+    }
+}

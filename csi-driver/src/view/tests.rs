@@ -1,0 +1,7 @@
+//! Kernel-mounted tests: real images, overlays and events. Plain directories stand in for the FUSE mount.
+
+mod fixture;
+mod io;
+mod kernel;
+mod opens;
+mod trial;
