@@ -1,0 +1,139 @@
+//! The real S3 server, versitygw, on a directory whose folders are its buckets.
+
+use std::ffi::OsString;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::options::Credentials;
+
+const NAME: &str = "versitygw";
+/// Far longer than a start takes on a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// A free port may be taken between being found and being used.
+const PORT_TRIES: usize = 8;
+
+/// A running versitygw; it is killed when this is dropped.
+#[derive(Debug)]
+pub struct Versitygw {
+    server: Child,
+    address: SocketAddr,
+    credentials: Credentials,
+}
+
+impl Versitygw {
+    /// Starts it on `directory` and a free port of the loopback; returns when it accepts connections.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such program (it names where it was looked for), and when it does not start.
+    pub fn start(directory: &Path, credentials: &Credentials) -> io::Result<Self> {
+        let program = Self::find()?;
+        let mut last = io::Error::other("not tried");
+        for _try in 0..PORT_TRIES {
+            match Self::start_at(&program, directory, credentials, free_port()?) {
+                Ok(started) => return Ok(started),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Finds the program: `MILLPOND_VERSITYGW`, else `build/tools/bin` of the workspace, `~/go/bin`, `PATH`.
+    ///
+    /// # Errors
+    /// `NotFound` with the command that installs it.
+    pub fn find() -> io::Result<PathBuf> {
+        if let Some(named) = std::env::var_os("MILLPOND_VERSITYGW") {
+            return Ok(PathBuf::from(named));
+        }
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .ancestors()
+            .nth(2)
+            .map(Path::to_path_buf);
+        let home = std::env::var_os("HOME").map(PathBuf::from);
+        let path = std::env::var_os("PATH").unwrap_or_else(OsString::new);
+        let places = workspace.map(|root| root.join("build/tools/bin")).into_iter();
+        let places = places
+            .chain(home.map(|home| home.join("go/bin")))
+            .chain(std::env::split_paths(&path));
+        places
+            .map(|place| place.join(NAME))
+            .find(|program| program.is_file())
+            .ok_or_else(|| {
+                let install = "go install github.com/versity/versitygw/cmd/versitygw@v1.8.0";
+                io::Error::new(io::ErrorKind::NotFound, format!("there is no {NAME}: {install}"))
+            })
+    }
+
+    /// The endpoint, for path-style requests.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The credentials that it was started with.
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// The process, for measurements.
+    pub fn pid(&self) -> u32 {
+        self.server.id()
+    }
+
+    fn start_at(program: &Path, directory: &Path, credentials: &Credentials, port: u16) -> io::Result<Self> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let server = Command::new(program)
+            .args(["--port", &address.to_string(), "--keep-alive", "--quiet", "posix"])
+            .arg(directory)
+            .env("ROOT_ACCESS_KEY", &credentials.access_key)
+            .env("ROOT_SECRET_KEY", &credentials.secret_key)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        // From here on a failure drops the value and so kills the process.
+        let mut started = Self {
+            server,
+            address,
+            credentials: credentials.clone(),
+        };
+        started.wait()?;
+        Ok(started)
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.server.try_wait()? {
+                return Err(io::Error::other(format!("{NAME} ended at its start: {status}")));
+            }
+            match TcpStream::connect_timeout(&self.address, Duration::from_secs(1)) {
+                Ok(_) => return Ok(()),
+                Err(error) if begun.elapsed() > START_LIMIT => return Err(error),
+                Err(_) => pause(),
+            }
+        }
+    }
+}
+
+impl Drop for Versitygw {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to kill.
+        let _ended = self.server.kill();
+        let _reaped = self.server.wait();
+    }
+}
+
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the server says nothing when it listens: it is asked until it answers"
+)]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(10));
+}
