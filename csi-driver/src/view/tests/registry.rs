@@ -125,13 +125,13 @@ async fn views_of_a_generation_share_its_image_and_the_worker_hears_of_it() {
     assert_eq!(metrics.views.get(), 2);
 
     registry.hide(a.target.clone(), InUse::Refuse).await.unwrap();
+    let opened: u64 = worker.opened.lock().iter().map(|opened| opened.times).sum();
+    assert_eq!(opened, 20, "the opens of a view are reported before it is gone");
     assert!(is_readable(&fixture, &b));
     assert!(matches!(
         registry.hide(a.target, InUse::Refuse).await,
         Err(ViewError::Missing { .. })
     ));
-    let opened: u64 = worker.opened.lock().iter().map(|opened| opened.times).sum();
-    assert_eq!(opened, 20, "the opens of a view are reported before it is gone");
     registry.hide(b.target, InUse::Refuse).await.unwrap();
     assert_eq!(fixture.mounts(), <[std::path::PathBuf; 0]>::default());
     assert_eq!(
