@@ -37,7 +37,7 @@ fn opens_of_several_threads_and_views_are_counted_exactly() {
     let bytes: u64 = fixture.files.iter().map(|file| file.content.len() as u64).sum();
     for mode in MODES {
         let counting = Counting::start();
-        let group = Arc::new(Group::new(mode, Arc::new(fixture.places())).unwrap());
+        let group = Arc::new(Group::new(mode, fixture.catalog()).unwrap());
         counting.counter.add(Arc::clone(&group));
         let views: Vec<_> = (0..3)
             .map(|number| KernelView::mount(fixture.spec(format!("v{mode:?}{number}")), mode).unwrap())
