@@ -4,7 +4,6 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     exponential_buckets,
 };
-
 use tracing::warn;
 
 use crate::dataset::DatasetStats;

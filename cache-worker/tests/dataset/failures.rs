@@ -13,6 +13,7 @@ async fn a_source_that_is_gone_is_an_error_by_the_deadline_and_heals() {
     let pond = Pond::new([("small".to_owned(), 50_000), ("large".to_owned(), 10 * MIB)]);
     let mut options = pond.options();
     options.origin.deadline = Duration::from_millis(300);
+    options.origin.min_bytes_per_second = 64 * MIB;
     let dataset = pond.start(options).await;
     let objects = tree(&dataset);
     pond.origin.disconnect();
@@ -56,6 +57,7 @@ async fn a_server_with_other_versions_gives_no_bytes_at_all() {
     let pond = Pond::new([("small".to_owned(), 50_000), ("large".to_owned(), 10 * MIB)]);
     let mut options = pond.options();
     options.origin.deadline = Duration::from_millis(300);
+    options.origin.min_bytes_per_second = 64 * MIB;
     let dataset = pond.start(options).await;
     let objects = tree(&dataset);
     let rule = pond

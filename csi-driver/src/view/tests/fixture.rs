@@ -128,7 +128,10 @@ fn validator(number: usize) -> Validator {
 }
 
 fn write_catalog(root: &Path, generation: u64, files: &[File]) -> CatalogFile {
-    let source = SourceInfo { id: SOURCE.to_owned(), ..SourceInfo::default() };
+    let source = SourceInfo {
+        id: SOURCE.to_owned(),
+        ..SourceInfo::default()
+    };
     let options = BuildOptions {
         sources: vec![source],
         spill_directory: root.to_owned(),
@@ -149,5 +152,9 @@ fn write_catalog(root: &Path, generation: u64, files: &[File]) -> CatalogFile {
     let image = root.join(format!("gen-{generation}.erofs"));
     let index = root.join(format!("gen-{generation}.index"));
     assert_eq!(builder.finish(&image, &index).unwrap().files, files.len() as u64);
-    CatalogFile { generation: Generation(generation), image, index }
+    CatalogFile {
+        generation: Generation(generation),
+        image,
+        index,
+    }
 }
