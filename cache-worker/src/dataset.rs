@@ -256,6 +256,11 @@ impl Dataset {
         self.source.identity()
     }
 
+    /// Whether an object is here, whole.
+    pub fn has(&self, id: catalog::ObjectId) -> bool {
+        self.store.has(id)
+    }
+
     /// Sets the gauges to what is true now: call it before metrics are read out.
     pub fn update_gauges(&self) {
         self.metrics.update(&self.stats());

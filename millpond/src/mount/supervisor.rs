@@ -1,7 +1,8 @@
 //! The process that keeps a mount alive, and does little else.
 //!
 //! It holds the FUSE descriptors (it is the keeper), starts the server again when it dies, obeys [`Order`]s, and takes
-//! the mount away on SIGTERM, SIGINT or when somebody unmounted the directory. One thread besides the keeper's.
+//! the mount away on SIGTERM, SIGINT or when somebody unmounted the directory. Its threads are three:
+//! this one, the keeper's, and one that sleeps until mounts change.
 //!
 //! - A server that is killed is replaced at once; one that does not come up after longer and longer waits. Where none
 //!   is ready for two minutes the keeper aborts the connection, and no further server is started: what is cached can
@@ -21,8 +22,7 @@ use anyhow::{Context, Result};
 use csi_driver::keeper::{Holder, Status};
 use csi_driver::mount::MountTable;
 use rustix::process::{Pid, Signal};
-use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,6 +30,7 @@ use tokio::sync::watch;
 use tokio::time::Sleep;
 use tracing::{error, info, warn};
 
+use super::changes::MountChanges;
 use super::clean::{self, Force};
 use super::limit::successor_limit;
 use super::order::{MAX_LINE_BYTES, Order, Outcome};
@@ -47,9 +48,6 @@ const UPGRADE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a client may take to say its order.
 const ORDER_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Looks at the table of mounts this often, should the kernel not tell of a change.
-const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Runs the supervisor of the mount in `run_directory`.
 pub(crate) fn run(run_directory: &Path, foreground: bool) -> Result<ExitCode> {
@@ -80,7 +78,7 @@ struct Supervisor {
     holder: Holder,
     status: watch::Receiver<Status>,
     orders: UnixListener,
-    mounts: AsyncFd<File>,
+    mounts: MountChanges,
     restarts: Restarts,
     server: Option<Server>,
     /// When the next server is started; `None`: when this one has ended, or never.
@@ -154,9 +152,7 @@ impl Supervisor {
         let holder = Holder::start(successor_limit()).context("failed to start the keeper")?;
         let orders = UnixListener::bind(place.orders())
             .with_context(|| format!("failed to listen at {}", place.orders().display()))?;
-        let table = File::open("/proc/self/mountinfo").context("failed to watch the table of mounts")?;
-        let mounts = AsyncFd::with_interest(table, Interest::PRIORITY)
-            .context("failed to watch the table of mounts")?;
+        let mounts = MountChanges::watch().context("failed to watch the table of mounts")?;
         Ok(Self {
             place,
             spec,
@@ -233,7 +229,7 @@ impl Supervisor {
             () = sleep(restart.as_mut()) => Event::Restart,
             () = sleep(upgrade.as_mut().map(|upgrade| &mut upgrade.deadline)) => Event::UpgradeLate,
             Ok(_) = status.wait_for(|status| status.aborted > 0), if !*given_up => Event::Aborted,
-            () = mounts_changed(mounts) => Event::Mounts,
+            () = mounts.next() => Event::Mounts,
         }
     }
 
@@ -568,15 +564,5 @@ async fn sleep(timer: Option<&mut Pin<Box<Sleep>>>) {
     match timer {
         Some(timer) => timer.await,
         None => std::future::pending().await,
-    }
-}
-
-async fn mounts_changed(mounts: &AsyncFd<File>) {
-    tokio::select! {
-        ready = mounts.ready(Interest::PRIORITY) => match ready {
-            Ok(mut ready) => ready.clear_ready(),
-            Err(error) => warn!(%error, "failed to watch the table of mounts"),
-        },
-        () = tokio::time::sleep(LOOK_INTERVAL) => {}
     }
 }

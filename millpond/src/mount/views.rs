@@ -8,11 +8,13 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use cache_worker::dataset::Dataset;
 use catalog::ObjectId;
+use csi_driver::HeldGeneration;
 use csi_driver::fuse::FuseServer;
 use csi_driver::mount::ImageMount;
 use csi_driver::view::{Abilities, BindSpec, OverlayMode, Registry, ViewError, ViewSpec};
@@ -22,10 +24,12 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use tokio_util::task::TaskTracker;
 
 use super::place::Place;
 use super::spec::{Eviction, Spec, ViewChoice, ViewKind};
+
+/// How often it is looked which generations open files are of.
+const HOLD_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What kind of view it will be, decided before anything is mounted.
 #[derive(Debug)]
@@ -272,6 +276,27 @@ impl Shown {
     }
 }
 
+/// Keeps the catalogs of files that are open through FUSE, until the FUSE server ends.
+pub(crate) async fn hold_open_generations(
+    fuse: Arc<FuseServer>,
+    registry: Registry,
+    mut catalogs: watch::Receiver<Option<Arc<CatalogFile>>>,
+) -> &'static str {
+    let mut interval = tokio::time::interval(HOLD_INTERVAL);
+    let mut _held: Vec<HeldGeneration> = Vec::new();
+    loop {
+        let open = fuse.open_generations();
+        // The new holds first, so that none is let go of in between.
+        _held = open.into_iter().map(|generation| registry.generations().hold(generation)).collect();
+        tokio::select! {
+            _ = interval.tick() => {}
+            changed = catalogs.changed() => if changed.is_err() {
+                return "the worker";
+            },
+        }
+    }
+}
+
 /// Whether the FUSE file system is mounted at the directory itself: without root nothing can be mounted of it.
 pub(crate) fn is_direct() -> bool {
     !rustix::process::geteuid().is_root()
@@ -317,7 +342,8 @@ impl Views for Holders {
 pub(crate) struct Settling {
     pub(crate) dataset: Arc<Dataset>,
     pub(crate) registry: Registry,
-    pub(crate) tasks: TaskTracker,
+    /// Only a kernel view has anything to remount.
+    pub(crate) kind: ViewKind,
 }
 
 #[async_trait]
@@ -344,7 +370,7 @@ impl Worker for Settling {
 
     fn closed(&self, object: ObjectRef, stream: StreamId) {
         self.dataset.closed(object, stream);
-        if self.dataset.has(object.id) {
+        if self.kind == ViewKind::Kernel && self.dataset.has(object.id) {
             self.registry.settled(object.id, object.size_bytes);
         }
     }
