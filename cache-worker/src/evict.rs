@@ -110,7 +110,9 @@ impl Evictor {
         }
         let waiting = async {
             for _ in 0..ATTEMPTS {
-                let freed = self.pass_for(cost).await;
+                let freed = self
+                    .pass_for(self.tier.ledger().wanted(id, cost, seal_is_file))
+                    .await;
                 if let Some(promise) = attempt() {
                     return Some(promise);
                 }
@@ -124,11 +126,11 @@ impl Evictor {
     }
 
     /// Asks for a pass, and waits for its end. Says whether it freed anything.
-    async fn pass_for(&self, cost: Amount) -> bool {
+    async fn pass_for(&self, amount: Amount) -> bool {
         let mut passes = self.passes.subscribe();
         let number = {
             let mut wanted = self.wanted.lock();
-            wanted.amount = wanted.amount.plus(cost);
+            wanted.amount = wanted.amount.plus(amount);
             wanted.next
         };
         self.wake.notify_one();

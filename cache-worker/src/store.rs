@@ -220,6 +220,7 @@ impl Store {
     /// # Cancel safety
     /// Safe.
     pub async fn object(&self, id: ObjectId, size_bytes: u64) -> Option<Arc<File>> {
+        let may_be_verified_meanwhile = self.tiers().any(|tier| tier.is_any_unverified());
         let members = self.members.clone();
         let open = move || {
             let found = members
@@ -241,6 +242,12 @@ impl Store {
             if let Some(file) = self.blocking(move || tier.verify(id, size_bytes)).await.flatten() {
                 return Some(shared(file));
             }
+        }
+        if may_be_verified_meanwhile {
+            // Between the two looks the background may have put it back.
+            let tiers: Vec<_> = self.tiers().cloned().collect();
+            let open = move || tiers.iter().find_map(|tier| tier.open_object(id, size_bytes));
+            return self.blocking(open).await.flatten().map(shared);
         }
         None
     }

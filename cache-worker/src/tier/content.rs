@@ -101,6 +101,7 @@ impl Tier {
             // Its map is where this object's seal would go. Its blocks are being kept one by one anyway.
             return Err(NoRoom::Full);
         }
+        let directory_before = self.directory();
         let changing = self.ledger().changing(shard_of(id));
         let is_new = self.writing("keep an object", |directory| {
             let xattr = (!seal_is_file).then(|| seal::to_xattr(&crcs));
@@ -122,6 +123,12 @@ impl Tier {
             self.order_insert(id, self.ledger().costs().object(size_bytes));
         }
         drop(changing);
+        // The shard was changing when all were counted again for a deleted directory: it was left out.
+        if !Arc::ptr_eq(&directory_before, &self.directory())
+            && let Err(error) = self.recount_shard(shard_of(id))
+        {
+            self.failed("count objects", &error);
+        }
         if let Some(early) = self.landing().landed(id, Instant::now()) {
             self.unland(early);
         }
@@ -209,12 +216,18 @@ impl Tier {
             });
         let _changing = self.ledger().changing(shard_of(id));
         if is_right {
-            let moved = self.writing("put back a verified object", |directory| {
-                directory.rename_new((Place::Unverified, &from), (Place::Objects, &to))
-            });
-            if matches!(moved, Ok(true)) {
-                self.counters().verified_objects.fetch_add(1, Ordering::Relaxed);
-                return Some(file);
+            match directory.rename_new((Place::Unverified, &from), (Place::Objects, &to)) {
+                Ok(true) => {
+                    self.counters().verified_objects.fetch_add(1, Ordering::Relaxed);
+                    return Some(file);
+                }
+                Ok(false) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    // It stays where it is, to be verified another time.
+                    self.failed("put back a verified object", &error);
+                    return None;
+                }
             }
             // Somebody else was faster, or it was fetched again meanwhile.
             if directory.remove(Place::Unverified, &from).unwrap_or(false) {

@@ -236,6 +236,11 @@ impl Ledger {
         }
     }
 
+    /// All that an object's promise takes: its own cost, and what its names add to directories.
+    pub(crate) fn wanted(&self, id: ObjectId, cost: Amount, seal_is_file: bool) -> Amount {
+        self.state.lock().wanted(&self.costs, id, cost, seal_is_file)
+    }
+
     /// Promises `cost` to an object, or nothing where it does not fit.
     pub(crate) fn promise(
         self: &Arc<Self>,
@@ -244,10 +249,7 @@ impl Ledger {
         seal_is_file: bool,
     ) -> Option<Promise> {
         let mut state = self.state.lock();
-        let mut wanted = cost.plus(state.growth(&self.costs, shard_of(id)));
-        if seal_is_file {
-            wanted = wanted.plus(state.growth(&self.costs, FLAT));
-        }
+        let wanted = state.wanted(&self.costs, id, cost, seal_is_file);
         if !state.used.plus(state.aside).plus(wanted).fits(state.capacity) {
             return None;
         }
@@ -400,6 +402,15 @@ impl State {
                 .map(|charged| shard.wanted(costs).minus(charged));
             first.plus(second)
         })
+    }
+
+    fn wanted(&self, costs: &Costs, id: ObjectId, cost: Amount, seal_is_file: bool) -> Amount {
+        let wanted = cost.plus(self.growth(costs, shard_of(id)));
+        if seal_is_file {
+            wanted.plus(self.growth(costs, FLAT))
+        } else {
+            wanted
+        }
     }
 
     fn enter(&mut self, costs: &Costs, shard: usize) {

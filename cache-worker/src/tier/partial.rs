@@ -8,6 +8,7 @@
 //! no longer than that, or than the answers that hold them.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -168,17 +169,14 @@ impl Tier {
         if let Some(open) = held.get(&id).and_then(|held| held.open.upgrade()) {
             return (open.size_bytes == size_bytes).then_some(open);
         }
-        if !held.contains_key(&id) {
+        if let Entry::Vacant(vacant) = held.entry(id) {
             let promise = self.reopen_unverified(id, size_bytes)?;
-            held.insert(
-                id,
-                Held {
-                    promise,
-                    size_bytes,
-                    open: Weak::new(),
-                    busy: false,
-                },
-            );
+            vacant.insert(Held {
+                promise,
+                size_bytes,
+                open: Weak::new(),
+                busy: false,
+            });
         }
         match self.open_files(id, size_bytes) {
             Ok(Some(partial)) => {

@@ -28,7 +28,7 @@ const TMPFS_MAGIC: i64 = 0x0102_1994;
 
 /// Tries out what the file system can do and what it charges for it.
 pub(super) fn probe(directory: &Directory) -> io::Result<Costs> {
-    let is_tmpfs = i64::try_from(fstatfs(directory.root())?.f_type).is_ok_and(|found| found == TMPFS_MAGIC);
+    let is_tmpfs = fstatfs(directory.root())?.f_type == TMPFS_MAGIC;
     let statistics = fstatvfs(directory.root())?;
     let unit_bytes = statistics.f_frsize.max(4096);
     let longest = vec![0; usize::try_from(XATTR_SEAL_BLOCKS * 4).unwrap_or(usize::MAX)];
