@@ -157,8 +157,12 @@ impl Index {
     }
 
     /// All places in the order of their objects' ids, from the first id that is not below `id`.
-    pub fn starting_at(&self, _id: ObjectId) -> impl Iterator<Item = (ObjectId, Place)> + '_ {
-        std::iter::empty()
+    pub fn starting_at(&self, id: ObjectId) -> impl Iterator<Item = (ObjectId, Place)> + '_ {
+        let records = self.records();
+        let start = records.partition_point(|record| record.id < *id.as_bytes());
+        let rest = records.get(start..).unwrap_or_default();
+        rest.iter()
+            .map(|record| (ObjectId::from_bytes(record.id), record.place()))
     }
 
     /// Finds all places of an object, in the order of their inodes.
