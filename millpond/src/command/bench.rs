@@ -60,12 +60,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     ));
     sample.copy(&directory, copy.path())?;
     let mut table = Table::new();
-    table.load_preset(NOTHING).set_header(["read", "Millpond", "native", "ratio"]);
+    table
+        .load_style(NOTHING)
+        .set_header(["read", "Millpond", "native", "ratio"]);
     for shape in Shape::ALL {
-        let Some(amount) = shape.amount(&sample) else { continue };
+        let Some(amount) = shape.amount(&sample) else {
+            continue;
+        };
         let (mut ours, mut native) = (Vec::new(), Vec::new());
         for round in 0..=ROUNDS {
-            let (through, beside) = (shape.time(&directory, &sample)?, shape.time(copy.path(), &sample)?);
+            let (through, beside) = (
+                shape.time(&directory, &sample)?,
+                shape.time(copy.path(), &sample)?,
+            );
             // The first round warms the page cache on both sides.
             if round > 0 {
                 ours.push(through);
@@ -77,7 +84,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
             shape.words().to_owned(),
             amount.rate(ours),
             amount.rate(native),
-            format!("{:.2}", native.as_secs_f64() / ours.as_secs_f64().max(f64::EPSILON)),
+            format!(
+                "{:.2}",
+                native.as_secs_f64() / ours.as_secs_f64().max(f64::EPSILON)
+            ),
         ]);
     }
     say(table);
@@ -179,7 +189,13 @@ enum Shape {
 }
 
 impl Shape {
-    const ALL: [Self; 5] = [Self::Sequential, Self::Random128, Self::Random4, Self::Small, Self::Find];
+    const ALL: [Self; 5] = [
+        Self::Sequential,
+        Self::Random128,
+        Self::Random4,
+        Self::Small,
+        Self::Find,
+    ];
 
     const fn words(self) -> &'static str {
         match self {
@@ -196,7 +212,9 @@ impl Shape {
         match self {
             Self::Sequential => sample.large.as_ref().map(|(_, bytes)| Amount::Bytes(*bytes)),
             Self::Random128 | Self::Random4 => sample.large.as_ref().map(|_| Amount::Reads(RANDOM_READS)),
-            Self::Small | Self::Find => (!sample.small.is_empty()).then_some(Amount::Files(sample.small.len())),
+            Self::Small | Self::Find => {
+                (!sample.small.is_empty()).then_some(Amount::Files(sample.small.len()))
+            }
         }
     }
 

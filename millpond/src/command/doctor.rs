@@ -52,10 +52,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         (false, _) => "\nMillpond cannot mount anything here.",
     });
     let missing = findings.iter().any(|finding| finding.verdict == Verdict::Missing);
-    Ok(if missing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if missing {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
-const fn finding(subject: &'static str, verdict: Verdict, detail: String, fix: Option<&'static str>) -> Finding {
+const fn finding(
+    subject: &'static str,
+    verdict: Verdict,
+    detail: String,
+    fix: Option<&'static str>,
+) -> Finding {
     Finding {
         subject,
         verdict,
@@ -66,8 +75,16 @@ const fn finding(subject: &'static str, verdict: Verdict, detail: String, fix: O
 
 fn leases() -> Finding {
     let subject = "file leases";
-    match fs::read_to_string("/proc/sys/fs/leases-enable").as_deref().map(str::trim) {
-        Ok("1") => finding(subject, Verdict::Good, "on, so that eviction sees what is in use".to_owned(), None),
+    match fs::read_to_string("/proc/sys/fs/leases-enable")
+        .as_deref()
+        .map(str::trim)
+    {
+        Ok("1") => finding(
+            subject,
+            Verdict::Good,
+            "on, so that eviction sees what is in use".to_owned(),
+            None,
+        ),
         _ => finding(
             subject,
             Verdict::Slower,
@@ -87,7 +104,12 @@ fn descriptors() -> Finding {
             format!("at most {limit} in one process"),
             Some("raise the hard limit: ulimit -Hn 65536, or LimitNOFILE= in a systemd unit"),
         ),
-        Some(limit) => finding(subject, Verdict::Good, format!("up to {limit} in one process"), None),
+        Some(limit) => finding(
+            subject,
+            Verdict::Good,
+            format!("up to {limit} in one process"),
+            None,
+        ),
         None => finding(subject, Verdict::Good, "no limit".to_owned(), None),
     }
 }
@@ -100,7 +122,10 @@ fn memory() -> Finding {
         Some(limit) if limit < ENOUGH => finding(
             subject,
             Verdict::Slower,
-            format!("{}, which is little for the buffers of the read path", bytes(limit)),
+            format!(
+                "{}, which is little for the buffers of the read path",
+                bytes(limit)
+            ),
             Some("raise the limit of the control group, or mount with a smaller --memory-budget"),
         ),
         Some(limit) => finding(subject, Verdict::Good, bytes(limit).to_string(), None),
@@ -115,14 +140,27 @@ fn attributes(cache: &Path) -> Finding {
         fs::create_dir_all(cache)?;
         let file = tempfile::NamedTempFile::new_in(cache)?;
         let flags = rustix::fs::XattrFlags::empty();
-        Ok(rustix::fs::setxattr(file.path(), "user.millpond.doctor", b"1", flags)?)
+        Ok(rustix::fs::setxattr(
+            file.path(),
+            "user.millpond.doctor",
+            b"1",
+            flags,
+        )?)
     };
     match trial() {
-        Ok(()) => finding(subject, Verdict::Good, format!("{} can hold objects", cache.display()), None),
+        Ok(()) => finding(
+            subject,
+            Verdict::Good,
+            format!("{} can hold objects", cache.display()),
+            None,
+        ),
         Err(error) => finding(
             subject,
             Verdict::Missing,
-            format!("{} cannot hold objects with their checksums: {error}", cache.display()),
+            format!(
+                "{} cannot hold objects with their checksums: {error}",
+                cache.display()
+            ),
             Some("use a local file system with extended attributes: ext4, XFS or Btrfs"),
         ),
     }

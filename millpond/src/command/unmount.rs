@@ -31,7 +31,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let supervisor = Watched::supervisor(&place);
-    order::give(&place, &Order::Unmount { force: arguments.force })?;
+    order::give(
+        &place,
+        &Order::Unmount {
+            force: arguments.force,
+        },
+    )?;
     supervisor.wait()?;
     Ok(ExitCode::SUCCESS)
 }

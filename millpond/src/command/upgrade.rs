@@ -27,7 +27,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
             .with_context(|| format!("failed to find --binary {}", binary.display()))?,
         None => std::env::current_exe().context("failed to find this program")?,
     };
-    order::give(&place, &Order::Upgrade { binary: binary.clone() })?;
-    say(format_args!("{} is served by {}", directory.display(), binary.display()));
+    order::give(
+        &place,
+        &Order::Upgrade {
+            binary: binary.clone(),
+        },
+    )?;
+    say(format_args!(
+        "{} is served by {}",
+        directory.display(),
+        binary.display()
+    ));
     Ok(ExitCode::SUCCESS)
 }

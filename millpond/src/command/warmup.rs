@@ -42,7 +42,11 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
         bandwidth_bytes_per_second: arguments.bandwidth,
     };
     let mut display = Display::new();
-    let end = block_on(async { Client::new(place).warm(&options, |progress| display.show(progress)).await })?;
+    let end = block_on(async {
+        Client::new(place)
+            .warm(&options, |progress| display.show(progress))
+            .await
+    })?;
     display.finish();
     for failed in &end.failed_samples {
         complain(format_args!("failed: {failed}"));
@@ -79,7 +83,10 @@ fn one_mount(paths: &[PathBuf]) -> Result<(Place, Vec<String>)> {
         match rest.to_str() {
             Some("") => everything = true,
             Some(rest) => within.push(rest.to_owned()),
-            None => bail!("{} is not Unicode, and no object's name", Path::new(&rest).display()),
+            None => bail!(
+                "{} is not Unicode, and no object's name",
+                Path::new(&rest).display()
+            ),
         }
     }
     let Some((place, _)) = found else {
@@ -104,7 +111,9 @@ impl Display {
             let bar = ProgressBar::new(0);
             let style = "{msg} [{wide_bar}] {bytes}/{total_bytes} {binary_bytes_per_sec} ETA {eta}";
             // The template is ours; a bad one would show in the first run.
-            bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_bad| ProgressStyle::default_bar()));
+            bar.set_style(
+                ProgressStyle::with_template(style).unwrap_or_else(|_bad| ProgressStyle::default_bar()),
+            );
             bar
         });
         Self {
@@ -152,6 +161,9 @@ fn files(progress: &LoadProgress) -> String {
     let more = if progress.counted { "" } else { "+" };
     match progress.failed {
         0 => format!("{}/{}{more} files", progress.files_done, progress.files_total),
-        failed => format!("{}/{}{more} files, {failed} failed", progress.files_done, progress.files_total),
+        failed => format!(
+            "{}/{}{more} files, {failed} failed",
+            progress.files_done, progress.files_total
+        ),
     }
 }

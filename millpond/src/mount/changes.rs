@@ -46,7 +46,9 @@ impl MountChanges {
                 }
             }
         };
-        std::thread::Builder::new().name("mounts".to_owned()).spawn(watch)?;
+        std::thread::Builder::new()
+            .name("mounts".to_owned())
+            .spawn(watch)?;
         Ok(Self { changed })
     }
 

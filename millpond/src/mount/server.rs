@@ -74,18 +74,26 @@ struct Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Self { hopeless: false, error }
+        Self {
+            hopeless: false,
+            error,
+        }
     }
 }
 
 fn serve(run_directory: &Path, predecessors: u64) -> Result<(), Failure> {
-    let hopeless = |error| Failure { hopeless: true, error };
+    let hopeless = |error| Failure {
+        hopeless: true,
+        error,
+    };
     let telemetry = runtime::telemetry::init(&runtime::telemetry::TelemetryOptions::default());
     telemetry.map_err(|error| hopeless(error.into()))?;
     runtime::tls::install();
     let place = Place::at(run_directory);
     let spec = Spec::read(&place.spec()).map_err(hopeless)?;
-    let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
+    let threads = std::thread::available_parallelism()
+        .map_or(2, usize::from)
+        .clamp(2, 8);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .thread_name("millpond")
@@ -177,7 +185,11 @@ impl Server {
         let fuse = FuseOptions {
             mountpoint: views::fuse_mountpoint(&spec, &place.fuse()).to_owned(),
             name: place.name(),
-            layout: if views::is_direct() { Layout::Live } else { Layout::Directories },
+            layout: if views::is_direct() {
+                Layout::Live
+            } else {
+                Layout::Directories
+            },
             worker: Arc::clone(&worker),
             runtime: tokio::runtime::Handle::current(),
             passthrough: !views::is_direct(),
@@ -240,18 +252,21 @@ impl Server {
             },
         );
         let socket = listen_at(&place.control())?;
-        self.parts.spawn(serve_http("the control socket", socket, control.router()));
+        self.parts
+            .spawn(serve_http("the control socket", socket, control.router()));
         if let Some(listener) = listener {
             let service = Service {
                 dataset: Arc::clone(&self.dataset),
                 views: self.registry.clone(),
                 metrics,
             };
-            self.parts.spawn(serve_http("the metrics service", listener, service.router()));
+            self.parts
+                .spawn(serve_http("the metrics service", listener, service.router()));
         }
         let (fuse, registry) = (Arc::clone(&self.fuse), self.registry.clone());
         let catalogs = self.dataset.catalogs();
-        self.parts.spawn(views::hold_open_generations(fuse, registry, catalogs));
+        self.parts
+            .spawn(views::hold_open_generations(fuse, registry, catalogs));
         let fuse = Arc::clone(&self.fuse);
         self.parts.spawn(async move {
             fuse.wait().await;
@@ -439,4 +454,3 @@ where
     }
     what
 }
-

@@ -66,7 +66,9 @@ pub(crate) fn run(run_directory: &Path, foreground: bool) -> Result<ExitCode> {
     });
     if let Err(error) = &result {
         // Whoever waits shall know; the error itself goes to the log.
-        let _gone = readiness::tell(&Report::Failed { reason: format!("{error:#}") });
+        let _gone = readiness::tell(&Report::Failed {
+            reason: format!("{error:#}"),
+        });
     }
     clean::remove(&place)?;
     result
@@ -245,7 +247,9 @@ impl Supervisor {
                 }
             }
             Event::Report(Some(line)) => return self.hear(&line).await,
-            Event::Ended(status) => return self.server_ended(status.context("failed to wait for the server")?),
+            Event::Ended(status) => {
+                return self.server_ended(status.context("failed to wait for the server")?);
+            }
             Event::Order(client) => return Ok(self.obey(client).await),
             Event::Mounts => {
                 if let Some(device) = self.shown
@@ -298,7 +302,13 @@ impl Supervisor {
         match self.spawn() {
             Ok(server) => self.server = Some(server),
             Err(error) => {
-                if !matches!(&self.upgrade, Some(Upgrade { phase: Phase::Starting(_), .. })) {
+                if !matches!(
+                    &self.upgrade,
+                    Some(Upgrade {
+                        phase: Phase::Starting(_),
+                        ..
+                    })
+                ) {
                     return Err(error).context("failed to start the server");
                 }
                 self.go_back(&format!("it cannot be run: {error}"));
@@ -341,7 +351,11 @@ impl Supervisor {
                 if !self.restarts.ever_ready() {
                     return Ok(Next::Failed(reason.clone()));
                 }
-                if let Some(Upgrade { phase: Phase::Starting(said), .. }) = &mut self.upgrade {
+                if let Some(Upgrade {
+                    phase: Phase::Starting(said),
+                    ..
+                }) = &mut self.upgrade
+                {
                     *said = Some(reason.clone());
                 }
             }
@@ -436,17 +450,24 @@ impl Supervisor {
     fn server_to_leave(&self) -> Result<(), String> {
         let ready = self.status.borrow().ready;
         match self.server.as_ref().and_then(|server| server.child.id()) {
-            Some(pid) if ready => {
-                signal_process(pid, Signal::USR1).map_err(|error| format!("failed to signal the server: {error}"))
-            }
+            Some(pid) if ready => signal_process(pid, Signal::USR1)
+                .map_err(|error| format!("failed to signal the server: {error}")),
             _ => Err("no server is up at the moment: try again, or unmount and mount again".to_owned()),
         }
     }
 
     async fn upgrade_is_ready(&mut self) {
         match self.upgrade.take() {
-            Some(Upgrade { phase: Phase::Starting(_), client, .. }) => answer(client, &Outcome::Done).await,
-            Some(Upgrade { phase: Phase::Returning(reason), client, .. }) => {
+            Some(Upgrade {
+                phase: Phase::Starting(_),
+                client,
+                ..
+            }) => answer(client, &Outcome::Done).await,
+            Some(Upgrade {
+                phase: Phase::Returning(reason),
+                client,
+                ..
+            }) => {
                 let reason = format!("the new program did not come up, the old one serves again: {reason}");
                 answer(client, &Outcome::Refused { reason }).await;
             }
@@ -487,7 +508,10 @@ impl Supervisor {
 
     /// Takes the view away; the rest follows when the supervisor ends.
     async fn unmount(&mut self, force: Force, client: Option<UnixStream>) -> Next {
-        match (clean::hide(&self.place, &self.spec.directory, force).await, client) {
+        match (
+            clean::hide(&self.place, &self.spec.directory, force).await,
+            client,
+        ) {
             (Err(error), Some(client)) => {
                 let reason = format!("{error:#}");
                 answer(client, &Outcome::Refused { reason }).await;

@@ -92,7 +92,10 @@ impl Choice {
             count_opens: false,
             notes,
         };
-        if let Some(Record { kind: ViewKind::Fuse, .. }) = record {
+        if let Some(Record {
+            kind: ViewKind::Fuse, ..
+        }) = record
+        {
             return Ok(fuse(Vec::new()));
         }
         if spec.view == ViewChoice::Fuse {
@@ -122,11 +125,17 @@ impl Choice {
             (false, _) => false,
             (true, Ok(())) => true,
             (true, Err(error)) if spec.cache.eviction == Eviction::Never => {
-                notes.push(format!("opens that the kernel serves alone are not counted: {}", words(&error)));
+                notes.push(format!(
+                    "opens that the kernel serves alone are not counted: {}",
+                    words(&error)
+                ));
                 false
             }
             (true, Err(error)) => {
-                return decline(format!("eviction goes by opens, which cannot be counted: {}", words(&error)));
+                return decline(format!(
+                    "eviction goes by opens, which cannot be counted: {}",
+                    words(&error)
+                ));
             }
         };
         Ok(Self {
@@ -178,9 +187,20 @@ async fn show_kernel(
     let recorded = record.and_then(|record| Some((record.catalog?, record.count_opens)));
     let (catalog, count_opens) = match recorded {
         Some((catalog, count_opens)) => {
-            let RecordedCatalog { generation, image, index } = catalog;
+            let RecordedCatalog {
+                generation,
+                image,
+                index,
+            } = catalog;
             let generation = Generation(generation);
-            (CatalogFile { generation, image, index }, count_opens)
+            (
+                CatalogFile {
+                    generation,
+                    image,
+                    index,
+                },
+                count_opens,
+            )
         }
         None => {
             let newest = worker.catalogs().borrow().clone();
@@ -233,12 +253,7 @@ async fn show_kernel(
     })
 }
 
-async fn show_fuse(
-    spec: &Spec,
-    place: &Place,
-    record: Option<Record>,
-    registry: &Registry,
-) -> Result<Shown> {
+async fn show_fuse(spec: &Spec, place: &Place, record: Option<Record>, registry: &Registry) -> Result<Shown> {
     let direct = is_direct();
     if record.is_none() {
         let record = Record {
@@ -287,7 +302,10 @@ pub(crate) async fn hold_open_generations(
     loop {
         let open = fuse.open_generations();
         // The new holds first, so that none is let go of in between.
-        _held = open.into_iter().map(|generation| registry.generations().hold(generation)).collect();
+        _held = open
+            .into_iter()
+            .map(|generation| registry.generations().hold(generation))
+            .collect();
         tokio::select! {
             _ = interval.tick() => {}
             changed = catalogs.changed() => if changed.is_err() {
