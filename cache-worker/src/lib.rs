@@ -4,13 +4,16 @@
 #![deny(unsafe_code)]
 
 pub mod dataset;
+mod evict;
 pub mod fetch;
 pub mod listing;
 pub mod metrics;
+mod scrub;
 pub mod source;
 mod store;
+mod tier;
 
 pub use store::{
-    BLOCK_BYTES, BlockIndex, Eviction, Limit, Medium, MemoryTier, NoRoom, Partial, Progress, Room, Store,
-    StoreCounters, StoreError, StoreOptions, TierUsage,
+    BLOCK_BYTES, BlockIndex, Eviction, Limit, Medium, MemoryTier, NoRoom, Pace, Partial, Progress, Room,
+    Store, StoreCounters, StoreError, StoreOptions, TierUsage,
 };

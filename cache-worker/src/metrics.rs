@@ -4,6 +4,7 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     exponential_buckets,
 };
+use tracing::warn;
 
 use crate::dataset::DatasetStats;
 
@@ -153,11 +154,6 @@ impl DatasetMetrics {
             registry.register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
-        let counters = |metric: &str, help: &str, label: &str| {
-            let counters = IntCounterVec::new(describe(metric, help), &[label])?;
-            registry.register(Box::new(counters.clone()))?;
-            Ok::<_, prometheus::Error>(counters)
-        };
         let gauge = |metric: &str, help: &str| {
             let gauge = IntGauge::with_opts(describe(metric, help))?;
             registry.register(Box::new(gauge.clone()))?;
@@ -168,15 +164,21 @@ impl DatasetMetrics {
             registry.register(Box::new(gauges.clone()))?;
             Ok::<_, prometheus::Error>(gauges)
         };
-        let bytes = counters(
+        let reads = |metric: &str, help: &str| {
+            let counters = IntCounterVec::new(describe(metric, help), &["served_from"])?;
+            if let Err(error) = registry.register(Box::new(counters.clone())) {
+                // Nothing else may count reads under these names; if something does, its numbers are shown.
+                warn!(metric, %error, "reads are counted elsewhere too, and shown from there");
+            }
+            Ok::<_, prometheus::Error>(counters)
+        };
+        let bytes = reads(
             "millpond_read_bytes_total",
             "Bytes read, by where they came from. What the kernel serves alone counts as the whole file at each open",
-            "served_from",
         )?;
-        let opens = counters(
+        let opens = reads(
             "millpond_read_opens_total",
             "Files opened, by where their bytes came from",
-            "served_from",
         )?;
         Ok(Self {
             reads: ReadMetrics {

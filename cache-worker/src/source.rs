@@ -173,19 +173,20 @@ impl Source {
     /// Names the field that is wrong and what helps.
     pub fn open_in(options: &SourceOptions, environment: &Environment) -> Result<Self, SourceError> {
         let url = SourceUrl::parse(&options.url)?;
-        let backend = match &url.place {
+        let (backend, endpoint) = match &url.place {
             Place::File { directory } => {
                 only_a_url(options)?;
-                Backend::File(Directory::open(directory)?)
+                (Backend::File(Directory::open(directory)?), None)
             }
             Place::S3 { .. } | Place::Gcs { .. } | Place::Azure { .. } | Place::Http { .. } => {
-                Backend::Remote(connect::connect(&url, options, environment)?)
+                let remote = connect::connect(&url, options, environment)?;
+                let endpoint = remote.endpoint.clone();
+                (Backend::Remote(remote), endpoint)
             }
         };
-        let server = match &options.endpoint {
-            Some(endpoint) => format!("?endpoint={}", connect::checked_endpoint(endpoint)?),
-            None => String::new(),
-        };
+        let server = endpoint
+            .map(|endpoint| format!("?endpoint={endpoint}"))
+            .unwrap_or_default();
         Ok(Self {
             identity: format!("{url}{server}"),
             prefix: url.prefix,
@@ -199,6 +200,7 @@ impl Source {
             store,
             lister: Lister::Whole,
             wired: false,
+            endpoint: None,
         };
         Self {
             identity: identity.to_owned(),
@@ -207,8 +209,8 @@ impl Source {
         }
     }
 
-    /// The source's name in object ids and catalogs: canonical, with the endpoint that was given (another
-    /// server's bucket of the same name holds other objects), and without any credentials.
+    /// The source's name in object ids and catalogs: canonical, with the endpoint if one was given by whatever
+    /// way (another server's bucket of the same name holds other objects), and without any credentials.
     pub fn identity(&self) -> &str {
         &self.identity
     }

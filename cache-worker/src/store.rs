@@ -11,176 +11,48 @@
 //! Whatever the disk does, the answer is either the right bytes or "not here": [`NoRoom`] says that something is not
 //! kept, and that its reader is to be served through.
 
+mod options;
+#[cfg(test)]
+mod tests;
+mod writers;
+
 use std::fs::File;
-use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
 use catalog::ObjectId;
-use protocol::{Mapping, Opened, TierDirectories, Views};
+use parking_lot::Mutex;
+use protocol::{Opened, TierDirectories, Views};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::error;
 
-/// Length of a block: the unit of checksums and of partial fetching. The last block of an object may be shorter.
-pub const BLOCK_BYTES: u64 = 1 << 20;
+pub(crate) use self::options::Counters;
+pub use self::options::{
+    BLOCK_BYTES, BlockIndex, Eviction, Limit, Medium, MemoryTier, NoRoom, Pace, StoreCounters, StoreError,
+    StoreOptions, TierUsage,
+};
+use self::writers::Writers;
+use crate::evict::Evictor;
+use crate::scrub::Scrubber;
+use crate::tier::content::shared;
+use crate::tier::directory::Place;
+use crate::tier::ledger::{Amount, Promise};
+pub use crate::tier::partial::Partial;
+use crate::tier::{Tier, TierOptions};
 
-/// The number of a block within its object: it begins at `index * BLOCK_BYTES`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BlockIndex(pub u32);
-
-/// How much a tier may hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Limit {
-    /// Bytes of disk; `None`: what the file system had free, and what the tier held, when it was opened.
-    pub bytes: Option<u64>,
-    /// Inodes; `None`: likewise.
-    pub inodes: Option<u64>,
-}
-
-/// The tier in memory: a tmpfs, mounted by the caller.
-#[derive(Clone, Debug)]
-pub struct MemoryTier {
-    /// Where it is mounted.
-    pub path: PathBuf,
-    /// How many bytes it may hold.
-    pub bytes: u64,
-}
-
-/// What makes room when a tier is full.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Eviction {
-    /// Nothing: what is in stays, more is served through.
-    #[default]
-    Never,
-    /// The least recently used goes first.
-    Lru,
-    /// What is used least often goes first.
-    TinyLfu,
-}
-
-/// How to open a store.
-#[derive(Clone, Debug)]
-pub struct StoreOptions {
-    /// The cache directory; made if it is not there.
-    pub disk: PathBuf,
-    /// What it may hold.
-    pub disk_limit: Limit,
-    /// `None`: no memory tier.
-    pub memory: Option<MemoryTier>,
-    /// What makes room.
-    pub eviction: Eviction,
-    /// The kernel's boot id: another one without a clean stop means that the machine crashed.
-    pub boot_id: String,
-    /// What the directory caches (the canonical source): it is refused for anything else.
-    pub identity: String,
-}
-
-/// Why a cache directory cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Another process, or another store of this one, has it open.
-    #[error("cache directory {path} is in use by another mount")]
-    InUse {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// It caches something else.
-    #[error("cache directory {path} belongs to {found}, not to {wanted}")]
-    OtherIdentity {
-        /// The directory.
-        path: PathBuf,
-        /// What it caches.
-        found: String,
-        /// What it was to cache.
-        wanted: String,
-    },
-    /// It was written by a version of Millpond that this one does not know.
-    #[error("cache directory {path} has layout version {found}, this program knows {known}")]
-    OtherLayout {
-        /// The directory.
-        path: PathBuf,
-        /// Its layout version.
-        found: u32,
-        /// The layout version of this program.
-        known: u32,
-    },
-    /// The file system says no.
-    #[error("failed to {doing} in cache directory {path}")]
-    Io {
-        /// What was tried.
-        doing: &'static str,
-        /// The directory.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: std::io::Error,
-    },
-}
-
-/// Why the store does not keep something: its reader is served through. Counted, and logged where it is an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoRoom {
-    /// The tier is full and nothing in it may go.
-    #[error("the cache is full")]
-    Full,
-    /// The file system failed (no space, an I/O error, the directory is gone or denied).
-    #[error("the cache directory cannot be written")]
-    Failed,
-}
-
-/// Which kind of tier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Medium {
-    /// A tmpfs.
-    Memory,
-    /// A directory on disk.
-    Disk,
-}
-
-/// What a tier holds at the moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TierUsage {
-    /// Which tier.
-    pub medium: Medium,
-    /// Bytes that it may hold.
-    pub capacity_bytes: u64,
-    /// Bytes that are taken or promised: objects, partial files, directories, evicted objects that are still held.
-    pub used_bytes: u64,
-    /// Inodes that it may hold.
-    pub capacity_inodes: u64,
-    /// Inodes that are taken or promised.
-    pub used_inodes: u64,
-    /// Complete objects, verified or not.
-    pub objects: u64,
-    /// Bytes of content of the complete objects.
-    pub object_bytes: u64,
-}
-
-/// What happened since the store was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StoreCounters {
-    /// Objects evicted to make room.
-    pub evicted_objects: u64,
-    /// Their bytes on disk.
-    pub evicted_bytes: u64,
-    /// Victims that were spared because somebody had them open or mapped.
-    pub spared_objects: u64,
-    /// Objects and blocks whose bytes were not what was fetched: each is a miss.
-    pub corrupt: u64,
-    /// Objects that were verified after a crash of the machine.
-    pub verified_objects: u64,
-    /// Objects and partial files refused because a tier was full.
-    pub refused: u64,
-    /// Failures of the file system.
-    pub failures: u64,
-    /// Calls of `Views::release` that failed.
-    pub release_failures: u64,
-}
+/// Objects of so many bytes or fewer may go to the memory tier.
+const MEMORY_OBJECT_BYTES_MAX: u64 = 8 * BLOCK_BYTES;
 
 /// Room in a tier, promised to one object. Given back when dropped, unless [`Store::put`] has used it.
 #[derive(Debug)]
 pub struct Room {
     id: ObjectId,
     size_bytes: u64,
+    tier: Arc<Tier>,
+    promise: Promise,
 }
 
 impl Room {
@@ -193,40 +65,196 @@ impl Room {
     pub const fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
+
+    /// Writes the object; blocks.
+    fn fill(self, content: &[Bytes]) -> Result<(), NoRoom> {
+        let Self {
+            id,
+            size_bytes,
+            tier,
+            promise,
+        } = self;
+        tier.put(promise, id, size_bytes, content)
+    }
+}
+
+/// How far a partial object has come.
+#[derive(Clone, Debug)]
+pub enum Progress {
+    /// Blocks are missing.
+    Incomplete,
+    /// All of it is here and published; this is the file.
+    Complete(Arc<File>),
+}
+
+/// A tier and what makes room in it.
+#[derive(Clone, Debug)]
+struct Member {
+    tier: Arc<Tier>,
+    evictor: Arc<Evictor>,
 }
 
 /// What is kept of one Dataset on this node.
 #[derive(Debug)]
-pub struct Store {}
+pub struct Store {
+    /// Fastest first; the last one is the disk.
+    members: Vec<Member>,
+    disk: Member,
+    writers: Arc<Writers>,
+    counters: Arc<Counters>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    /// Whether [`stop`](Self::stop) was called.
+    stopped: Mutex<bool>,
+}
 
 impl Store {
-    /// Opens the cache directory, making it if needed, and takes stock of what it holds.
+    /// Opens the cache directory, making it if needed.
     ///
-    /// Blocks: walks all objects. Must be called within a tokio runtime, which runs the background work.
+    /// What it holds is counted in the background: objects can be read at once, room is given out when that is done.
+    /// Must be called within a tokio runtime, which runs the background work.
     ///
     /// # Errors
     /// [`StoreError::InUse`] while another store has it open; [`StoreError::OtherIdentity`] and
     /// [`StoreError::OtherLayout`] for a directory that is not this Dataset's.
-    pub fn open(_options: StoreOptions, _views: Arc<dyn Views>) -> Result<Arc<Self>, StoreError> {
-        Ok(Arc::new(Self {}))
+    pub fn open(options: StoreOptions, views: Arc<dyn Views>) -> Result<Arc<Self>, StoreError> {
+        Self::open_with(options, views, Pace::default())
+    }
+
+    /// Opens the cache directory with another pace of the background work.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(
+        options: StoreOptions,
+        views: Arc<dyn Views>,
+        pace: Pace,
+    ) -> Result<Arc<Self>, StoreError> {
+        let StoreOptions {
+            disk,
+            disk_limit,
+            memory,
+            eviction,
+            boot_id,
+            identity,
+        } = options;
+        let counters = Arc::new(Counters::default());
+        let open = |medium, path, limit| -> Result<Member, StoreError> {
+            let options = TierOptions {
+                medium,
+                path,
+                limit,
+                eviction,
+                identity: identity.clone(),
+                boot_id: boot_id.clone(),
+                landing_keep: pace.landing_keep,
+            };
+            let tier = Tier::open(options, Arc::clone(&counters))?;
+            let evictor = Evictor::new(Arc::clone(&tier), Arc::clone(&views));
+            Ok(Member { tier, evictor })
+        };
+        let mut members = Vec::new();
+        if let Some(MemoryTier { path, bytes }) = memory {
+            members.push(open(
+                Medium::Memory,
+                path,
+                Limit {
+                    bytes: Some(bytes),
+                    inodes: None,
+                },
+            )?);
+        }
+        let disk = open(Medium::Disk, disk, disk_limit)?;
+        members.push(disk.clone());
+        let store = Arc::new(Self {
+            members,
+            disk,
+            writers: Arc::new(Writers::default()),
+            counters,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            stopped: Mutex::new(false),
+        });
+        for member in &store.members {
+            store.start(member, pace);
+        }
+        Ok(store)
+    }
+
+    /// Starts a tier's background work.
+    fn start(&self, member: &Member, pace: Pace) {
+        let Member { tier, evictor } = member.clone();
+        let counting = Arc::clone(&tier);
+        self.tasks.spawn_blocking(move || {
+            if let Err(error) = counting.take_stock() {
+                error!(path = %counting.options().path.display(), %error, "failed to count the cache directory, nothing is kept");
+            }
+            counting.stock_taken();
+        });
+        self.tasks.spawn(Arc::clone(&evictor).run(self.stop.clone()));
+        self.tasks.spawn(sweep(Arc::clone(&tier), self.stop.clone()));
+        self.tasks
+            .spawn(Scrubber::new(tier, evictor, pace).run(self.stop.clone()));
     }
 
     /// The tiers' directories, fastest first.
     pub fn directories(&self) -> Vec<TierDirectories> {
-        Vec::new()
+        let below = |tier: &Tier, place: Place| tier.options().path.join(place.name());
+        self.tiers()
+            .map(|tier| TierDirectories {
+                objects: below(tier, Place::Objects),
+                landing: below(tier, Place::Landing),
+            })
+            .collect()
     }
 
-    /// Opens an object that is complete and verified; one that came through a crash of the machine is verified now
-    /// if it is small, or else becomes a [`Partial`] whose blocks are verified one by one.
+    fn tiers(&self) -> impl Iterator<Item = &Arc<Tier>> {
+        self.members.iter().map(|member| &member.tier)
+    }
+
+    /// Opens an object that is complete and verified; a small one that came through a crash of the machine is verified
+    /// now, a large one becomes a [`Partial`] whose blocks are verified one by one.
     ///
     /// Counts as a use for eviction.
-    pub async fn object(&self, _id: ObjectId, _size_bytes: u64) -> Option<Arc<File>> {
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn object(&self, id: ObjectId, size_bytes: u64) -> Option<Arc<File>> {
+        let may_be_verified_meanwhile = self.tiers().any(|tier| tier.is_any_unverified());
+        let members = self.members.clone();
+        let open = move || {
+            let found = members
+                .iter()
+                .find_map(|member| member.tier.open_object(id, size_bytes));
+            // What was found to be corrupt goes at once.
+            members
+                .iter()
+                .filter(|member| member.tier.is_any_condemned())
+                .for_each(|member| member.evictor.wake());
+            found.map(shared)
+        };
+        if let Some(file) = self.blocking(open).await.flatten() {
+            return Some(file);
+        }
+        for tier in self.tiers().filter(|tier| tier.is_any_unverified()) {
+            tier.counted().await;
+            let tier = Arc::clone(tier);
+            if let Some(file) = self.blocking(move || tier.verify(id, size_bytes)).await.flatten() {
+                return Some(shared(file));
+            }
+        }
+        if may_be_verified_meanwhile {
+            // Between the two looks the background may have put it back.
+            let tiers: Vec<_> = self.tiers().cloned().collect();
+            let open = move || tiers.iter().find_map(|tier| tier.open_object(id, size_bytes));
+            return self.blocking(open).await.flatten().map(shared);
+        }
         None
     }
 
     /// Whether an object is complete and verified. One `stat` a tier; does not count as a use.
-    pub fn has(&self, _id: ObjectId) -> bool {
-        false
+    pub fn has(&self, id: ObjectId) -> bool {
+        self.tiers().any(|tier| tier.has(id))
     }
 
     /// Promises room for an object that will be [`put`](Self::put) whole. May evict, and wait for that.
@@ -236,7 +264,31 @@ impl Store {
     ///
     /// # Cancel safety
     /// Safe: a dropped future has promised nothing.
-    pub async fn reserve(&self, _id: ObjectId, _size_bytes: u64) -> Result<Room, NoRoom> {
+    pub async fn reserve(&self, id: ObjectId, size_bytes: u64) -> Result<Room, NoRoom> {
+        for Member { tier, evictor } in &self.members {
+            if tier.is_memory() && size_bytes > MEMORY_OBJECT_BYTES_MAX {
+                continue;
+            }
+            let costs = tier.ledger().costs();
+            let (cost, seal_is_file) = (costs.object(size_bytes), costs.seal_is_file(size_bytes));
+            let promise = if tier.is_memory() {
+                // No room there: better on the disk now than in memory later.
+                tier.counted().await;
+                evictor.wake_under_pressure();
+                tier.promise(id, cost, seal_is_file)
+            } else {
+                evictor.promise(id, cost, seal_is_file).await
+            };
+            if let Some(promise) = promise {
+                return Ok(Room {
+                    id,
+                    size_bytes,
+                    tier: Arc::clone(tier),
+                    promise,
+                });
+            }
+        }
+        self.counters.refused.fetch_add(1, Ordering::Relaxed);
         Err(NoRoom::Full)
     }
 
@@ -249,8 +301,8 @@ impl Store {
     ///
     /// # Cancel safety
     /// Safe: the object is kept or not, never half.
-    pub async fn put(&self, _room: Room, _content: Vec<Bytes>) -> Result<(), NoRoom> {
-        Err(NoRoom::Full)
+    pub async fn put(&self, room: Room, content: Vec<Bytes>) -> Result<(), NoRoom> {
+        self.writers.put(room, content, &self.tasks).await
     }
 
     /// Opens what is here of a large object, or reserves room for all of it.
@@ -259,88 +311,156 @@ impl Store {
     ///
     /// # Errors
     /// There is no room for it.
-    pub async fn partial(&self, _id: ObjectId, _size_bytes: u64) -> Result<Arc<Partial>, NoRoom> {
-        Err(NoRoom::Full)
+    ///
+    /// # Cancel safety
+    /// Safe: at worst, a partial object without blocks is left.
+    pub async fn partial(&self, id: ObjectId, size_bytes: u64) -> Result<Arc<Partial>, NoRoom> {
+        if let Some(partial) = self.existing_partial(id, size_bytes).await {
+            return Ok(partial);
+        }
+        let Member { tier, evictor } = &self.disk;
+        let cost = tier.ledger().costs().partial(size_bytes);
+        let Some(promise) = evictor.promise(id, cost, true).await else {
+            self.counters.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(NoRoom::Full);
+        };
+        let tier = Arc::clone(tier);
+        let make = move || {
+            let partial = tier.new_partial(promise, id, size_bytes)?;
+            // One without bytes is complete at once.
+            partial.publish_if_whole()?;
+            Ok(partial)
+        };
+        self.blocking(make).await.unwrap_or(Err(NoRoom::Failed))
     }
 
     /// Opens what is here of an object, or `None` where there is nothing yet. Reserves nothing.
-    pub async fn existing_partial(&self, _id: ObjectId, _size_bytes: u64) -> Option<Arc<Partial>> {
-        None
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn existing_partial(&self, id: ObjectId, size_bytes: u64) -> Option<Arc<Partial>> {
+        for tier in self.tiers() {
+            tier.counted().await;
+        }
+        let tiers: Vec<_> = self.tiers().cloned().collect();
+        let open = move || {
+            tiers.iter().find_map(|tier| {
+                if let Some(file) = tier.open_object(id, size_bytes) {
+                    return Some(tier.complete_partial(id, size_bytes, file));
+                }
+                let partial = tier.existing_partial(id, size_bytes)?;
+                // Killed between the last block and the renaming, it is published now; where that fails, it is read
+                // as it is.
+                partial.publish_if_whole().ok();
+                if let Some(order) = tier.order() {
+                    order.touch(id);
+                }
+                Some(partial)
+            })
+        };
+        self.blocking(open).await.flatten()
     }
 
     /// Counts opens that the kernel answered alone: the eviction order goes by them.
-    pub fn used(&self, _opens: &[Opened]) {}
+    pub fn used(&self, opens: &[Opened]) {
+        for order in self.tiers().filter_map(|tier| tier.order()) {
+            for open in opens {
+                // TinyLFU counts to 15.
+                for _ in 0..open.times.min(15) {
+                    order.touch(open.id);
+                }
+            }
+        }
+    }
 
     /// Counts what others keep in the disk tier's directory (the catalogs) as used.
-    pub fn set_aside(&self, _bytes: u64, _inodes: u64) {}
+    pub fn set_aside(&self, bytes: u64, inodes: u64) {
+        self.disk.tier.ledger().set_aside(Amount { bytes, inodes });
+        self.disk.evictor.wake_under_pressure();
+    }
 
-    /// What each tier holds.
+    /// Waits until it is counted what the tiers hold, so that [`usage`](Self::usage) tells the truth.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn counted(&self) {
+        for tier in self.tiers() {
+            tier.counted().await;
+        }
+    }
+
+    /// What each tier holds, fastest first. Too little until it is [`counted`](Self::counted).
     pub fn usage(&self) -> Vec<TierUsage> {
-        Vec::new()
+        self.tiers()
+            .map(|tier| {
+                let totals = tier.ledger().totals();
+                TierUsage {
+                    medium: tier.options().medium,
+                    capacity_bytes: totals.capacity.bytes,
+                    used_bytes: totals.used.bytes,
+                    capacity_inodes: totals.capacity.inodes,
+                    used_inodes: totals.used.inodes,
+                    objects: totals.objects,
+                    object_bytes: totals.object_bytes,
+                }
+            })
+            .collect()
     }
 
     /// What happened since the store was opened.
     pub fn counters(&self) -> StoreCounters {
-        StoreCounters::default()
+        self.counters.snapshot()
     }
 
     /// Ends the background work, writes everything to disk and marks the stop as clean.
     ///
     /// Without it nothing is lost but time: after the next boot all objects are verified before they are served.
-    pub async fn stop(&self) {}
-}
-
-/// How far a partial object has come.
-#[derive(Clone, Debug)]
-pub enum Progress {
-    /// Blocks are missing.
-    Incomplete,
-    /// All of it is here and published; this is the file.
-    Complete(Arc<File>),
-}
-
-/// An object of which some blocks are here.
-#[derive(Debug)]
-pub struct Partial {}
-
-impl Partial {
-    /// The object.
-    pub fn id(&self) -> ObjectId {
-        unreachable!("no partial object is ever made yet")
-    }
-
-    /// Its length in bytes.
-    pub fn size_bytes(&self) -> u64 {
-        0
-    }
-
-    /// The complete file, once all of it is here and published.
-    pub fn complete(&self) -> Option<Arc<File>> {
-        None
-    }
-
-    /// The blocks that overlap `range` and have to be fetched, in order.
-    ///
-    /// Blocks that came through a crash of the machine are checked first (which reads them); the rest costs nothing.
-    pub async fn missing(&self, _range: Range<u64>) -> Vec<BlockIndex> {
-        Vec::new()
-    }
-
-    /// Keeps one block: `content` is exactly that block's bytes, checked on arrival.
-    ///
-    /// A block that is here already is left alone.
-    ///
-    /// # Errors
-    /// The block was not kept (and is still missing).
     ///
     /// # Cancel safety
-    /// Safe: the block is kept or not, never half.
-    pub async fn write(&self, _block: BlockIndex, _content: Vec<Bytes>) -> Result<Progress, NoRoom> {
-        Err(NoRoom::Full)
+    /// Safe: a stop that is not waited for is not a clean one.
+    pub async fn stop(&self) {
+        if std::mem::replace(&mut *self.stopped.lock(), true) {
+            return;
+        }
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        for tier in self.tiers() {
+            let tier = Arc::clone(tier);
+            // A failure is logged there, and means that the stop was not clean.
+            tokio::task::spawn_blocking(move || tier.close().ok()).await.ok();
+        }
     }
 
-    /// The bytes of `range` as they lie in the file, if all of its blocks are here and were checked.
-    pub fn map(&self, _range: Range<u64>) -> Option<Mapping> {
-        None
+    /// Does something that blocks on the file system; `None` when the runtime is going down.
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        self.tasks.spawn_blocking(work).await.ok()
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Removes links in `landing/` whose time is over.
+async fn sweep(tier: Arc<Tier>, stop: CancellationToken) {
+    // Often enough that a link stays no more than an eighth longer than it should.
+    let mut ticks =
+        tokio::time::interval((tier.landing().keep() / 8).max(std::time::Duration::from_millis(10)));
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let old = tier.landing().take_old(Instant::now());
+        if old.is_empty() {
+            continue;
+        }
+        let tier = Arc::clone(&tier);
+        let sweeping = move || old.into_iter().for_each(|id| tier.unland(id));
+        // An error means that the runtime is going down.
+        tokio::task::spawn_blocking(sweeping).await.ok();
     }
 }

@@ -172,7 +172,8 @@ impl Builder {
     /// Writes both files, each beside its final name first, and renames the image, then the index.
     ///
     /// # Errors
-    /// A file could not be written; neither name exists then, or is what it was before.
+    /// A file could not be written. What had the names before has them still, but for an image whose index could not be
+    /// renamed: the two do not belong together, which [`Catalog::open`](crate::Catalog::open) tells.
     pub fn finish(self, image: &Path, index: &Path) -> Result<Summary> {
         let Self {
             options,

@@ -18,7 +18,7 @@ use crate::layout::{Measure, Refusals};
 use crate::name::{OBJECT_MAX_BYTES, PATH_MAX_BYTES, SEPARATOR, VALIDATOR_MAX_BYTES, check_name};
 use crate::tree::{FileRecord, Visitor};
 use crate::tree_writer::{Common, IndexEntry, Target, TreeWriter};
-use crate::{BuildOptions, Catalog, DirEntry, Error, Kind, Nid, Object, ObjectId, Result, Summary};
+use crate::{BuildOptions, Catalog, DirEntry, Error, Kind, Nid, Object, ObjectId, Result, Summary, Time};
 
 /// Checks that image and index are, byte for byte, what [`Builder`](crate::Builder) writes for the tree that they
 /// show; `scratch` is a directory for an unnamed file of 16 bytes a directory.
@@ -33,6 +33,9 @@ pub fn check(image: &Path, index: &Path, scratch: &Path) -> Result<Summary> {
     let summary = info.summary.clone();
     BuildOptions::check(&info.sources, info.owner)
         .map_err(|_options| Error::corrupt("the index's description contradicts itself", 0))?;
+    if info.created != Time::new(info.created.secs, info.created.nanos) {
+        return Err(Error::corrupt("the time of the catalog is none", 0));
+    }
     let bytes = catalog.image().map().all();
     if blake3::hash(bytes).as_bytes() != catalog.index().image_digest() {
         return Err(Error::corrupt(
@@ -258,8 +261,9 @@ fn read_file(
             nid.0,
         ));
     }
-    let is_in_bounds =
-        size_bytes <= OBJECT_MAX_BYTES && text.len() <= VALIDATOR_MAX_BYTES && modified.nanos < 1_000_000_000;
+    let is_in_bounds = size_bytes <= OBJECT_MAX_BYTES
+        && text.len() <= VALIDATOR_MAX_BYTES
+        && modified == Time::new(modified.secs, modified.nanos);
     if !is_in_bounds {
         return Err(Error::corrupt("a file's attributes are out of bounds", nid.0));
     }
@@ -274,3 +278,6 @@ fn read_file(
         },
     )
 }
+
+#[cfg(test)]
+mod tests;

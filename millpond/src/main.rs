@@ -1,2 +1,19 @@
-//! Stub.
-fn main() {}
+//! `millpond`: a bucket becomes a local directory, at the speed of the disk.
+//!
+//! One binary with three roles on one machine: the commands that a person types ([`command`]), and the two processes
+//! behind a mount ([`mount`]): the supervisor, which keeps the mount alive, and the server under it, which does the work.
+
+#![forbid(unsafe_code)]
+
+mod command;
+mod mount;
+
+use std::process::ExitCode;
+
+/// Returns memory to the system and does not fragment over weeks, as the C library's does under many threads.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    command::run()
+}

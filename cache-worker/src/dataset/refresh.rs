@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use catalog::{BuildOptions, Builder, Entry, Owner, SourceInfo, Time};
 use parking_lot::Mutex;
 use protocol::Generation;
+use serde::Serialize;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -243,11 +244,11 @@ impl Refresher {
     }
 }
 
-/// How the catalog knows the source: its keys are relative to its identity.
+/// How the catalog knows the source, which is at the root of the tree.
 pub(super) fn source_info(source: &Source) -> SourceInfo {
     SourceInfo {
         id: source.identity().to_owned(),
-        prefix: String::new(),
+        prefix: source.prefix().to_owned(),
         path: String::new(),
     }
 }
@@ -272,7 +273,7 @@ fn build(
             break;
         };
         for refused in refused {
-            let reason = format!("{:?}", refused.reason);
+            let reason = reason_name(&refused.reason);
             if left_out_samples.len() < MAX_SAMPLES {
                 left_out_samples.push((reason.clone(), refused.key));
             }
@@ -309,6 +310,15 @@ fn build(
     Ok((open, true))
 }
 
+/// The name of a reason as it is written everywhere.
+pub(super) fn reason_name(reason: &impl Serialize) -> String {
+    match serde_json::to_value(reason) {
+        Ok(serde_json::Value::String(name)) => name,
+        Ok(other) => other.to_string(),
+        Err(_not_serializable) => "unknown".to_owned(),
+    }
+}
+
 /// A hash of a set: the sum of its members' hashes. A listing in another order has the same one.
 #[derive(Debug, Default)]
 struct ContentHash {
@@ -319,11 +329,7 @@ struct ContentHash {
 impl ContentHash {
     fn add(&mut self, object: &crate::listing::Listed) {
         let mut hasher = blake3::Hasher::new();
-        for field in [
-            object.key.as_str(),
-            object.validator.xattr_name(),
-            &object.validator.text(),
-        ] {
+        for field in [object.key.as_str(), &object.validator.text()] {
             hasher.update(&(field.len() as u64).to_le_bytes());
             hasher.update(field.as_bytes());
         }

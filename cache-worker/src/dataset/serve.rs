@@ -35,7 +35,7 @@ impl Worker for Dataset {
         self.walks.missed(object.generation, &found, place);
         match self.small.fetch(found, Urgency::Reader).await? {
             Whole::Fetched => {
-                self.reads.landed(object.id, object.size_bytes);
+                self.reads.landed(object.size_bytes);
                 Ok(Landed::Here)
             }
             Whole::Joined => Ok(Landed::Here),
@@ -47,11 +47,11 @@ impl Worker for Dataset {
     async fn local(&self, object: ObjectRef) -> Result<Local, ReadError> {
         match self.store.object(object.id, object.size_bytes).await {
             Some(file) => {
-                self.reads.passed_through(object.id, object.size_bytes);
+                self.reads.opened_complete(1, object.size_bytes);
                 Ok(Local::Complete(file))
             }
             None => {
-                self.reads.opened_incomplete(object.id);
+                self.reads.opened_incomplete();
                 Ok(Local::Incomplete)
             }
         }
@@ -85,14 +85,13 @@ impl Worker for Dataset {
         self.store.used(opens);
         let newest = self.catalogs.newest();
         for Opened { id, times } in opens {
-            self.reads.reported(*id, *times, || {
-                let place = newest
-                    .as_ref()
-                    .and_then(|open| Some((open, open.catalog.find(*id)?)));
-                place
-                    .and_then(|(open, place)| open.catalog.image().inode(place.inode).ok())
-                    .map_or(0, |inode| inode.size_bytes)
-            });
+            let place = newest
+                .as_ref()
+                .and_then(|open| Some((open, open.catalog.find(*id)?)));
+            let size_bytes = place
+                .and_then(|(open, place)| open.catalog.image().inode(place.inode).ok())
+                .map_or(0, |inode| inode.size_bytes);
+            self.reads.opened_complete(*times, size_bytes);
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::UNIX_EPOCH;
 use serde::{Deserialize, Serialize};
 
 use super::Dataset;
+use super::refresh::reason_name;
 use crate::store::Medium;
 
 /// Refused names shown in the statistics.
@@ -201,10 +202,10 @@ impl Dataset {
         let last = self.refresher.last();
         let mut refused = open.record.left_out.clone();
         for (reason, count) in &summary.refused.counts {
-            *refused.entry(format!("{reason:?}")).or_default() += count;
+            *refused.entry(reason_name(reason)).or_default() += count;
         }
         let named = summary.refused.samples.iter().map(|sample| RefusedSample {
-            reason: format!("{:?}", sample.reason),
+            reason: reason_name(&sample.reason),
             key: sample.key.clone(),
         });
         let left_out = open

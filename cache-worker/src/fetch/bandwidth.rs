@@ -50,3 +50,27 @@ fn cells(bytes: u64) -> NonZeroU32 {
     let cells = u32::try_from(bytes / CELL_BYTES).unwrap_or(u32::MAX);
     NonZeroU32::new(cells).unwrap_or(NonZeroU32::MIN)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn any_limit_lets_any_amount_through_in_time() {
+        for limit in [1 << 30, u64::MAX] {
+            let bandwidth = Bandwidth::new(limit);
+            for bytes in [0, 1, 1 << 20, 300 << 20] {
+                bandwidth.take(bytes).await;
+            }
+        }
+        Bandwidth::new(0).take(1).await;
+    }
+
+    #[test]
+    fn bytes_are_counted_in_cells_and_never_as_none() {
+        assert_eq!(
+            (cells(0).get(), cells(10 << 10).get(), cells(u64::MAX).get()),
+            (1, 10, u32::MAX)
+        );
+    }
+}

@@ -26,6 +26,7 @@ use super::{Budget, Concurrency, ConcurrencyOptions, FetchError, Urgency};
 use crate::metrics::OriginMetrics;
 use crate::source::Source;
 
+mod attempt;
 mod transfer;
 
 use transfer::Transfer;

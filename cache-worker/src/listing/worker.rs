@@ -169,8 +169,8 @@ impl Worker {
     async fn hand_over(&self, prefix: &str, entries: Vec<Entry>) {
         let mut batch = Batch::default();
         for entry in entries {
-            // A marker of the listed directory itself; and what a source lists that was not asked for.
-            if entry.key == prefix || (!entry.key.starts_with(prefix) && !entry.damaged) {
+            // The marker of the Dataset's own root; and what a source lists that was not asked for.
+            if entry.key == self.source.prefix() || (!entry.key.starts_with(prefix) && !entry.damaged) {
                 continue;
             }
             match self.judge(entry) {

@@ -42,8 +42,7 @@ pub(super) fn connect(
     environment: &Environment,
 ) -> Result<Remote, SourceError> {
     // reqwest is built without a crypto provider of its own and panics where none was installed.
-    // An error says that there is one already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    runtime::tls::install();
     match &url.place {
         Place::S3 { bucket } => s3(bucket, options, environment),
         Place::Gcs { bucket } => gcs(bucket, options, environment),
@@ -56,11 +55,8 @@ pub(super) fn connect(
     }
 }
 
-fn client(options: &SourceOptions) -> ClientOptions {
-    let plain = options
-        .endpoint
-        .as_deref()
-        .is_some_and(|endpoint| endpoint.starts_with("http://"));
+fn client(endpoint: Option<&str>) -> ClientOptions {
+    let plain = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
     ClientOptions::new()
         .with_allow_http(plain)
         .with_connect_timeout(CONNECT)
@@ -83,44 +79,76 @@ fn no_retries() -> RetryConfig {
     }
 }
 
+/// Settings in the order in which they are laid over each other.
+struct Settings<K>(Vec<(K, String)>);
+
+impl<K: FromStr + PartialEq> Settings<K> {
+    /// What the variables with this prefix say, and over it the options.
+    fn of(
+        kind: &str,
+        options: &BTreeMap<String, String>,
+        environment: &Environment,
+        prefix: &str,
+    ) -> Result<Self, SourceError> {
+        // A variable may be meant for somebody else; an option is meant for us.
+        let variables = environment
+            .starting_with(prefix)
+            .filter_map(|(name, value)| Some((K::from_str(&name).ok()?, value.to_owned())));
+        let mut settings: Vec<_> = variables.collect();
+        settings.extend(known(kind, options)?);
+        Ok(Self(settings))
+    }
+
+    fn has(&self, wanted: &K) -> bool {
+        self.0.iter().any(|(key, _)| key == wanted)
+    }
+
+    fn remove(&mut self, unwanted: &[K]) {
+        self.0.retain(|(key, _)| !unwanted.contains(key));
+    }
+
+    /// Takes the server's address out: what `options` say, else the last setting of the first of `keys` that is set.
+    fn take_endpoint(&mut self, options: &SourceOptions, keys: &[K]) -> Result<Option<String>, SourceError> {
+        let set = |wanted: &K| {
+            self.0
+                .iter()
+                .rfind(|(key, _)| key == wanted)
+                .map(|(_, value)| value.clone())
+        };
+        let endpoint = options.endpoint.clone().or_else(|| keys.iter().find_map(set));
+        self.remove(keys);
+        endpoint.map(|endpoint| checked_endpoint(&endpoint)).transpose()
+    }
+}
+
 fn s3(bucket: &str, options: &SourceOptions, environment: &Environment) -> Result<Remote, SourceError> {
+    use AmazonS3ConfigKey as Key;
     let mut own = options.options.clone();
     let wanted = own.remove("aws_profile");
+    let mut settings = Settings::<Key>::of("s3", &own, environment, "AWS_")?;
+    let web_identity = settings.has(&Key::WebIdentityTokenFile) && settings.has(&Key::RoleArn);
+    let other_way = options.anonymous || settings.has(&Key::AccessKeyId) || web_identity;
+    if wanted.is_some() {
+        // It was asked for: its keys win over those of the environment.
+        settings.remove(&[Key::AccessKeyId, Key::SecretAccessKey, Key::Token]);
+    }
+    if wanted.is_some() || !other_way {
+        let profile = environment.aws_profile(wanted.as_deref())?;
+        let profile = profile
+            .into_iter()
+            .filter_map(|(name, value)| Some((Key::from_str(&name).ok()?, value)));
+        settings.0.splice(0..0, profile);
+    }
+    let endpoint = settings.take_endpoint(options, &[Key::S3Endpoint, Key::Endpoint])?;
     let mut builder = AmazonS3Builder::new()
-        .with_client_options(client(options))
+        .with_client_options(client(endpoint.as_deref()))
         .with_retry(no_retries())
         .with_http_connector(Connector);
-    let keys: Vec<(AmazonS3ConfigKey, String)> = known("s3", &own)?;
-    let by_environment: Vec<_> = environment
-        .starting_with("AWS_")
-        .filter_map(|(name, value)| Some((AmazonS3ConfigKey::from_str(&name).ok()?, value.to_owned())))
-        .collect();
-    let given = |key: AmazonS3ConfigKey| {
-        keys.iter()
-            .chain(&by_environment)
-            .any(|(known_key, _)| *known_key == key)
-    };
-    let web_identity = given(AmazonS3ConfigKey::WebIdentityTokenFile) && given(AmazonS3ConfigKey::RoleArn);
-    let other_way = options.anonymous || given(AmazonS3ConfigKey::AccessKeyId) || web_identity;
-    if wanted.is_some() || !other_way {
-        for (name, value) in environment.aws_profile(wanted.as_deref())? {
-            if let Ok(key) = AmazonS3ConfigKey::from_str(&name) {
-                builder = builder.with_config(key, value);
-            }
-        }
+    for (key, value) in settings.0 {
+        builder = builder.with_config(key, value);
     }
-    for (key, value) in by_environment.into_iter().chain(keys) {
-        // A profile that was asked for by an option wins over keys of the environment.
-        let credential = matches!(
-            key,
-            AmazonS3ConfigKey::AccessKeyId | AmazonS3ConfigKey::SecretAccessKey | AmazonS3ConfigKey::Token
-        );
-        if !(credential && wanted.is_some()) {
-            builder = builder.with_config(key, value);
-        }
-    }
-    if let Some(endpoint) = &options.endpoint {
-        builder = builder.with_config(AmazonS3ConfigKey::S3Endpoint, checked_endpoint(endpoint)?);
+    if let Some(endpoint) = &endpoint {
+        builder = builder.with_endpoint(endpoint);
     }
     if let Some(region) = &options.region {
         builder = builder.with_region(region);
@@ -132,28 +160,26 @@ fn s3(bucket: &str, options: &SourceOptions, environment: &Environment) -> Resul
         .with_bucket_name(bucket)
         .build()
         .map_err(|error| refused(&error))?;
-    Ok(paginated(Arc::new(store), Dialect::S3))
+    Ok(paginated(Arc::new(store), Dialect::S3, endpoint))
 }
 
 fn gcs(bucket: &str, options: &SourceOptions, environment: &Environment) -> Result<Remote, SourceError> {
+    use GoogleConfigKey as Key;
     no_region(options, "gs")?;
+    let mut settings = Settings::<Key>::of("gs", &options.options, environment, "GOOGLE_")?;
+    let endpoint = settings.take_endpoint(options, &[Key::BaseUrl])?;
     let mut builder = GoogleCloudStorageBuilder::new()
-        .with_client_options(client(options))
+        .with_client_options(client(endpoint.as_deref()))
         .with_retry(no_retries())
         .with_http_connector(Connector);
     if let Some(path) = environment.get("SERVICE_ACCOUNT") {
         builder = builder.with_service_account_path(path);
     }
-    for (name, value) in environment.starting_with("GOOGLE_") {
-        if let Ok(key) = GoogleConfigKey::from_str(&name) {
-            builder = builder.with_config(key, value);
-        }
-    }
-    for (key, value) in known::<GoogleConfigKey>("gs", &options.options)? {
+    for (key, value) in settings.0 {
         builder = builder.with_config(key, value);
     }
-    if let Some(endpoint) = &options.endpoint {
-        builder = builder.with_config(GoogleConfigKey::BaseUrl, checked_endpoint(endpoint)?);
+    if let Some(endpoint) = &endpoint {
+        builder = builder.with_config(Key::BaseUrl, endpoint);
     }
     if options.anonymous {
         builder = builder.with_skip_signature(true);
@@ -162,7 +188,7 @@ fn gcs(bucket: &str, options: &SourceOptions, environment: &Environment) -> Resu
         .with_bucket_name(bucket)
         .build()
         .map_err(|error| refused(&error))?;
-    Ok(paginated(Arc::new(store), Dialect::S3))
+    Ok(paginated(Arc::new(store), Dialect::S3, endpoint))
 }
 
 fn azure(
@@ -171,27 +197,25 @@ fn azure(
     options: &SourceOptions,
     environment: &Environment,
 ) -> Result<Remote, SourceError> {
+    use AzureConfigKey as Key;
     no_region(options, "az")?;
+    let mut settings = Settings::<Key>::of("az", &options.options, environment, "AZURE_")?;
+    let endpoint = settings.take_endpoint(options, &[Key::Endpoint])?;
     let mut builder = MicrosoftAzureBuilder::new()
-        .with_client_options(client(options))
+        .with_client_options(client(endpoint.as_deref()))
         .with_retry(no_retries())
         .with_http_connector(Connector);
-    for (name, value) in environment.starting_with("AZURE_") {
-        if let Ok(key) = AzureConfigKey::from_str(&name) {
-            builder = builder.with_config(key, value);
-        }
+    if let Some(identity) = environment.get("IDENTITY_ENDPOINT") {
+        builder = builder.with_msi_endpoint(identity);
     }
-    if let Some(endpoint) = environment.get("IDENTITY_ENDPOINT") {
-        builder = builder.with_msi_endpoint(endpoint);
-    }
-    for (key, value) in known::<AzureConfigKey>("az", &options.options)? {
+    for (key, value) in settings.0 {
         builder = builder.with_config(key, value);
     }
     if let Some(account) = account {
         builder = builder.with_account(account);
     }
-    if let Some(endpoint) = &options.endpoint {
-        builder = builder.with_endpoint(checked_endpoint(endpoint)?);
+    if let Some(endpoint) = &endpoint {
+        builder = builder.with_endpoint(endpoint.clone());
     }
     if options.anonymous {
         builder = builder.with_skip_signature(true);
@@ -200,7 +224,7 @@ fn azure(
         .with_container_name(container)
         .build()
         .map_err(|error| refused(&error))?;
-    Ok(paginated(Arc::new(store), Dialect::Azure))
+    Ok(paginated(Arc::new(store), Dialect::Azure, endpoint))
 }
 
 fn http(root: &url::Url, options: &SourceOptions) -> Result<Remote, SourceError> {
@@ -212,7 +236,7 @@ fn http(root: &url::Url, options: &SourceOptions) -> Result<Remote, SourceError>
             fix: "remove it".to_owned(),
         });
     }
-    let mut client = client(options).with_allow_http(root.scheme() == "http");
+    let mut client = client(None).with_allow_http(root.scheme() == "http");
     for (key, value) in known::<ClientConfigKey>("http", &options.options)? {
         client = client.with_config(key, value);
     }
@@ -227,15 +251,21 @@ fn http(root: &url::Url, options: &SourceOptions) -> Result<Remote, SourceError>
         store: Arc::new(store),
         lister: Lister::WebDav,
         wired: true,
+        endpoint: None,
     })
 }
 
-fn paginated<S: ObjectStore + PaginatedListStore>(store: Arc<S>, dialect: Dialect) -> Remote {
+fn paginated<S: ObjectStore + PaginatedListStore>(
+    store: Arc<S>,
+    dialect: Dialect,
+    endpoint: Option<String>,
+) -> Remote {
     let pages: Arc<dyn PaginatedListStore> = Arc::<S>::clone(&store);
     Remote {
         store,
         lister: Lister::Pages(pages, dialect),
         wired: true,
+        endpoint,
     }
 }
 
@@ -267,7 +297,7 @@ fn no_region(options: &SourceOptions, kind: &str) -> Result<(), SourceError> {
     }
 }
 
-pub(super) fn checked_endpoint(endpoint: &str) -> Result<String, SourceError> {
+fn checked_endpoint(endpoint: &str) -> Result<String, SourceError> {
     let invalid = |problem: String| SourceError::Invalid {
         field: "endpoint".to_owned(),
         problem,

@@ -6,6 +6,7 @@
 //! listing ends. A version is the time of the last change and the size; both are looked at before the bytes are
 //! read and after.
 //!
+//! Limits: a directory is listed as one page, so its names are in memory at once (some 200 bytes each).
 //! A file that is overwritten in place within one tick of the file system's clock (some milliseconds), with its
 //! size kept, is not noticed.
 

@@ -74,11 +74,7 @@ impl Page {
     pub(crate) fn parse(xml: &[u8], dialect: Dialect) -> Result<Self, PageError> {
         let text = String::from_utf8_lossy(xml);
         let unclean = matches!(text, std::borrow::Cow::Owned(_));
-        let mut collector = Collector {
-            dialect,
-            unclean,
-            ..Collector::default()
-        };
+        let mut collector = Collector::new(dialect, unclean);
         let mut reader = Reader::from_str(&text);
         let malformed = |error: quick_xml::Error| PageError::Malformed(error.to_string());
         loop {

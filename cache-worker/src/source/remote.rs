@@ -27,6 +27,8 @@ pub(super) struct Remote {
     pub(super) lister: Lister,
     /// Answers are looked at on the wire: a request without an answer got none.
     pub(super) wired: bool,
+    /// The server that somebody named in place of the provider's own.
+    pub(super) endpoint: Option<String>,
 }
 
 /// How the source is listed.
@@ -278,6 +280,10 @@ fn trouble(error: &Error, answer: Option<Answer>, wired: bool, expected: Option<
             after: answer.retry_after,
         },
         401 | 403 => Trouble::Denied(said),
+        // It sent all where a part was asked for.
+        200 if matches!(error, Error::NotSupported { .. }) => {
+            Trouble::Hopeless("the server does not serve ranges".to_owned())
+        }
         // Well answered, and not understood by object_store: a wrong range, a missing header.
         200..=299 => match (expected, &answer.etag) {
             (Some(Validator::ETag(expected)), Some(etag)) if !same_etag(etag, expected) => Trouble::Changed,

@@ -4,6 +4,8 @@
     clippy::unwrap_used,
     reason = "a test panics where something is not as it has to be"
 )]
+
 mod mounted;
+mod overlay;
 mod random_trees;
 mod tree;

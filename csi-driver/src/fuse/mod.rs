@@ -26,6 +26,8 @@ mod catalogs;
 mod errno;
 mod filesystem;
 mod io;
+#[cfg(test)]
+mod kernel_tests;
 mod metrics;
 mod mounting;
 mod node;
@@ -35,6 +37,8 @@ mod serve;
 mod server;
 mod session;
 mod table;
+#[cfg(test)]
+mod testing;
 mod tree;
 
 pub(crate) use mounting::abort as abort_connection;

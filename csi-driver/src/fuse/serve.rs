@@ -106,7 +106,10 @@ impl Pond {
             Some(Err(error)) => return self.refuse_entry(reply, errno::of_catalog(&error)),
             None => return reply.error(Errno::ENOENT),
         };
+        let failed = self.failures.get(&id);
         match layer {
+            // The kernel walks a path again when it meets this error, and it stays true.
+            Layer::Objects if failed == Some(libc::ESTALE) => self.refuse_entry(reply, Errno::ESTALE),
             Layer::Objects => {
                 let pond = Arc::clone(self);
                 let reply = Pending::new(reply);
@@ -115,7 +118,7 @@ impl Pond {
                     pond.landed(&object, landed, reply);
                 });
             }
-            Layer::Last => match self.failures.get(&id) {
+            Layer::Last => match failed {
                 Some(number) => self.refuse_entry(reply, Errno::from_i32(number)),
                 None => self.reply_object(&object, reply),
             },

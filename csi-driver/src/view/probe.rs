@@ -40,15 +40,30 @@ pub struct Finding {
 
 impl Finding {
     fn good(subject: &'static str, detail: impl Into<String>) -> Self {
-        Self { subject, verdict: Verdict::Good, detail: detail.into(), fix: None }
+        Self {
+            subject,
+            verdict: Verdict::Good,
+            detail: detail.into(),
+            fix: None,
+        }
     }
 
     fn slower(subject: &'static str, detail: impl Into<String>, fix: &'static str) -> Self {
-        Self { subject, verdict: Verdict::Slower, detail: detail.into(), fix: Some(fix) }
+        Self {
+            subject,
+            verdict: Verdict::Slower,
+            detail: detail.into(),
+            fix: Some(fix),
+        }
     }
 
     fn missing(subject: &'static str, detail: impl Into<String>, fix: &'static str) -> Self {
-        Self { subject, verdict: Verdict::Missing, detail: detail.into(), fix: Some(fix) }
+        Self {
+            subject,
+            verdict: Verdict::Missing,
+            detail: detail.into(),
+            fix: Some(fix),
+        }
     }
 }
 
@@ -63,7 +78,9 @@ pub fn probe(directory: &Path) -> Vec<Finding> {
 /// Whether kernel views can be shown at all.
 pub fn allows_kernel_views(findings: &[Finding]) -> bool {
     let kernel = [PRIVILEGE, IMAGES, OVERLAY];
-    !findings.iter().any(|found| kernel.contains(&found.subject) && found.verdict == Verdict::Missing)
+    !findings
+        .iter()
+        .any(|found| kernel.contains(&found.subject) && found.verdict == Verdict::Missing)
 }
 
 const PRIVILEGE: &str = "privilege to mount";
@@ -101,7 +118,10 @@ fn passthrough() -> Finding {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let release = release.trim();
     if version(release).is_some_and(|version| version >= PASSTHROUGH_SINCE) {
-        Finding::good(PASSTHROUGH, format!("Linux {release} has it, unless it was built without"))
+        Finding::good(
+            PASSTHROUGH,
+            format!("Linux {release} has it, unless it was built without"),
+        )
     } else {
         Finding::slower(
             PASSTHROUGH,
@@ -144,13 +164,21 @@ fn image_backing(directory: &Path) -> Result<ImageBacking, ViewError> {
 
 fn mount_empty_image(place: &Path) -> Result<ImageBacking, ViewError> {
     let (image, index) = (place.join("probe.erofs"), place.join("probe.index"));
-    let failed = |error: catalog::Error| ViewError::Catalog { path: image.clone(), reason: error.to_string() };
+    let failed = |error: catalog::Error| ViewError::Catalog {
+        path: image.clone(),
+        reason: error.to_string(),
+    };
     let options = BuildOptions {
-        sources: vec![SourceInfo { id: "file:///".to_owned(), ..SourceInfo::default() }],
+        sources: vec![SourceInfo {
+            id: "file:///".to_owned(),
+            ..SourceInfo::default()
+        }],
         spill_directory: place.to_owned(),
         ..BuildOptions::default()
     };
-    Builder::new(options).and_then(|builder| builder.finish(&image, &index)).map_err(failed)?;
+    Builder::new(options)
+        .and_then(|builder| builder.finish(&image, &index))
+        .map_err(failed)?;
     if detached_image(&image, ImageBacking::File).is_ok() {
         return Ok(ImageBacking::File);
     }
@@ -160,7 +188,10 @@ fn mount_empty_image(place: &Path) -> Result<ImageBacking, ViewError> {
 
 fn overlay(directory: &Path) -> [Finding; 2] {
     let mode = match Abilities::find(directory) {
-        Ok(Abilities { mode: Ok(mode), counting }) => (mode, counting),
+        Ok(Abilities {
+            mode: Ok(mode),
+            counting,
+        }) => (mode, counting),
         Ok(Abilities { mode: Err(error), .. }) | Err(error) => {
             return [
                 Finding::missing(
@@ -181,11 +212,16 @@ fn overlay(directory: &Path) -> [Finding; 2] {
         ),
         (_, Err(error)) => Finding::slower(
             COUNTING,
-            format!("not possible ({error}): hit rates lack what the kernel serves alone, and nothing may be evicted"),
+            format!(
+                "not possible ({error}): hit rates lack what the kernel serves alone, and nothing may be evicted"
+            ),
             "use a kernel with CONFIG_FANOTIFY",
         ),
     };
-    [Finding::good(OVERLAY, "mounted, redirects are followed"), counting]
+    [
+        Finding::good(OVERLAY, "mounted, redirects are followed"),
+        counting,
+    ]
 }
 
 #[cfg(test)]
@@ -202,7 +238,11 @@ mod tests {
 
     #[test]
     fn only_what_is_missing_forbids_kernel_views() {
-        let good = [Finding::good(PRIVILEGE, ""), Finding::slower(IMAGES, "", ""), Finding::missing(FUSE, "", "")];
+        let good = [
+            Finding::good(PRIVILEGE, ""),
+            Finding::slower(IMAGES, "", ""),
+            Finding::missing(FUSE, "", ""),
+        ];
         assert!(allows_kernel_views(&good));
         assert!(!allows_kernel_views(&[Finding::missing(OVERLAY, "", "")]));
     }
@@ -212,7 +252,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let findings = probe(directory.path());
         for finding in &findings {
-            assert_eq!((finding.verdict, finding.fix), (Verdict::Good, None), "{finding:?}");
+            assert_eq!(
+                (finding.verdict, finding.fix),
+                (Verdict::Good, None),
+                "{finding:?}"
+            );
         }
         assert!(allows_kernel_views(&findings));
         assert_eq!(directory.path().read_dir().unwrap().count(), 0);

@@ -128,3 +128,80 @@ impl Rounds {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn id(byte: u8) -> ObjectId {
+        ObjectId::from_bytes([byte; 16])
+    }
+
+    fn objects(wanted: &Wanted) -> Vec<ObjectId> {
+        match wanted {
+            Wanted::Objects(objects) => objects.clone(),
+            Wanted::All => panic!("few objects are looked at each"),
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_comes_during_a_round_shares_the_next() {
+        let rounds = Arc::new(Rounds::default());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (go_on, wait) = mpsc::sync_channel::<()>(1);
+        let remount = |seen: &Arc<Mutex<Vec<_>>>| {
+            let seen = Arc::clone(seen);
+            move |wanted: &Wanted| {
+                seen.lock().push(objects(wanted));
+                Ok(())
+            }
+        };
+        let slow = remount(&seen);
+        let objects_1 = [id(1)];
+        let first = rounds.take_part(&objects_1, move |wanted| {
+            wait.recv().unwrap();
+            slow(wanted)
+        });
+        let (objects_2, objects_3) = ([id(2)], [id(3)]);
+        let second = rounds.take_part(&objects_2, remount(&seen));
+        let third = rounds.take_part(&objects_3, remount(&seen));
+        tokio::pin!(first, second, third);
+        // The first round takes its objects on another thread; the others come after that.
+        assert!(futures::poll!(&mut first).is_pending());
+        while rounds.coming.lock().round == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(futures::poll!(&mut second).is_pending());
+        assert!(futures::poll!(&mut third).is_pending());
+        go_on.send(()).unwrap();
+        let (first, second, third) = tokio::join!(first, second, third);
+        assert!(first.is_ok() && second.is_ok() && third.is_ok());
+        assert_eq!(*seen.lock(), [vec![id(1)], vec![id(2), id(3)]]);
+    }
+
+    #[tokio::test]
+    async fn the_objects_of_a_failed_round_are_in_the_next() {
+        let rounds = Arc::new(Rounds::default());
+        let failed = rounds.take_part(&[id(1)], |_| Err("no".to_owned())).await;
+        assert_eq!(failed.unwrap_err().reason, "no");
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let also = Arc::clone(&seen);
+        let remount = move |wanted: &Wanted| {
+            also.lock().extend(objects(wanted));
+            Ok(())
+        };
+        rounds.take_part(&[id(2)], remount).await.unwrap();
+        assert_eq!(*seen.lock(), [id(1), id(2)]);
+    }
+
+    #[test]
+    fn too_many_objects_are_all() {
+        let mut wanted = Wanted::default();
+        wanted.add(&vec![id(1); OBJECTS_LOOKED_AT]);
+        assert!(matches!(wanted, Wanted::Objects(_)));
+        wanted.add(&[id(2)]);
+        assert_eq!(wanted, Wanted::All);
+    }
+}

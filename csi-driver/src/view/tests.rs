@@ -4,4 +4,5 @@ mod fixture;
 mod io;
 mod kernel;
 mod opens;
+mod registry;
 mod trial;

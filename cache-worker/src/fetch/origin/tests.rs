@@ -2,6 +2,7 @@ use std::ops::Range;
 
 use object_store::memory::InMemory;
 use object_store::path::Path;
+use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use object_store::{ObjectStore, ObjectStoreExt};
 use prometheus::Registry;
 
@@ -108,4 +109,79 @@ async fn a_reader_of_blocks_that_goes_ends_the_fetch() {
             .await,
         Ok(())
     );
+}
+
+/// A source that needs `latency` for each GET, which the test's clock skips.
+async fn slow(latency: Duration, options: OriginOptions) -> (Arc<Origin>, Validator) {
+    let store = InMemory::new();
+    let put = store.put(&Path::from("d/a"), content(100).into()).await.unwrap();
+    let config = ThrottleConfig {
+        wait_get_per_call: latency,
+        ..ThrottleConfig::default()
+    };
+    let source = Source::of_store("memory://", "", Arc::new(ThrottledStore::new(store, config)));
+    let metrics = OriginMetrics::new(&Registry::new()).unwrap();
+    (
+        Arc::new(Origin::new(Arc::new(source), options, metrics)),
+        Validator::ETag(put.e_tag.unwrap()),
+    )
+}
+
+async fn many(origin: &Arc<Origin>, validator: &Validator, count: usize) -> Vec<Result<usize, FetchError>> {
+    let mut fetches = tokio::task::JoinSet::new();
+    for _ in 0..count {
+        let (origin, request) = (Arc::clone(origin), request(validator, 100, 0..100));
+        fetches.spawn(async move { origin.fetch(request).await.map(|chunks| chunks.concat().len()) });
+    }
+    fetches.join_all().await
+}
+
+fn one_at_a_time() -> OriginOptions {
+    OriginOptions {
+        deadline: Duration::from_secs(5),
+        concurrency: ConcurrencyOptions {
+            min: 1,
+            max: 1,
+            ..ConcurrencyOptions::default()
+        },
+        ..OriginOptions::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_a_source_that_serves_others_does_not_count() {
+    let (origin, validator) = slow(Duration::from_secs(2), one_at_a_time()).await;
+    for result in many(&origin, &validator, 20).await {
+        assert_eq!(result, Ok(100));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_a_source_that_serves_nobody_ends_at_the_deadline() {
+    let (origin, validator) = slow(Duration::from_secs(1000), one_at_a_time()).await;
+    let began = Instant::now();
+    for result in many(&origin, &validator, 20).await {
+        assert!(
+            matches!(result, Err(FetchError::Unavailable { .. })),
+            "{result:?}"
+        );
+    }
+    // The test's own clock: all gave up together.
+    assert_eq!(began.elapsed().as_secs(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_of_a_reader_that_takes_nothing_does_not_count() {
+    let (origin, validator) = slow(Duration::from_secs(2), one_at_a_time()).await;
+    let (send, mut receive) = mpsc::channel(1);
+    let fetch = origin.fetch_blocks(request(&validator, 100, 0..100), 10, send);
+    let read = async {
+        let mut blocks = 0;
+        while receive.recv().await.is_some() {
+            blocks += 1;
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+        blocks
+    };
+    assert_eq!(tokio::join!(fetch, read), (Ok(()), 10));
 }

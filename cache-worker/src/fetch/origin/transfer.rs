@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt, TryStreamExt, stream};
-use tokio::time::{Instant, sleep_until, timeout};
+use futures::StreamExt;
+use tokio::time::{Instant, sleep_until};
 
+use super::attempt::{Attempt, Hedge};
 use super::{Origin, Request};
 use crate::fetch::patience::backoff;
 use crate::fetch::{FetchError, Grant, Urgency};
@@ -21,9 +21,6 @@ use crate::source::{Ask, Trouble};
 
 /// A hedge holds what lies in its socket and its client until it wins or goes.
 const HEDGE_BYTES: u64 = 1 << 20;
-
-/// The end of a body follows its last byte; a source that does not say so is not waited for.
-const END_OF_BODY: Duration = Duration::from_millis(500);
 
 /// One range on its way.
 pub(super) struct Transfer<'a> {
@@ -41,23 +38,6 @@ pub(super) struct Transfer<'a> {
     patience: Duration,
     waited: Duration,
     last_trouble: Option<Trouble>,
-}
-
-/// One request and its answer.
-struct Attempt {
-    answer: BoxStream<'static, Result<Bytes, Trouble>>,
-    started: Instant,
-    /// Waited for it so far, in all and since bytes came last.
-    waited: Duration,
-    quiet: Duration,
-    received: u64,
-    _place: Grant,
-}
-
-/// A second request for what the first is slow to bring.
-struct Hedge {
-    attempt: Attempt,
-    _memory: Grant,
 }
 
 /// What happened next.
@@ -133,18 +113,7 @@ impl<'a> Transfer<'a> {
         };
         self.origin.pace.requested();
         self.origin.metrics.requests.with_label_values(&["get"]).inc();
-        let source = Arc::clone(&self.origin.source);
-        let answer = stream::once(async move { source.get(&ask).await })
-            .try_flatten()
-            .boxed();
-        Attempt {
-            answer,
-            started: Instant::now(),
-            waited: Duration::ZERO,
-            quiet: Duration::ZERO,
-            received: 0,
-            _place: place,
-        }
+        Attempt::send(Arc::clone(&self.origin.source), ask, place)
     }
 
     /// Waits for a place among the requests. A source that gives others their bytes is only busy: that does
@@ -153,18 +122,19 @@ impl<'a> Transfer<'a> {
         let origin = self.origin;
         let began = Instant::now();
         let mut place = pin!(origin.concurrency.acquire(self.request.urgency));
+        let silent_since = || began.max(origin.last_progress());
         loop {
-            let silent_since = began.max(origin.last_progress());
-            let until = silent_since + self.patience.saturating_sub(self.waited);
+            let since = silent_since();
+            let until = since + self.patience.saturating_sub(self.waited);
             tokio::select! {
                 biased;
                 place = &mut place => {
-                    self.waited += silent_since.elapsed();
+                    self.waited += silent_since().elapsed();
                     return Ok(place);
                 }
                 () = sleep_until(until) => {
-                    if origin.last_progress() <= silent_since {
-                        self.waited += silent_since.elapsed();
+                    if silent_since() <= since {
+                        self.waited += since.elapsed();
                         return Err(self.unavailable());
                     }
                 }
@@ -319,10 +289,7 @@ impl<'a> Transfer<'a> {
             && origin.pace.may_hedge()
         {
             origin.metrics.hedges.inc();
-            self.hedge = Some(Hedge {
-                attempt: self.attempt(place),
-                _memory: memory,
-            });
+            self.hedge = Some(Hedge::new(self.attempt(place), memory));
         }
     }
 
@@ -403,21 +370,5 @@ impl<'a> Transfer<'a> {
             key: self.request.key.clone(),
             reason,
         }
-    }
-}
-
-impl Attempt {
-    fn wait(&mut self, waited: Duration) {
-        self.waited += waited;
-        self.quiet += waited;
-    }
-
-    /// Whether more bytes follow where there should be none. An error after the last byte harms nobody.
-    async fn goes_on(&mut self) -> bool {
-        let next = match self.answer.next().now_or_never() {
-            Some(next) => next,
-            None => timeout(END_OF_BODY, self.answer.next()).await.unwrap_or_default(),
-        };
-        matches!(next, Some(Ok(more)) if !more.is_empty())
     }
 }

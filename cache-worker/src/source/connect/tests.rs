@@ -115,3 +115,41 @@ fn the_identity_holds_the_endpoint_and_no_secret() {
         "s3://bucket/x/?endpoint=http://host:9000"
     );
 }
+
+#[test]
+fn an_endpoint_of_the_environment_is_used_and_is_part_of_the_identity() {
+    let environment = |pairs: &[(&str, &str)]| -> Environment {
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
+    };
+    let general = ("AWS_ENDPOINT_URL", "http://general:1");
+    let for_s3 = ("AWS_ENDPOINT_URL_S3", "http://s3:2");
+    let keys = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")];
+    let open = |options: &SourceOptions, more: &[(&str, &str)]| {
+        let environment = environment(&[&keys[..], more].concat());
+        Source::open_in(options, &environment)
+            .unwrap()
+            .identity()
+            .to_owned()
+    };
+    let plain = options("s3://bucket/x");
+    assert_eq!(open(&plain, &[]), "s3://bucket/x/");
+    assert_eq!(
+        open(&plain, &[general]),
+        "s3://bucket/x/?endpoint=http://general:1"
+    );
+    assert_eq!(
+        open(&plain, &[general, for_s3]),
+        "s3://bucket/x/?endpoint=http://s3:2"
+    );
+    let given = SourceOptions {
+        endpoint: Some("http://given:3".to_owned()),
+        ..plain
+    };
+    assert_eq!(
+        open(&given, &[general, for_s3]),
+        "s3://bucket/x/?endpoint=http://given:3"
+    );
+}

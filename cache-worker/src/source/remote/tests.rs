@@ -1,1 +1,147 @@
+use object_store::memory::InMemory;
+use object_store::{ObjectStoreExt, PutResult};
 
+use super::*;
+
+fn failure() -> Error {
+    Error::Generic {
+        store: "test",
+        source: "boom".into(),
+    }
+}
+
+fn kind(status: u16, code: &str) -> Trouble {
+    let code = (!code.is_empty()).then(|| code.to_owned());
+    let answer = Answer {
+        status,
+        code,
+        ..Answer::default()
+    };
+    match trouble(&failure(), Some(answer), true, None) {
+        Trouble::Denied(_) => Trouble::Denied(String::new()),
+        Trouble::Failed(_) => Trouble::Failed(String::new()),
+        Trouble::Hopeless(_) => Trouble::Hopeless(String::new()),
+        Trouble::Throttled { .. } => Trouble::Throttled {
+            reason: String::new(),
+            after: None,
+        },
+        other => other,
+    }
+}
+
+#[test]
+fn each_status_means_what_a_caller_may_do() {
+    let throttled = Trouble::Throttled {
+        reason: String::new(),
+        after: None,
+    };
+    let table = [
+        (404, "NoSuchKey", Trouble::Changed),
+        (404, "", Trouble::Changed),
+        (404, "NoSuchBucket", Trouble::Hopeless(String::new())),
+        (404, "ContainerNotFound", Trouble::Hopeless(String::new())),
+        (410, "", Trouble::Changed),
+        (412, "PreconditionFailed", Trouble::Changed),
+        (416, "InvalidRange", Trouble::Changed),
+        (401, "", Trouble::Denied(String::new())),
+        (403, "AccessDenied", Trouble::Denied(String::new())),
+        (429, "", throttled.clone()),
+        (503, "SlowDown", throttled.clone()),
+        (503, "", throttled.clone()),
+        (400, "SlowDown", throttled.clone()),
+        (400, "ExpiredToken", Trouble::Failed(String::new())),
+        (408, "", Trouble::Failed(String::new())),
+        (500, "InternalError", Trouble::Failed(String::new())),
+        (500, "ServerBusy", throttled),
+        (504, "", Trouble::Failed(String::new())),
+        (301, "PermanentRedirect", Trouble::Hopeless(String::new())),
+        (206, "", Trouble::Failed(String::new())),
+    ];
+    for (status, code, expected) in table {
+        assert_eq!(kind(status, code), expected, "{status} {code}");
+    }
+}
+
+#[test]
+fn a_request_without_an_answer_failed_whatever_object_store_makes_of_it() {
+    let not_found = Error::NotFound {
+        path: "token".to_owned(),
+        source: "no token there".into(),
+    };
+    assert!(matches!(
+        trouble(&not_found, None, true, None),
+        Trouble::Failed(_)
+    ));
+    assert_eq!(trouble(&not_found, None, false, None), Trouble::Changed);
+}
+
+#[test]
+fn a_strange_answer_with_another_etag_is_of_another_version() {
+    let expected = Validator::ETag("\"old\"".to_owned());
+    let answer = |etag: &str| Answer {
+        status: 206,
+        etag: Some(etag.to_owned()),
+        ..Answer::default()
+    };
+    let changed = trouble(&failure(), Some(answer("\"new\"")), true, Some(&expected));
+    assert_eq!(changed, Trouble::Changed);
+    let failed = trouble(&failure(), Some(answer("\"old\"")), true, Some(&expected));
+    assert!(matches!(failed, Trouble::Failed(_)));
+}
+
+#[test]
+fn reasons_are_the_innermost_cause_and_short() {
+    assert_eq!(reason(&failure()), "boom");
+    let long = Error::Generic {
+        store: "test",
+        source: "x".repeat(10_000).into(),
+    };
+    assert_eq!(reason(&long).len(), MAX_REASON_CHARS);
+}
+
+async fn answer_of(content: &'static [u8]) -> (GetResult, PutResult) {
+    let store = InMemory::new();
+    let put = store.put(&Path::from("a"), content.into()).await.unwrap();
+    (store.get(&Path::from("a")).await.unwrap(), put)
+}
+
+#[tokio::test]
+async fn the_head_of_an_answer_must_fit_what_was_asked_for() {
+    let (answer, put) = answer_of(b"0123").await;
+    let etag = put.e_tag.unwrap();
+    let time = time(&answer.meta.last_modified);
+    let ask = |validator: Validator, size_bytes: u64| Ask {
+        key: "a".to_owned(),
+        validator,
+        size_bytes,
+        range: 0..size_bytes,
+    };
+    let unquoted = etag.trim_matches('"').to_owned();
+    assert_eq!(check(&answer, &ask(Validator::ETag(etag.clone()), 4)), Ok(()));
+    assert_eq!(check(&answer, &ask(Validator::ETag(unquoted), 4)), Ok(()));
+    assert_eq!(
+        check(&answer, &ask(Validator::ETag("\"x\"".to_owned()), 4)),
+        Err(Trouble::Changed)
+    );
+    assert!(matches!(
+        check(&answer, &ask(Validator::ETag(etag), 5)),
+        Err(Trouble::Failed(_))
+    ));
+    assert_eq!(check(&answer, &ask(Validator::Modified { time }, 4)), Ok(()));
+    assert_eq!(
+        check(&answer, &ask(Validator::Modified { time }, 5)),
+        Err(Trouble::Changed)
+    );
+    let later = Time {
+        secs: time.secs + 1,
+        ..time
+    };
+    assert_eq!(
+        check(&answer, &ask(Validator::Modified { time: later }, 4)),
+        Err(Trouble::Changed)
+    );
+    assert!(matches!(
+        check(&answer, &ask(Validator::VersionId("v".to_owned()), 4)),
+        Err(Trouble::Failed(_))
+    ));
+}

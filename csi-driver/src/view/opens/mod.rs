@@ -3,8 +3,10 @@
 //! One thread reads the events of all generations ([`OpenCounter`]); their inode numbers become object ids by the catalog;
 //! opens that FUSE had a part in are taken off ([`Ledger`]); the rest goes to the worker and into the metrics.
 //!
-//! Limits: two opens of one file by one thread are one event if the first was not read yet when the second came: the
-//! reader waits [`PAUSE`] at most between two reads. Nothing is counted while no driver runs.
+//! Limits: two opens of one file by one thread, in one view or in two of one generation, are one event if the first
+//! was not read yet when the second came (the kernel merges events that are alike); the reader waits [`PAUSE`] between two
+//! reads. So readers of whole files that do not open the same one again at once are counted exactly. Nothing is counted
+//! while no driver runs.
 
 mod event;
 mod group;

@@ -1,16 +1,13 @@
 //! A catalog, tiers and a stand-in for the FUSE mount in a temporary directory; unmounts everything below it at its end.
 
-use std::collections::HashMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::sync::Arc;
 
-use catalog::{ObjectId, Validator};
+use catalog::{BuildOptions, Builder, Catalog, Entry, ObjectId, SourceInfo, Time, Validator};
 use protocol::{CatalogFile, Generation, TierDirectories};
 use tempfile::TempDir;
 
-use super::super::places::Places;
 use super::super::{OverlayMode, ViewSpec};
 use crate::mount::{ImageMount, MountTable, detach};
 
@@ -41,7 +38,7 @@ impl Fixture {
         for layer in ["fuse/objects", "fuse/last"] {
             fs::create_dir_all(root.path().join(layer)).unwrap();
         }
-        let catalog = write_catalog(root.path(), &files);
+        let catalog = write_catalog(root.path(), 1, &files);
         Self { root, files, catalog }
     }
 
@@ -85,14 +82,8 @@ impl Fixture {
         }
     }
 
-    /// What the image says of its inodes.
-    pub(crate) fn places(&self) -> TestPlaces {
-        let image = self.image();
-        let place = |file: &File| {
-            let inode = fs::metadata(image.point().join(&file.name)).unwrap().ino();
-            (inode, (file.id, file.content.len() as u64))
-        };
-        TestPlaces(self.files.iter().map(place).collect())
+    pub(crate) fn catalog(&self) -> Arc<Catalog> {
+        Arc::new(Catalog::open(&self.catalog.image, &self.catalog.index).unwrap())
     }
 
     pub(crate) fn mounts(&self) -> Vec<PathBuf> {
@@ -113,17 +104,7 @@ impl Drop for Fixture {
     }
 }
 
-pub(crate) struct TestPlaces(HashMap<u64, (ObjectId, u64)>);
-
-impl Places for TestPlaces {
-    fn object_at(&self, inode: u64) -> Option<(ObjectId, u64)> {
-        self.0.get(&inode).copied()
-    }
-
-    fn names(&self, id: ObjectId) -> bool {
-        self.0.values().any(|(known, _)| *known == id)
-    }
-}
+const SOURCE: &str = "file:///test";
 
 pub(crate) const MODES: [OverlayMode; 2] = [OverlayMode::Handles, OverlayMode::Descriptors];
 
@@ -138,37 +119,42 @@ fn tiers(root: &Path) -> Vec<TierDirectories> {
 fn file(number: usize) -> File {
     let name = format!("d{}/f{number}", number % 10);
     let content = format!("content of {name} ").repeat(10 + number % 7).into_bytes();
-    let validator = Validator::ETag(format!("etag-{number}"));
-    let id = ObjectId::derive("file:///test", &name, &validator, content.len() as u64);
+    let id = ObjectId::derive(SOURCE, &name, &validator(number), content.len() as u64);
     File { name, id, content }
 }
 
-fn write_catalog(root: &Path, files: &[File]) -> CatalogFile {
-    let tree = root.join("tree");
+fn validator(number: usize) -> Validator {
+    Validator::ETag(format!("etag-{number}"))
+}
+
+fn write_catalog(root: &Path, generation: u64, files: &[File]) -> CatalogFile {
+    let source = SourceInfo {
+        id: SOURCE.to_owned(),
+        ..SourceInfo::default()
+    };
+    let options = BuildOptions {
+        sources: vec![source],
+        spill_directory: root.to_owned(),
+        memory_bytes: 1 << 20,
+        ..BuildOptions::default()
+    };
+    let mut builder = Builder::new(options).unwrap();
     for (number, file) in files.iter().enumerate() {
-        let path = tree.join(&file.name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::File::create(&path)
-            .unwrap()
-            .set_len(file.content.len() as u64)
-            .unwrap();
-        let set = |name: &str, value: &str| {
-            let flags = rustix::fs::XattrFlags::empty();
-            rustix::fs::setxattr(&path, name, value.as_bytes(), flags).unwrap();
+        let entry = Entry {
+            source: 0,
+            key: file.name.clone(),
+            size_bytes: file.content.len() as u64,
+            modified: Time::new(1_700_000_000, 5),
+            validator: validator(number),
         };
-        set("trusted.overlay.metacopy", "");
-        set("trusted.overlay.redirect", &format!("/{}", file.id.path()));
-        set("user.millpond.etag", &format!("etag-{number}"));
+        builder.add(&entry).unwrap();
     }
-    let image = root.join("gen-1.erofs");
-    let mut mkfs = Command::new("mkfs.erofs");
-    mkfs.args(["--quiet", "-Eforce-inode-extended"])
-        .args([&image, &tree]);
-    assert!(mkfs.output().unwrap().status.success());
-    fs::remove_dir_all(tree).unwrap();
+    let image = root.join(format!("gen-{generation}.erofs"));
+    let index = root.join(format!("gen-{generation}.index"));
+    assert_eq!(builder.finish(&image, &index).unwrap().files, files.len() as u64);
     CatalogFile {
-        generation: Generation(1),
+        generation: Generation(generation),
         image,
-        index: root.join("gen-1.index"),
+        index,
     }
 }

@@ -53,15 +53,12 @@ fn an_object_is_found_in_every_layer_and_in_the_fastest_first() {
     assert_eq!(layers.len(), 6);
     for mode in MODES {
         let target = fixture.path().join(format!("view-{mode:?}"));
-        for (layer, path) in layers.iter().enumerate().rev() {
+        for (layer, path) in (b'a'..).zip(&layers).collect::<Vec<_>>().into_iter().rev() {
             let view = KernelView::mount(fixture.spec(&target), mode).unwrap();
             let marked = |byte: u8| vec![byte; fixture.files[0].content.len()];
             let object = fixture.put(path, &fixture.files[0]);
-            fs::write(&object, marked(layer as u8)).unwrap();
-            assert_eq!(
-                read(target.join(&fixture.files[0].name)).unwrap(),
-                marked(layer as u8)
-            );
+            fs::write(&object, marked(layer)).unwrap();
+            assert_eq!(read(target.join(&fixture.files[0].name)).unwrap(), marked(layer));
             view.unmount(InUse::Refuse).unwrap();
         }
         for path in &layers {

@@ -1,0 +1,339 @@
+//! Making room in a tier, exactly: what is given out again is free on the file system, and nothing that is in use goes.
+//!
+//! `moka` orders what is in the tier and names victims when it passes the high watermark. A pass of the [`Evictor`]
+//! takes for each victim a write lease, which the kernel grants when nobody has the object open or mapped, hides
+//! the object from new lookups, makes the views let go of a whole batch at once (a remount costs tens of
+//! milliseconds), and then removes the files and gives their room back. Victims in use go back into the order.
+//!
+//! There is one task a tier; passes are its alone. Whoever needs room asks and waits for the next pass to end, so that
+//! a reader that goes away leaves nothing half done. Where `Views::release` fails, the batch stays hidden and counted,
+//! and the next pass tries again.
+
+mod order;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use catalog::ObjectId;
+use parking_lot::Mutex;
+use protocol::Views;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+pub(crate) use self::order::Order;
+use crate::tier::Tier;
+use crate::tier::content::{Hidden, Hiding, Purge};
+use crate::tier::ledger::{Amount, Promise, shard_of};
+
+/// Objects hidden before the views are asked to let go of them: a remount drops hot inodes too, so not for a few.
+const BATCH_OBJECTS: usize = 1024;
+
+/// Of the capacity: a pass that nobody waits for begins when so much is taken.
+const PRESSURE_PERCENT: u64 = 96;
+
+/// Attempts of one reservation, each after a pass that freed something for somebody.
+const ATTEMPTS: usize = 8;
+
+/// A reader is served through rather than kept waiting longer. Measured: a remount takes 20 to 650 ms.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// After a pass that freed nothing, the next one that nobody waits for.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What the askers want, and how far the passes are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Passes {
+    /// The number of the last pass that ended.
+    ended: u64,
+    /// Whether it freed anything.
+    freed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Wanted {
+    /// The number of the pass that serves whoever asks now.
+    next: u64,
+    amount: Amount,
+}
+
+/// Makes room in one tier.
+pub(crate) struct Evictor {
+    tier: Arc<Tier>,
+    views: Arc<dyn Views>,
+    wake: Notify,
+    wanted: Mutex<Wanted>,
+    passes: watch::Sender<Passes>,
+    /// Objects hidden by earlier passes whose space could not be freed yet.
+    held: Mutex<Vec<Hidden>>,
+}
+
+impl std::fmt::Debug for Evictor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Evictor")
+            .field("tier", &self.tier)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Evictor {
+    pub(crate) fn new(tier: Arc<Tier>, views: Arc<dyn Views>) -> Arc<Self> {
+        Arc::new(Self {
+            tier,
+            views,
+            wake: Notify::new(),
+            wanted: Mutex::new(Wanted {
+                next: 1,
+                amount: Amount::default(),
+            }),
+            passes: watch::Sender::new(Passes::default()),
+            held: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Promises room, evicting for it where the tier evicts.
+    ///
+    /// # Cancel safety
+    /// Safe: a dropped future has promised nothing.
+    pub(crate) async fn promise(&self, id: ObjectId, cost: Amount, seal_is_file: bool) -> Option<Promise> {
+        self.tier.counted().await;
+        let attempt = || self.tier.promise(id, cost, seal_is_file);
+        if let Some(promise) = attempt() {
+            self.wake_under_pressure();
+            return Some(promise);
+        }
+        // What does not fit into an empty tier is not worth a pass.
+        if self.tier.order().is_none() || !cost.fits(self.tier.ledger().totals().capacity) {
+            return None;
+        }
+        let waiting = async {
+            for _ in 0..ATTEMPTS {
+                let freed = self
+                    .pass_for(self.tier.ledger().wanted(id, cost, seal_is_file))
+                    .await;
+                if let Some(promise) = attempt() {
+                    return Some(promise);
+                }
+                if !freed {
+                    break;
+                }
+            }
+            None
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.ok().flatten()
+    }
+
+    /// Asks for a pass, and waits for its end. Says whether it freed anything.
+    async fn pass_for(&self, amount: Amount) -> bool {
+        let mut passes = self.passes.subscribe();
+        let number = {
+            let mut wanted = self.wanted.lock();
+            wanted.amount = wanted.amount.plus(amount);
+            wanted.next
+        };
+        self.wake.notify_one();
+        // The sender is ours, so it cannot be gone.
+        passes
+            .wait_for(|passes| passes.ended >= number)
+            .await
+            .is_ok_and(|passes| passes.freed)
+    }
+
+    /// Makes a pass soon, if the tier is nearly full.
+    pub(crate) fn wake_under_pressure(&self) {
+        if self.is_under_pressure() {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Makes a pass soon.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    fn is_under_pressure(&self) -> bool {
+        let totals = self.tier.ledger().totals();
+        let over = |used: u64, capacity: u64| used >= capacity / 100 * PRESSURE_PERCENT;
+        self.tier.order().is_some()
+            && (over(totals.used.bytes, totals.capacity.bytes)
+                || over(totals.used.inodes, totals.capacity.inodes))
+    }
+
+    /// Makes passes until it is told to stop.
+    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut freed = true;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = self.wake.notified() => {}
+            }
+            let is_asked = self.wanted.lock().amount != Amount::default();
+            if !freed && !is_asked {
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = tokio::time::sleep(PAUSE) => {}
+                    () = self.wake.notified() => self.wake.notify_one(),
+                }
+            }
+            let (number, amount) = {
+                let mut wanted = self.wanted.lock();
+                let number = wanted.next;
+                wanted.next += 1;
+                (number, std::mem::take(&mut wanted.amount))
+            };
+            freed = self.pass(amount).await;
+            self.passes.send_replace(Passes { ended: number, freed });
+        }
+        // Nobody waits for a pass that will not come.
+        self.passes.send_replace(Passes {
+            ended: u64::MAX,
+            freed: false,
+        });
+    }
+
+    /// Frees what the order says has to go, and goes on until `wanted` fits as well. Says whether anything was freed.
+    async fn pass(&self, wanted: Amount) -> bool {
+        let mut freed = self.release(self.tier.take_condemned()).await;
+        let Some(order) = self.tier.order() else {
+            return freed;
+        };
+        let mut spared = Vec::new();
+        let mut pressed_bytes = 0;
+        let capacity = self.tier.ledger().totals().capacity;
+        loop {
+            let mut victims: VecDeque<_> = order.take_victims(BATCH_OBJECTS).into();
+            let is_satisfied = self.tier.ledger().totals().used.plus(wanted).fits(capacity);
+            if victims.is_empty() {
+                if is_satisfied || pressed_bytes >= capacity.bytes {
+                    break;
+                }
+                // The order knows neither what is promised nor what was spared: ask it for more by as much.
+                pressed_bytes = (pressed_bytes * 2)
+                    .max(wanted.bytes)
+                    .max(capacity.bytes / 64)
+                    .min(capacity.bytes);
+                order.press(pressed_bytes);
+                continue;
+            }
+            let tier = Arc::clone(&self.tier);
+            let hiding = tokio::task::spawn_blocking(move || {
+                let mut hidden = Vec::new();
+                let mut in_use = Vec::new();
+                let mut freed = false;
+                while let Some(id) = victims.pop_front() {
+                    match hide(&tier, id) {
+                        Hid::Hidden(victim) => hidden.push(victim),
+                        Hid::Freed => freed = true,
+                        Hid::InUse(cost) => in_use.push((id, cost)),
+                        Hid::Gone => {}
+                    }
+                }
+                (hidden, in_use, freed)
+            });
+            // An error means that the runtime is going down.
+            let Ok((hidden, in_use, partials_freed)) = hiding.await else {
+                break;
+            };
+            spared.extend(in_use);
+            freed |= partials_freed;
+            freed |= self.release(hidden).await;
+        }
+        order.press(0);
+        self.tier
+            .counters()
+            .spared_objects
+            .fetch_add(spared.len() as u64, Ordering::Relaxed);
+        for (id, cost) in spared {
+            order.insert(id, cost.bytes);
+        }
+        freed
+    }
+
+    /// Makes the views let go of hidden objects, these and those of earlier passes, and frees their space.
+    async fn release(&self, hidden: Vec<Hidden>) -> bool {
+        let mut all = std::mem::take(&mut *self.held.lock());
+        all.extend(hidden);
+        if all.is_empty() {
+            return false;
+        }
+        let ids: Vec<_> = all.iter().map(|hidden| hidden.id).collect();
+        if let Err(error) = self.views.release(&ids).await {
+            warn!(%error, objects = ids.len(), "evicted objects are still held by views");
+            self.tier
+                .counters()
+                .release_failures
+                .fetch_add(1, Ordering::Relaxed);
+            self.held.lock().extend(all);
+            return false;
+        }
+        let tier = Arc::clone(&self.tier);
+        let purging = tokio::task::spawn_blocking(move || {
+            let mut still_held = Vec::new();
+            let mut freed = false;
+            for hidden in all {
+                match tier.purge(hidden) {
+                    Purge::Freed(cost) => {
+                        freed = true;
+                        count_evicted(&tier, cost);
+                    }
+                    Purge::Back(id, cost) => tier.order_insert(id, cost),
+                    Purge::Held(hidden) => still_held.push(hidden),
+                }
+            }
+            (still_held, freed)
+        });
+        let Ok((still_held, freed)) = purging.await else {
+            return false;
+        };
+        self.held.lock().extend(still_held);
+        freed
+    }
+}
+
+enum Hid {
+    Hidden(Hidden),
+    Freed,
+    InUse(Amount),
+    Gone,
+}
+
+fn hide(tier: &Tier, id: ObjectId) -> Hid {
+    if tier.partials().has(id) {
+        return match tier.partials().evict(&tier.directory(), id) {
+            Some(size_bytes) => {
+                count_evicted(tier, tier.ledger().costs().partial(size_bytes));
+                Hid::Freed
+            }
+            None => Hid::InUse(
+                tier.partials()
+                    .size_bytes(id)
+                    .map_or_else(Amount::default, |size_bytes| {
+                        tier.ledger().costs().partial(size_bytes)
+                    }),
+            ),
+        };
+    }
+    match tier.hide(id) {
+        Hiding::Hidden(hidden) => Hid::Hidden(hidden),
+        Hiding::InUse => match tier.size_on_disk(id) {
+            Some(size_bytes) => Hid::InUse(tier.ledger().costs().object(size_bytes)),
+            None => Hid::Gone,
+        },
+        Hiding::Gone => {
+            // Deleted behind our back: its room is found by counting.
+            if let Err(error) = tier.recount_shard(shard_of(id)) {
+                tier.failed("count objects", &error);
+            }
+            Hid::Gone
+        }
+    }
+}
+
+fn count_evicted(tier: &Tier, cost: Amount) {
+    tier.counters().evicted_objects.fetch_add(1, Ordering::Relaxed);
+    tier.counters()
+        .evicted_bytes
+        .fetch_add(cost.bytes, Ordering::Relaxed);
+}

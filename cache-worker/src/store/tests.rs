@@ -1,0 +1,233 @@
+//! Tests of the store as a whole.
+
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+use protocol::NoViews;
+use tempfile::TempDir;
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+
+fn id(number: u16) -> ObjectId {
+    let mut bytes = [9; 16];
+    bytes[..2].copy_from_slice(&number.to_be_bytes());
+    ObjectId::from_bytes(bytes)
+}
+
+fn content(number: u16, size_bytes: u64) -> Vec<u8> {
+    (0..size_bytes)
+        .map(|at| u8::try_from((at * 31 + at / 4096 + u64::from(number)) % 251).unwrap())
+        .collect()
+}
+
+fn options(path: &Path, bytes: u64, eviction: Eviction, boot_id: &str) -> StoreOptions {
+    StoreOptions {
+        disk: path.to_owned(),
+        disk_limit: Limit {
+            bytes: Some(bytes),
+            inodes: None,
+        },
+        memory: None,
+        eviction,
+        boot_id: boot_id.to_owned(),
+        identity: "s3://bucket".to_owned(),
+    }
+}
+
+fn open(path: &Path, bytes: u64, eviction: Eviction, boot_id: &str) -> Arc<Store> {
+    Store::open(options(path, bytes, eviction, boot_id), Arc::new(NoViews)).unwrap()
+}
+
+async fn put(store: &Store, number: u16, size_bytes: u64) -> Result<(), NoRoom> {
+    let room = store.reserve(id(number), size_bytes).await?;
+    store
+        .put(room, vec![Bytes::from(content(number, size_bytes))])
+        .await
+}
+
+async fn is_right(store: &Store, number: u16, size_bytes: u64) -> Option<bool> {
+    let file = store.object(id(number), size_bytes).await?;
+    let mut bytes = vec![0; usize::try_from(size_bytes).unwrap()];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    Some(bytes == content(number, size_bytes))
+}
+
+/// Ends a store as a kill would: without the mark of a clean stop.
+async fn kill(store: Arc<Store>) {
+    store.stop.cancel();
+    store.tasks.close();
+    store.tasks.wait().await;
+    assert_eq!(Arc::strong_count(&store), 1);
+}
+
+/// Bytes and inodes that a directory takes really; a file of two names counts once.
+fn disk_usage(path: &Path) -> (u64, u64) {
+    let mut seen = std::collections::BTreeMap::new();
+    for entry in walkdir::WalkDir::new(path).into_iter().filter_map(Result::ok) {
+        if let Ok(metadata) = entry.metadata() {
+            seen.insert(metadata.ino(), metadata.blocks() * 512);
+        }
+    }
+    (seen.values().sum(), seen.len() as u64)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_put_is_there_after_a_restart() {
+    let directory = TempDir::new().unwrap();
+    let store = open(directory.path(), 64 * MIB, Eviction::Never, "a");
+    for number in 0..20 {
+        put(&store, number, 100_000).await.unwrap();
+        assert!(store.has(id(number)));
+        assert!(store.directories()[0].landing.join(id(number).path()).exists());
+    }
+    let before = store.usage()[0];
+    assert_eq!((before.objects, before.object_bytes), (20, 2_000_000));
+    kill(store).await;
+    let store = open(directory.path(), 64 * MIB, Eviction::Never, "a");
+    store.counted().await;
+    assert_eq!(store.usage()[0].objects, 20);
+    for number in 0..20 {
+        assert_eq!(is_right(&store, number, 100_000).await, Some(true));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_opener_and_another_identity_are_refused() {
+    let directory = TempDir::new().unwrap();
+    let store = open(directory.path(), 64 * MIB, Eviction::Never, "a");
+    let again = Store::open(
+        options(directory.path(), MIB, Eviction::Never, "a"),
+        Arc::new(NoViews),
+    );
+    assert!(matches!(again, Err(StoreError::InUse { .. })));
+    store.stop().await;
+    drop(store);
+    let mut other = options(directory.path(), MIB, Eviction::Never, "a");
+    other.identity = "s3://other".to_owned();
+    assert!(matches!(
+        Store::open(other, Arc::new(NoViews)),
+        Err(StoreError::OtherIdentity { .. })
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_tier_refuses_and_never_passes_its_limit() {
+    let directory = TempDir::new().unwrap();
+    let limit = 8 * MIB;
+    let store = open(directory.path(), limit, Eviction::Never, "a");
+    let mut kept = 0;
+    for number in 0..200 {
+        kept += u64::from(put(&store, number * 64, 100_000).await.is_ok());
+        assert!(disk_usage(directory.path()).0 <= limit);
+    }
+    assert!((50..80).contains(&kept), "{kept}");
+    assert_eq!(store.usage()[0].objects, kept);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_block_publishes_a_partial_object() {
+    let directory = TempDir::new().unwrap();
+    for (number, size_bytes) in [(1, 3 * MIB + 17), (2, 12 * MIB + 1)] {
+        let store = open(directory.path(), 64 * MIB, Eviction::Never, "a");
+        let bytes = Bytes::from(content(number, size_bytes));
+        let partial = store.partial(id(number), size_bytes).await.unwrap();
+        let missing = partial.missing(0..size_bytes).await;
+        assert_eq!(missing.len() as u64, size_bytes.div_ceil(MIB));
+        let slice = |block: BlockIndex| {
+            let start = usize::try_from(u64::from(block.0) * MIB).unwrap();
+            bytes.slice(start..bytes.len().min(start + usize::try_from(MIB).unwrap()))
+        };
+        let (last, first) = missing.split_last().unwrap();
+        for block in first {
+            let progress = partial.write(*block, vec![slice(*block)]).await.unwrap();
+            assert!(matches!(progress, Progress::Incomplete));
+        }
+        assert_eq!(
+            &partial.map(10..2 * MIB).unwrap()[..],
+            &bytes[10..usize::try_from(2 * MIB).unwrap()]
+        );
+        assert!(partial.map(0..size_bytes).is_none());
+        // A kill keeps what has landed.
+        drop(partial);
+        kill(store).await;
+        let store = open(directory.path(), 64 * MIB, Eviction::Never, "a");
+        let partial = store.partial(id(number), size_bytes).await.unwrap();
+        assert_eq!(partial.missing(0..size_bytes).await, vec![*last]);
+        let progress = partial.write(*last, vec![slice(*last)]).await.unwrap();
+        assert!(matches!(progress, Progress::Complete(_)));
+        assert_eq!(is_right(&store, number, size_bytes).await, Some(true));
+        drop((progress, partial));
+        kill(store).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_crash_only_verified_objects_are_served() {
+    let directory = TempDir::new().unwrap();
+    let store = open(directory.path(), 64 * MIB, Eviction::Never, "a");
+    put(&store, 1, 100_000).await.unwrap();
+    put(&store, 2, 100_000).await.unwrap();
+    kill(store).await;
+    let path = directory.path().join("objects").join(id(2).path());
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .unwrap()
+        .write_all_at(b"x", 5000)
+        .unwrap();
+    let store = open(directory.path(), 64 * MIB, Eviction::Never, "b");
+    assert_eq!(is_right(&store, 1, 100_000).await, Some(true));
+    assert_eq!(is_right(&store, 2, 100_000).await, None);
+    assert_eq!((store.counters().corrupt, store.usage()[0].objects), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_stop_is_believed_after_another_boot() {
+    let directory = TempDir::new().unwrap();
+    let store = open(directory.path(), 64 * MIB, Eviction::Never, "a");
+    put(&store, 1, 100_000).await.unwrap();
+    store.stop().await;
+    drop(store);
+    let store = open(directory.path(), 64 * MIB, Eviction::Never, "b");
+    assert!(store.has(id(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_is_open_is_never_evicted() {
+    for eviction in [Eviction::Lru, Eviction::TinyLfu] {
+        let directory = TempDir::new().unwrap();
+        let limit = 8 * MIB;
+        let store = open(directory.path(), limit, eviction, "a");
+        put(&store, 0, 100_000).await.unwrap();
+        let held = store.object(id(0), 100_000).await.unwrap();
+        let mut refused = 0;
+        for number in 1..300 {
+            refused += u64::from(put(&store, number * 64, 100_000).await.is_err());
+            let (used, _) = disk_usage(directory.path());
+            assert!(used <= limit, "{eviction:?}: {used}");
+        }
+        assert!(store.has(id(0)), "{eviction:?}");
+        assert!(
+            store.counters().evicted_objects > 150,
+            "{eviction:?}: {:?}",
+            store.counters()
+        );
+        assert_eq!(refused, 0, "{eviction:?}");
+        drop(held);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_cache_directory_is_a_miss_and_made_again() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("cache");
+    let store = open(&path, 64 * MIB, Eviction::Never, "a");
+    put(&store, 1, 100_000).await.unwrap();
+    std::fs::remove_dir_all(&path).unwrap();
+    assert_eq!(is_right(&store, 1, 100_000).await, None);
+    put(&store, 1, 100_000).await.unwrap();
+    assert_eq!(is_right(&store, 1, 100_000).await, Some(true));
+    assert_eq!(store.usage()[0].objects, 1);
+}

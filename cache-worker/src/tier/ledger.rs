@@ -1,0 +1,507 @@
+//! What a tier's bytes and inodes are promised to.
+//!
+//! Whoever is about to write asks here first: a [`Promise`] is taken from what is left, and only then a file is made.
+//! So the sum of what is on disk and what is under way never passes the capacity. What is evicted stays counted
+//! until its inode is gone.
+//!
+//! A file's cost depends on its size alone ([`Costs`]), so that nothing has to be remembered for each object: what a
+//! walk of the directory adds up is what the promises added up. It is an upper bound of `st_blocks`: whole blocks,
+//! the extent tree of a large file, the seal. Directories never shrink on most file systems, so theirs is charged by
+//! the most entries that they have had at once. Objects that were deleted behind our back are found by
+//! [`Ledger::recount`], shard by shard; a shard is one of the 1,024 directories that objects are spread over.
+
+use std::sync::Arc;
+
+use catalog::ObjectId;
+use parking_lot::Mutex;
+
+use super::directory::Place;
+use crate::store::BLOCK_BYTES;
+
+/// Objects of so many blocks or fewer carry their seal in an extended attribute. With 256-byte inodes, ext4 keeps
+/// this one (32 bytes and the name) in the inode itself; one that is longer takes a block of its own.
+pub(crate) const XATTR_SEAL_BLOCKS: u64 = 8;
+
+/// The directories below `objects/`.
+pub(crate) const SHARDS: usize = 1024;
+
+/// The pseudo shard of `partial/` and `seals/`, which are flat.
+const FLAT: usize = SHARDS;
+
+/// A directory entry of 24 or 26 characters takes 36 bytes on ext4 and 40 on XFS; splits leave blocks half empty.
+const ENTRY_BYTES: u64 = 80;
+
+/// Bytes of an object for which one block of extent tree is charged. A leaf of ext4's holds 340 extents: enough for
+/// free space in pieces of 100 KiB and less.
+const EXTENT_BLOCK_SPAN_BYTES: u64 = 32 << 20;
+
+/// Bytes and inodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Amount {
+    pub(crate) bytes: u64,
+    pub(crate) inodes: u64,
+}
+
+impl Amount {
+    pub(crate) const fn plus(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_add(other.bytes),
+            inodes: self.inodes.saturating_add(other.inodes),
+        }
+    }
+
+    pub(crate) const fn minus(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_sub(other.bytes),
+            inodes: self.inodes.saturating_sub(other.inodes),
+        }
+    }
+
+    pub(crate) const fn fits(self, capacity: Self) -> bool {
+        self.bytes <= capacity.bytes && self.inodes <= capacity.inodes
+    }
+}
+
+/// What files cost on the tier's file system.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Costs {
+    /// The file system's unit of allocation.
+    pub(crate) unit_bytes: u64,
+    /// Whether it has extended attributes for seals.
+    pub(crate) xattrs: bool,
+    /// Disk that a seal in an extended attribute takes outside of the inode.
+    pub(crate) xattr_bytes: u64,
+    /// Inodes that one file counts as: a tmpfs counts names and attributes as well.
+    pub(crate) inodes_per_file: u64,
+    /// Whether directories take blocks (a tmpfs's do not).
+    pub(crate) directory_blocks: bool,
+}
+
+impl Costs {
+    fn units(&self, bytes: u64) -> u64 {
+        bytes.div_ceil(self.unit_bytes).saturating_mul(self.unit_bytes)
+    }
+
+    /// Whether an object's seal is a file of its own.
+    pub(crate) const fn seal_is_file(&self, size_bytes: u64) -> bool {
+        !self.xattrs || size_bytes.div_ceil(BLOCK_BYTES) > XATTR_SEAL_BLOCKS
+    }
+
+    /// A seal file.
+    pub(crate) fn seal(&self, size_bytes: u64) -> Amount {
+        let seal_bytes = super::seal::file_bytes(size_bytes);
+        Amount {
+            bytes: self.units(seal_bytes),
+            inodes: self.inodes_per_file,
+        }
+    }
+
+    fn content(&self, size_bytes: u64) -> Amount {
+        let extents = size_bytes / EXTENT_BLOCK_SPAN_BYTES * self.unit_bytes;
+        let bytes = self
+            .units(size_bytes)
+            .saturating_add(extents)
+            .saturating_add(self.xattr_bytes);
+        Amount {
+            bytes,
+            inodes: self.inodes_per_file,
+        }
+    }
+
+    /// A complete object with its seal.
+    pub(crate) fn object(&self, size_bytes: u64) -> Amount {
+        if self.seal_is_file(size_bytes) {
+            self.partial(size_bytes)
+        } else {
+            self.content(size_bytes)
+        }
+    }
+
+    /// A partial object with its map, which is a seal file in the making.
+    pub(crate) fn partial(&self, size_bytes: u64) -> Amount {
+        self.content(size_bytes).plus(self.seal(size_bytes))
+    }
+
+    /// A directory that has had so many entries.
+    pub(crate) fn directory(&self, entries: u64) -> u64 {
+        if !self.directory_blocks {
+            return 0;
+        }
+        // One spare entry: a rename makes the new name before it drops the old.
+        let bytes = (entries + 1) * ENTRY_BYTES;
+        // Up to one block a directory has no index block.
+        if bytes <= self.unit_bytes {
+            self.unit_bytes
+        } else {
+            self.units(bytes) + self.unit_bytes
+        }
+    }
+}
+
+/// What a tier holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub(crate) capacity: Amount,
+    pub(crate) used: Amount,
+    pub(crate) objects: u64,
+    pub(crate) object_bytes: u64,
+}
+
+/// What a walk found in one shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) cost: Amount,
+    pub(crate) objects: u64,
+    pub(crate) object_bytes: u64,
+}
+
+impl Found {
+    pub(crate) fn add(&mut self, cost: Amount, size_bytes: u64) {
+        self.cost = self.cost.plus(cost);
+        self.objects += 1;
+        self.object_bytes += size_bytes;
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Shard {
+    /// Names that are there or promised.
+    entries: u64,
+    /// What is charged for its directories: objects and landing, or partial and seals.
+    directories: [Amount; 2],
+    /// What is published in it.
+    found: Found,
+    /// Publishing and unlinking under way, and how often there was some.
+    changing: u32,
+    changes: u64,
+}
+
+#[derive(Debug)]
+struct State {
+    capacity: Amount,
+    used: Amount,
+    aside: Amount,
+    shards: Vec<Shard>,
+    totals: Found,
+}
+
+/// The accounts of one tier.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    costs: Costs,
+    state: Mutex<State>,
+}
+
+/// The shard of an object.
+pub(crate) fn shard_of(id: ObjectId) -> usize {
+    let [first, second, ..] = *id.as_bytes();
+    usize::from(first) << 2 | usize::from(second) >> 6
+}
+
+impl Ledger {
+    /// Accounts with `fixed` taken for good. Nothing can be promised before [`set_capacity`](Self::set_capacity).
+    pub(crate) fn new(costs: Costs, fixed: Amount) -> Arc<Self> {
+        let state = State {
+            capacity: Amount::default(),
+            used: fixed,
+            aside: Amount::default(),
+            shards: vec![Shard::default(); SHARDS + 1],
+            totals: Found::default(),
+        };
+        Arc::new(Self {
+            costs,
+            state: Mutex::new(state),
+        })
+    }
+
+    pub(crate) const fn costs(&self) -> &Costs {
+        &self.costs
+    }
+
+    pub(crate) fn set_capacity(&self, capacity: Amount) {
+        self.state.lock().capacity = capacity;
+    }
+
+    pub(crate) fn set_aside(&self, aside: Amount) {
+        self.state.lock().aside = aside;
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        let state = self.state.lock();
+        Totals {
+            capacity: state.capacity,
+            used: state.used.plus(state.aside),
+            objects: state.totals.objects,
+            object_bytes: state.totals.object_bytes,
+        }
+    }
+
+    /// All that an object's promise takes: its own cost, and what its names add to directories.
+    pub(crate) fn wanted(&self, id: ObjectId, cost: Amount, seal_is_file: bool) -> Amount {
+        self.state.lock().wanted(&self.costs, id, cost, seal_is_file)
+    }
+
+    /// Promises `cost` to an object, or nothing where it does not fit.
+    pub(crate) fn promise(
+        self: &Arc<Self>,
+        id: ObjectId,
+        cost: Amount,
+        seal_is_file: bool,
+    ) -> Option<Promise> {
+        let mut state = self.state.lock();
+        let wanted = state.wanted(&self.costs, id, cost, seal_is_file);
+        if !state.used.plus(state.aside).plus(wanted).fits(state.capacity) {
+            return None;
+        }
+        state.enter(&self.costs, shard_of(id));
+        if seal_is_file {
+            state.enter(&self.costs, FLAT);
+        }
+        state.used = state.used.plus(cost);
+        Some(Promise {
+            ledger: Arc::clone(self),
+            id,
+            cost,
+            seal_is_file,
+            kept: false,
+        })
+    }
+
+    /// Counts an object that is there already, whether it fits or not.
+    pub(crate) fn count(&self, id: ObjectId, size_bytes: u64) {
+        let cost = self.costs.object(size_bytes);
+        let mut state = self.state.lock();
+        state.enter(&self.costs, shard_of(id));
+        if self.costs.seal_is_file(size_bytes) {
+            state.enter(&self.costs, FLAT);
+        }
+        state.used = state.used.plus(cost);
+        state.published(shard_of(id), cost, size_bytes);
+    }
+
+    /// Promises a partial object what it takes already, whether it fits or not.
+    pub(crate) fn count_partial(self: &Arc<Self>, id: ObjectId, size_bytes: u64) -> Promise {
+        let cost = self.costs.partial(size_bytes);
+        let mut state = self.state.lock();
+        state.enter(&self.costs, shard_of(id));
+        state.enter(&self.costs, FLAT);
+        state.used = state.used.plus(cost);
+        Promise {
+            ledger: Arc::clone(self),
+            id,
+            cost,
+            seal_is_file: true,
+            kept: false,
+        }
+    }
+
+    /// Charges what a directory of a shard takes already. Those of `unverified/` are charged for good.
+    pub(crate) fn count_directory(&self, shard: usize, place: Place, taken: Amount) {
+        let mut state = self.state.lock();
+        let charged = match (
+            place,
+            state.shards.get_mut(shard).map(|shard| &mut shard.directories),
+        ) {
+            (Place::Objects, Some([objects, _])) => Some(objects),
+            (Place::Landing, Some([_, landing])) => Some(landing),
+            _ => None,
+        };
+        let more = match charged {
+            Some(charged) => {
+                let more = taken.minus(*charged);
+                *charged = charged.plus(more);
+                more
+            }
+            None => taken,
+        };
+        state.used = state.used.plus(more);
+    }
+
+    /// Says that an object's inode is gone.
+    pub(crate) fn gone(&self, id: ObjectId, size_bytes: u64) {
+        let cost = self.costs.object(size_bytes);
+        let mut state = self.state.lock();
+        state.unpublished(shard_of(id), cost, size_bytes);
+        state.used = state.used.minus(cost);
+        state.leave(shard_of(id));
+        if self.costs.seal_is_file(size_bytes) {
+            state.leave(FLAT);
+        }
+    }
+
+    /// Turns a counted object with a seal file into a promise: it becomes a partial one again.
+    pub(crate) fn reopen(self: &Arc<Self>, id: ObjectId, size_bytes: u64) -> Promise {
+        let cost = self.costs.object(size_bytes);
+        self.state.lock().unpublished(shard_of(id), cost, size_bytes);
+        Promise {
+            ledger: Arc::clone(self),
+            id,
+            cost,
+            seal_is_file: true,
+            kept: false,
+        }
+    }
+
+    /// Announces that names in a shard are about to change, until the guard is dropped.
+    pub(crate) fn changing(self: &Arc<Self>, shard: usize) -> Changing {
+        if let Some(shard) = self.state.lock().shards.get_mut(shard) {
+            shard.changing += 1;
+        }
+        Changing {
+            ledger: Arc::clone(self),
+            shard,
+        }
+    }
+
+    /// Sets a shard right after a walk of it, unless it changed meanwhile. Says whether that worked.
+    pub(crate) fn recount<E>(
+        &self,
+        shard: usize,
+        walk: impl FnOnce() -> Result<Found, E>,
+    ) -> Result<bool, E> {
+        let before = self
+            .state
+            .lock()
+            .shards
+            .get(shard)
+            .map(|found| (found.changing, found.changes));
+        let found = walk()?;
+        let mut state = self.state.lock();
+        let Some(counted) = state.shards.get_mut(shard) else {
+            return Ok(false);
+        };
+        if before != Some((0, counted.changes)) || counted.changing > 0 {
+            return Ok(false);
+        }
+        let was = std::mem::replace(&mut counted.found, found);
+        counted.entries = (counted.entries + found.objects).saturating_sub(was.objects);
+        state.used = state.used.plus(found.cost).minus(was.cost);
+        state.totals.objects = (state.totals.objects + found.objects).saturating_sub(was.objects);
+        state.totals.object_bytes =
+            (state.totals.object_bytes + found.object_bytes).saturating_sub(was.object_bytes);
+        Ok(true)
+    }
+}
+
+impl Shard {
+    /// What each of its directories costs with one more name.
+    fn wanted(&self, costs: &Costs) -> Amount {
+        Amount {
+            bytes: costs.directory(self.entries + 1),
+            inodes: 1,
+        }
+    }
+}
+
+impl State {
+    /// What one more name in a shard would add to the cost of its directories.
+    fn growth(&self, costs: &Costs, shard: usize) -> Amount {
+        self.shards.get(shard).map_or_else(Amount::default, |shard| {
+            let [first, second] = shard
+                .directories
+                .map(|charged| shard.wanted(costs).minus(charged));
+            first.plus(second)
+        })
+    }
+
+    fn wanted(&self, costs: &Costs, id: ObjectId, cost: Amount, seal_is_file: bool) -> Amount {
+        let wanted = cost.plus(self.growth(costs, shard_of(id)));
+        if seal_is_file {
+            wanted.plus(self.growth(costs, FLAT))
+        } else {
+            wanted
+        }
+    }
+
+    fn enter(&mut self, costs: &Costs, shard: usize) {
+        self.used = self.used.plus(self.growth(costs, shard));
+        if let Some(shard) = self.shards.get_mut(shard) {
+            let wanted = shard.wanted(costs);
+            shard.directories = shard
+                .directories
+                .map(|charged| charged.plus(wanted.minus(charged)));
+            shard.entries += 1;
+        }
+    }
+
+    fn leave(&mut self, shard: usize) {
+        if let Some(shard) = self.shards.get_mut(shard) {
+            shard.entries = shard.entries.saturating_sub(1);
+        }
+    }
+
+    fn published(&mut self, shard: usize, cost: Amount, size_bytes: u64) {
+        if let Some(shard) = self.shards.get_mut(shard) {
+            shard.found.add(cost, size_bytes);
+        }
+        self.totals.add(cost, size_bytes);
+    }
+
+    fn unpublished(&mut self, shard: usize, cost: Amount, size_bytes: u64) {
+        let subtract = |found: &mut Found| {
+            found.cost = found.cost.minus(cost);
+            found.objects = found.objects.saturating_sub(1);
+            found.object_bytes = found.object_bytes.saturating_sub(size_bytes);
+        };
+        if let Some(shard) = self.shards.get_mut(shard) {
+            subtract(&mut shard.found);
+        }
+        subtract(&mut self.totals);
+    }
+}
+
+/// Room that was promised to one object; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Promise {
+    ledger: Arc<Ledger>,
+    id: ObjectId,
+    cost: Amount,
+    seal_is_file: bool,
+    /// Whether a published object has taken it over.
+    kept: bool,
+}
+
+impl Promise {
+    /// Turns the promise into a published object, whose cost is what its size says. What was promised beyond that
+    /// (the map of a partial object whose seal is an attribute now) must be off the disk already.
+    pub(crate) fn publish(mut self, size_bytes: u64) {
+        self.kept = true;
+        let cost = self.ledger.costs.object(size_bytes);
+        let mut state = self.ledger.state.lock();
+        state.used = state.used.minus(self.cost).plus(cost);
+        state.published(shard_of(self.id), cost, size_bytes);
+        if self.seal_is_file && !self.ledger.costs.seal_is_file(size_bytes) {
+            state.leave(FLAT);
+        }
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        let mut state = self.ledger.state.lock();
+        state.used = state.used.minus(self.cost);
+        state.leave(shard_of(self.id));
+        if self.seal_is_file {
+            state.leave(FLAT);
+        }
+    }
+}
+
+/// Names in one shard are changing.
+#[derive(Debug)]
+pub(crate) struct Changing {
+    ledger: Arc<Ledger>,
+    shard: usize,
+}
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        if let Some(shard) = self.ledger.state.lock().shards.get_mut(self.shard) {
+            shard.changing = shard.changing.saturating_sub(1);
+            shard.changes += 1;
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Loads: warming a Dataset before it is read.
+
+use cache_worker::dataset::{LoadError, LoadOptions, LoadProgress};
+use origin::Body;
+use tokio::sync::watch;
+
+use crate::pond::{BUCKET, MIB, Pond, is_here, tree};
+
+fn of(paths: &[&str]) -> LoadOptions {
+    LoadOptions {
+        paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+        ..LoadOptions::default()
+    }
+}
+
+fn bucket() -> Pond {
+    let mut files: Vec<_> = (0..40)
+        .map(|file| (format!("train/{:02}/{file}.jpg", file % 4), 10_000))
+        .collect();
+    files.push(("train/large.tar".to_owned(), 20 * MIB));
+    files.push(("test/a.jpg".to_owned(), 1_000));
+    files.push(("odd/[a]*.jpg".to_owned(), 1_000));
+    Pond::new(files)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_brings_everything_once() {
+    let pond = bucket();
+    let dataset = pond.start(pond.options()).await;
+    let progress = watch::Sender::new(LoadProgress::default());
+    let end = dataset.load(of(&[]), &progress).await.unwrap();
+    assert_eq!(
+        (end.files_total, end.files_done, end.failed),
+        (43, 43, 0),
+        "{end:?}"
+    );
+    assert_eq!(
+        (end.bytes_total, end.bytes_done, end.bytes_fetched),
+        (pond.total_bytes(), pond.total_bytes(), pond.total_bytes())
+    );
+    assert!(end.finished && end.counted);
+    for (key, object) in tree(&dataset) {
+        assert!(is_here(&dataset, object).await, "{key}");
+    }
+    let again = dataset
+        .load(of(&[]), &watch::Sender::new(LoadProgress::default()))
+        .await
+        .unwrap();
+    assert_eq!((again.files_done, again.bytes_fetched), (43, 0));
+    assert_eq!(pond.counters().bytes_sent, pond.total_bytes());
+    assert_eq!(dataset.stats().loads.bytes, pond.total_bytes());
+    dataset.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_takes_files_directories_and_globs() {
+    let pond = bucket();
+    let dataset = pond.start(pond.options()).await;
+    for (paths, files) in [
+        (vec!["test/a.jpg"], 1),
+        (vec!["/train/00/"], 10),
+        (vec!["train/*/1*.jpg"], 11),
+        (vec!["**/*.tar", "test"], 2),
+        (vec!["odd/[a]*.jpg"], 1),
+    ] {
+        let end = dataset
+            .load(of(&paths), &watch::Sender::new(LoadProgress::default()))
+            .await
+            .unwrap();
+        assert_eq!((end.files_total, end.files_done), (files, files), "{paths:?}");
+    }
+    let nothing = dataset
+        .load(of(&["tra"]), &watch::Sender::new(LoadProgress::default()))
+        .await;
+    assert!(matches!(nothing, Err(LoadError::NothingMatches { .. })));
+    let wrong = dataset
+        .load(of(&["a/{b"]), &watch::Sender::new(LoadProgress::default()))
+        .await;
+    assert!(matches!(wrong, Err(LoadError::Path { .. })));
+    dataset.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_goes_on_past_files_that_fail() {
+    let pond = bucket();
+    let dataset = pond.start(pond.options()).await;
+    pond.origin
+        .change(BUCKET, "test/a.jpg", Body::generated(77, 1_000));
+    let end = dataset
+        .load(
+            of(&["test", "train/01"]),
+            &watch::Sender::new(LoadProgress::default()),
+        )
+        .await
+        .unwrap();
+    assert_eq!((end.files_done, end.failed), (10, 1));
+    assert!(end.failed_samples[0].starts_with("test/a.jpg: "), "{end:?}");
+    dataset.stop().await;
+}

@@ -1,0 +1,10 @@
+//! A Dataset against a real S3 server, through the face that drivers use.
+
+mod changes;
+mod failures;
+mod limits;
+mod loads;
+mod pond;
+mod reading;
+mod restarts;
+mod walks;

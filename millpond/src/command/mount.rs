@@ -1,0 +1,232 @@
+//! `millpond mount`: from the words of the command line to a mount that is usable, or to the reason why not.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use cache_worker::source::SourceOptions;
+use clap::{Args, ValueEnum};
+
+use super::terminal::{StatusLine, bytes, complain, say};
+use super::value;
+use crate::mount::readiness::Report;
+use crate::mount::spec::{Cache, Eviction, Owner, SPEC_VERSION, Spec, ViewChoice};
+use crate::mount::{path, start};
+
+/// The least that the buffers of the read path need.
+const MIN_MEMORY_BUDGET: u64 = 64 << 20;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// What to show: s3://bucket/prefix, gs://, az://, http(s):// or file:///directory.
+    source: String,
+    /// Where to show it: a directory that exists.
+    directory: PathBuf,
+
+    /// Where the cache lies [default: /var/cache/millpond/..., or $XDG_CACHE_HOME/millpond/... without root].
+    #[arg(long, value_name = "DIR", help_heading = "Cache")]
+    cache_dir: Option<PathBuf>,
+    /// How much of the disk the cache may take, for example 200Gi [default: what is free].
+    #[arg(long, value_name = "SIZE", value_parser = value::size, help_heading = "Cache")]
+    cache_size: Option<u64>,
+    /// How much memory the cache may take in front of the disk, for example 32Gi. Needs root.
+    #[arg(long, value_name = "SIZE", value_parser = value::size, default_value = "0", help_heading = "Cache")]
+    memory_size: u64,
+    /// What makes room when the cache is full. With never, what is in stays, and more is read through.
+    #[arg(long, value_enum, default_value_t = EvictionFlag::Never, help_heading = "Cache")]
+    eviction: EvictionFlag,
+    /// What all buffers may take together, for example 512Mi [default: a quarter of the memory limit, at least 256Mi].
+    #[arg(long, value_name = "SIZE", value_parser = value::size, help_heading = "Cache")]
+    memory_budget: Option<u64>,
+
+    /// Another server than the provider's own, for example http://127.0.0.1:9000.
+    #[arg(long, value_name = "URL", value_parser = value::endpoint, help_heading = "Source")]
+    endpoint: Option<String>,
+    /// The bucket's region.
+    #[arg(long, help_heading = "Source")]
+    region: Option<String>,
+    /// Ask without credentials.
+    #[arg(long, help_heading = "Source")]
+    anonymous: bool,
+    /// An option of the source by object_store's names, for example aws_access_key_id=AKIA123. May be repeated.
+    #[arg(long = "option", value_name = "KEY=VALUE", value_parser = value::option, help_heading = "Source")]
+    options: Vec<(String, String)>,
+    /// List the source again this often, for example 10m [default: after a start, and on request].
+    #[arg(long, value_name = "DURATION", value_parser = value::positive_duration, help_heading = "Source")]
+    refresh: Option<Duration>,
+    /// List the source before the mount is usable, even where a catalog from before is there.
+    #[arg(long, help_heading = "Source")]
+    fresh: bool,
+    /// How long a read may wait for the source before it fails.
+    #[arg(long, value_name = "DURATION", value_parser = value::positive_duration, default_value = "30s", help_heading = "Source")]
+    deadline: Duration,
+
+    /// How the files are shown. The kernel view needs root and Linux 6.5.
+    #[arg(long, value_enum, default_value_t = ViewFlag::Auto, help_heading = "View")]
+    view: ViewFlag,
+    /// Owner of all files [default: who mounts].
+    #[arg(long, help_heading = "View")]
+    uid: Option<u32>,
+    /// Group of all files [default: who mounts].
+    #[arg(long, help_heading = "View")]
+    gid: Option<u32>,
+    /// Permission bits of files.
+    #[arg(long, value_name = "OCTAL", value_parser = value::mode, default_value = "0444", help_heading = "View")]
+    file_mode: u16,
+    /// Permission bits of directories.
+    #[arg(long, value_name = "OCTAL", value_parser = value::mode, default_value = "0555", help_heading = "View")]
+    dir_mode: u16,
+    /// Do not count the opens that the kernel serves alone.
+    #[arg(long, help_heading = "View")]
+    no_count_opens: bool,
+
+    /// Serve /metrics and /healthz here, for example 127.0.0.1:9400.
+    #[arg(long, value_name = "ADDRESS", help_heading = "Process")]
+    metrics: Option<SocketAddr>,
+    /// Do not detach; end with the mount.
+    #[arg(long, help_heading = "Process")]
+    foreground: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum EvictionFlag {
+    Never,
+    Lru,
+    Tinylfu,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ViewFlag {
+    Auto,
+    Kernel,
+    Fuse,
+}
+
+pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
+    let foreground = arguments.foreground;
+    let spec = spec(arguments)?;
+    if foreground {
+        return Err(start::in_foreground(&spec));
+    }
+    let mut line = StatusLine::default();
+    let report = start::detached(&spec, |report| match report {
+        Report::Listing { objects, bytes: size } => {
+            line.show(format_args!(
+                "listing {}: {objects} objects, {}",
+                spec.source.url,
+                bytes(*size)
+            ));
+        }
+        Report::Note { text } => {
+            line.clear();
+            complain(format_args!("note: {text}"));
+        }
+        Report::Ready(_) | Report::Failed { .. } => line.clear(),
+    })?;
+    say(format_args!(
+        "{} is at {} ({}, {} files, {})",
+        spec.source.url,
+        spec.directory.display(),
+        report.view.words(),
+        report.files,
+        bytes(report.bytes)
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Everything that can be found wrong without looking at the source.
+fn spec(arguments: Arguments) -> Result<Spec> {
+    let Arguments {
+        source,
+        directory,
+        cache_dir,
+        cache_size,
+        memory_size,
+        eviction,
+        memory_budget,
+        endpoint,
+        region,
+        anonymous,
+        options,
+        refresh,
+        fresh,
+        deadline,
+        view,
+        uid,
+        gid,
+        file_mode,
+        dir_mode,
+        no_count_opens,
+        metrics,
+        foreground: _,
+    } = arguments;
+    let root = rustix::process::geteuid().is_root();
+    if memory_size > 0 && !root {
+        bail!("--memory-size needs root, to mount a file system in memory: run as root or leave it out");
+    }
+    if cache_size == Some(0) {
+        bail!("--cache-size 0 leaves no room for anything: give at least some hundred MiB, for example 10Gi");
+    }
+    if let Some(budget) = memory_budget
+        && budget < MIN_MEMORY_BUDGET
+    {
+        bail!("--memory-budget is below 64Mi, which the read path cannot do with: give 64Mi or more");
+    }
+    if no_count_opens && !matches!(eviction, EvictionFlag::Never) {
+        bail!("--no-count-opens cannot go with an --eviction that goes by opens: leave one of them out");
+    }
+    let directory = path::mountpoint(&directory)?;
+    let cache = match cache_dir {
+        Some(cache) => std::path::absolute(&cache)
+            .with_context(|| format!("--cache-dir {} has no absolute path", cache.display()))?,
+        None => path::default_cache_directory(&source)?,
+    };
+    if cache.starts_with(&directory) || directory.starts_with(&cache) {
+        bail!(
+            "--cache-dir {} and {} lie in each other: choose a cache directory elsewhere",
+            cache.display(),
+            directory.display()
+        );
+    }
+    Ok(Spec {
+        version: SPEC_VERSION,
+        source: SourceOptions {
+            url: source,
+            options: options.into_iter().collect::<BTreeMap<_, _>>(),
+            endpoint,
+            region,
+            anonymous,
+        },
+        directory,
+        cache: Cache {
+            directory: cache,
+            disk_bytes: cache_size,
+            memory_bytes: memory_size,
+            eviction: match eviction {
+                EvictionFlag::Never => Eviction::Never,
+                EvictionFlag::Lru => Eviction::Lru,
+                EvictionFlag::Tinylfu => Eviction::TinyLfu,
+            },
+        },
+        refresh,
+        fresh,
+        deadline,
+        view: match view {
+            ViewFlag::Auto => ViewChoice::Auto,
+            ViewFlag::Kernel => ViewChoice::Kernel,
+            ViewFlag::Fuse => ViewChoice::Fuse,
+        },
+        owner: Owner {
+            uid: uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
+            gid: gid.unwrap_or_else(|| rustix::process::getegid().as_raw()),
+            file_mode,
+            dir_mode,
+        },
+        metrics,
+        count_opens: !no_count_opens,
+        memory_budget_bytes: memory_budget,
+    })
+}

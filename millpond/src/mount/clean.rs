@@ -1,0 +1,143 @@
+//! Taking away what a mount made: its mounts and its run directory.
+//!
+//! Nothing here asks the mount's own server anything, which may be gone.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use csi_driver::mount::{Mount, MountTable, detach, unmount};
+
+use super::place::Place;
+
+/// How often a busy mount is tried again: whoever looks at it in passing (an indexer, `df`) is gone soon.
+const ATTEMPTS: u32 = 10;
+
+/// What is mounted on `directory` by the mount at `place`, if anything.
+pub(crate) fn shown(place: &Place, directory: &Path) -> Result<Option<Mount>> {
+    let table = MountTable::read().context("failed to read the table of mounts")?;
+    Ok(table
+        .top_at(directory)
+        .filter(|found| is_ours(place, found))
+        .cloned())
+}
+
+/// Whether a mount is one of the mount at `place`: an overlay `millpond:NAME:GENERATION`, or the FUSE mount itself.
+fn is_ours(place: &Place, found: &Mount) -> bool {
+    let name = place.name();
+    found
+        .source
+        .to_str()
+        .and_then(|source| source.strip_prefix(&name))
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+}
+
+/// Whether a directory that is in use may be taken away too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Force {
+    /// It stays.
+    No,
+    /// Who uses it goes on until it is done.
+    Yes,
+}
+
+/// Unmounts the view from `directory`; none is fine.
+///
+/// # Errors
+/// Where it is in use.
+pub(crate) async fn hide(place: &Place, directory: &Path, force: Force) -> Result<()> {
+    for attempt in 1.. {
+        if shown(place, directory)?.is_none() {
+            return Ok(());
+        }
+        let Err(error) = take_away(directory) else {
+            continue;
+        };
+        if attempt >= ATTEMPTS {
+            if force == Force::No {
+                bail!(
+                    "{} is in use: close what is open there, or take it away all the same with --force ({error})",
+                    directory.display()
+                );
+            }
+            return detach(directory).with_context(|| format!("failed to unmount {}", directory.display()));
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(u64::from(attempt) * 10)).await;
+    }
+    Ok(())
+}
+
+fn take_away(directory: &Path) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        let status = std::process::Command::new("fusermount3")
+            .arg("-u")
+            .arg("--")
+            .arg(directory)
+            .status()?;
+        if !status.success() {
+            bail!("fusermount3: {status}");
+        }
+        return Ok(());
+    }
+    Ok(unmount(directory)?)
+}
+
+/// Takes away everything that is mounted below the run directory, and the directory.
+///
+/// # Errors
+/// Where something cannot be unmounted; the directory stays then.
+pub(crate) fn remove(place: &Place) -> Result<()> {
+    let table = MountTable::read().context("failed to read the table of mounts")?;
+    let mut points: Vec<_> = table
+        .iter()
+        .map(|mount| mount.point.clone())
+        .filter(|point| point.starts_with(place.run()))
+        .collect();
+    // Later ones may lie on earlier ones.
+    points.reverse();
+    for point in points {
+        detach(&point).with_context(|| format!("failed to unmount {}", point.display()))?;
+    }
+    match std::fs::remove_dir_all(place.run()) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("failed to remove {}", place.run().display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Clears what processes that were killed left of a mount: a server that lost its supervisor, mounts, sockets. The
+/// run directory stays, since the caller has claimed it.
+///
+/// # Errors
+/// Where something cannot be taken away.
+pub(crate) fn leftovers(place: &Place, directory: &Path) -> Result<()> {
+    while shown(place, directory)?.is_some() {
+        detach(directory).with_context(|| format!("failed to unmount {}", directory.display()))?;
+    }
+    let table = MountTable::read().context("failed to read the table of mounts")?;
+    let mut points: Vec<_> = table
+        .iter()
+        .map(|mount| mount.point.clone())
+        .filter(|point| point.starts_with(place.run()))
+        .collect();
+    points.reverse();
+    for point in points {
+        detach(&point).with_context(|| format!("failed to unmount {}", point.display()))?;
+    }
+    for file in [
+        place.pid(),
+        place.spec(),
+        place.orders(),
+        place.control(),
+        place.view_record(),
+        place.log(),
+    ] {
+        match std::fs::remove_file(&file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("failed to remove {}", file.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! What the supervisor is told to do: one JSON line over its socket, and one back when it is done.
+//!
+//! These are the orders that must also work while no server does. Everything else goes to the server's `control`.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::PidfdFlags;
+use serde::{Deserialize, Serialize};
+
+use super::place::Place;
+
+/// Longest line of an order or an answer.
+pub(crate) const MAX_LINE_BYTES: u64 = 64 << 10;
+
+/// Longest wait for an answer: an upgrade that fails and falls back takes two starts of a server.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// One order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// Take the mount away.
+    Unmount {
+        /// Even while it is in use.
+        force: bool,
+    },
+    /// Let a server of this program take over.
+    Upgrade {
+        /// The program.
+        binary: PathBuf,
+    },
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Outcome {
+    /// Done; an unmounting supervisor ends now.
+    Done,
+    /// It could not be done, and everything is as before.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Gives an order to the supervisor of `place` and waits until it is done.
+///
+/// # Errors
+/// Where the supervisor cannot be reached or refuses.
+pub(crate) fn give(place: &Place, order: &Order) -> Result<()> {
+    let socket = place.orders();
+    let failed = || format!("failed to reach the mount's supervisor at {}", socket.display());
+    let mut stream = UnixStream::connect(&socket).with_context(failed)?;
+    stream.set_read_timeout(Some(PATIENCE)).with_context(failed)?;
+    let mut line = serde_json::to_vec(order)?;
+    line.push(b'\n');
+    stream.write_all(&line).with_context(failed)?;
+    let mut answer = String::new();
+    BufReader::new(stream.take(MAX_LINE_BYTES))
+        .read_line(&mut answer)
+        .with_context(failed)?;
+    if answer.is_empty() {
+        bail!("the mount's supervisor ended before it answered");
+    }
+    match serde_json::from_str(&answer).with_context(failed)? {
+        Outcome::Done => Ok(()),
+        Outcome::Refused { reason } => bail!("{reason}"),
+    }
+}
+
+/// A process whose end can be waited for.
+#[derive(Debug)]
+pub(crate) struct Watched(Option<rustix::fd::OwnedFd>);
+
+impl Watched {
+    /// Watches the supervisor of `place`, if it has one.
+    pub(crate) fn supervisor(place: &Place) -> Self {
+        let opened = place
+            .supervisor()
+            .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok());
+        Self(opened)
+    }
+
+    /// Waits until it is gone, at most as long as an order may take.
+    pub(crate) fn wait(&self) -> Result<()> {
+        let Some(process) = &self.0 else {
+            return Ok(());
+        };
+        let mut polled = [PollFd::new(process, PollFlags::IN)];
+        let patience = rustix::event::Timespec {
+            tv_sec: i64::try_from(PATIENCE.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: 0,
+        };
+        match rustix::event::poll(&mut polled, Some(&patience)) {
+            Ok(0) => bail!("the mount's supervisor does not end"),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error).context("failed to wait for the mount's supervisor"),
+        }
+    }
+}

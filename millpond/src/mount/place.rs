@@ -1,0 +1,343 @@
+//! The run directory of a mount: what its processes share, and who may have it.
+//!
+//! `/run/millpond/<name>-<hash of the directory>` (without root below `$XDG_RUNTIME_DIR`), mode 0700:
+//!
+//! | name | what |
+//! |---|---|
+//! | `lock` | locked by the supervisor as long as it lives |
+//! | `pid` | its process number |
+//! | `spec.json` | what was asked for |
+//! | `orders` | the supervisor's socket |
+//! | `control` | the server's socket |
+//! | `view.json` | what the server shows, for its successor |
+//! | `log` | what supervisor and server log |
+//! | `fuse/`, `catalog/gen-N/`, `memory/` | mounts |
+//!
+//! A lock lives as long as the descriptor that a process got it by, so what a killed run left is told from what runs
+//! without looking at process numbers.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::FlockOperation;
+
+use super::path::hash;
+
+/// Characters of the directory's own name in that of its run directory: a socket's path has at most 107 bytes.
+const NAME_CHARACTERS: usize = 24;
+
+/// How often a run directory may vanish while it is claimed.
+const CLAIM_ATTEMPTS: usize = 16;
+
+/// A mount's run directory, whether it exists or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    run: PathBuf,
+}
+
+/// The right to a run directory, until it is dropped and all copies of its descriptor are closed.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    lock: File,
+}
+
+impl Claim {
+    /// The locked file: the supervisor gets it as its standard input.
+    pub(crate) fn into_file(self) -> File {
+        self.lock
+    }
+}
+
+impl Place {
+    /// The run directory for what is mounted at `directory`, which must be resolved.
+    ///
+    /// # Errors
+    /// Where there is no place for run directories.
+    pub(crate) fn of(directory: &Path) -> Result<Self> {
+        Ok(Self::below(&root()?, directory))
+    }
+
+    /// The run directory that a supervisor or a server was started with.
+    pub(crate) fn at(run: &Path) -> Self {
+        Self { run: run.to_owned() }
+    }
+
+    fn below(root: &Path, directory: &Path) -> Self {
+        let name: String = directory
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default()
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+            .take(NAME_CHARACTERS)
+            .collect();
+        let hash = hash(directory.as_os_str().as_bytes());
+        Self {
+            run: root.join(format!("{name}-{hash}")),
+        }
+    }
+
+    /// The place of the mount that `path` lies on, its directory, and the rest of the path.
+    ///
+    /// # Errors
+    /// Where there is no such mount.
+    pub(crate) fn containing(path: &Path) -> Result<(Self, PathBuf, PathBuf)> {
+        let absolute = std::path::absolute(path)?;
+        // Symbolic links within the mount do not exist, so only what leads there has to be resolved.
+        let resolved = super::path::resolve(&absolute).unwrap_or(absolute);
+        let root = root()?;
+        for directory in resolved.ancestors() {
+            let place = Self::below(&root, directory);
+            if place.run.is_dir() {
+                let rest = resolved.strip_prefix(directory).unwrap_or(Path::new(""));
+                return Ok((place, directory.to_owned(), rest.to_owned()));
+            }
+        }
+        bail!("{} is not mounted by Millpond", path.display())
+    }
+
+    pub(crate) fn run(&self) -> &Path {
+        &self.run
+    }
+
+    /// What the mount is called in the table of mounts and at the keeper.
+    pub(crate) fn name(&self) -> String {
+        let name = self.run.file_name().unwrap_or_default();
+        format!("millpond:{}", name.to_string_lossy())
+    }
+
+    pub(crate) fn pid(&self) -> PathBuf {
+        self.run.join("pid")
+    }
+
+    pub(crate) fn spec(&self) -> PathBuf {
+        self.run.join("spec.json")
+    }
+
+    pub(crate) fn orders(&self) -> PathBuf {
+        self.run.join("orders")
+    }
+
+    pub(crate) fn control(&self) -> PathBuf {
+        self.run.join("control")
+    }
+
+    pub(crate) fn view_record(&self) -> PathBuf {
+        self.run.join("view.json")
+    }
+
+    pub(crate) fn log(&self) -> PathBuf {
+        self.run.join("log")
+    }
+
+    pub(crate) fn fuse(&self) -> PathBuf {
+        self.run.join("fuse")
+    }
+
+    pub(crate) fn catalogs(&self) -> PathBuf {
+        self.run.join("catalog")
+    }
+
+    pub(crate) fn memory(&self) -> PathBuf {
+        self.run.join("memory")
+    }
+
+    fn lock(&self) -> PathBuf {
+        self.run.join("lock")
+    }
+
+    /// Claims the run directory, making it where it is not. `None`: a supervisor has it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(crate) fn claim(&self) -> Result<Option<Claim>> {
+        let failed = || format!("failed to make the run directory {}", self.run.display());
+        for _ in 0..CLAIM_ATTEMPTS {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&self.run)
+                .with_context(failed)?;
+            let opened = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(self.lock());
+            let lock = match opened {
+                Ok(lock) => lock,
+                // A supervisor that ends has just removed the directory.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error).with_context(failed),
+            };
+            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+                Err(error) => return Err(error).with_context(failed),
+            }
+            // Between opening and locking the file may have been removed: then the lock means nothing.
+            if is_same(&lock, &self.lock()) {
+                return Ok(Some(Claim { lock }));
+            }
+        }
+        bail!("{}: it is removed again and again", failed())
+    }
+
+    /// Whether a supervisor has the run directory.
+    pub(crate) fn is_claimed(&self) -> bool {
+        let Ok(lock) = File::open(self.lock()) else {
+            return false;
+        };
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+    }
+
+    /// The supervisor's process number, while it lives.
+    pub(crate) fn supervisor(&self) -> Option<rustix::process::Pid> {
+        if !self.is_claimed() {
+            return None;
+        }
+        let pid = std::fs::read_to_string(self.pid()).ok()?.trim().parse().ok()?;
+        rustix::process::Pid::from_raw(pid)
+    }
+}
+
+/// Claims a cache directory, or says whose it is.
+///
+/// The store of a server locks it too; but between two servers of one mount it is free, and must not be for others.
+///
+/// # Errors
+/// With the words for the user.
+pub(crate) fn claim_cache(cache: &Path, directory: &Path) -> Result<File> {
+    let failed = || {
+        format!(
+            "failed to use the cache directory {}: check --cache-dir",
+            cache.display()
+        )
+    };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(cache)
+        .with_context(failed)?;
+    let mut lock = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(cache.join("mount.lock"))
+        .with_context(failed)?;
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {
+            use std::io::Write;
+            lock.set_len(0)
+                .and_then(|()| lock.write_all(directory.as_os_str().as_bytes()))
+                .with_context(failed)?;
+            Ok(lock)
+        }
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let other = std::fs::read(cache.join("mount.lock")).unwrap_or_default();
+            bail!(
+                "the cache directory {} is already in use by the mount at {}: give another --cache-dir, or unmount \
+                 that one first",
+                cache.display(),
+                String::from_utf8_lossy(&other)
+            )
+        }
+        Err(error) => Err(error).with_context(failed),
+    }
+}
+
+fn is_same(file: &File, path: &Path) -> bool {
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
+        _ => false,
+    }
+}
+
+/// Where run directories lie.
+fn root() -> Result<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(PathBuf::from("/run/millpond"));
+    }
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(|directory| directory.is_absolute() && directory.is_dir());
+    match runtime {
+        Some(runtime) => Ok(runtime.join("millpond")),
+        None => {
+            bail!("there is no $XDG_RUNTIME_DIR for the mount's sockets: set it to a directory of your own")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_claimed_once() {
+        let root = tempfile::tempdir().unwrap();
+        let place = Place::below(root.path(), Path::new("/data"));
+        let claim = place.claim().unwrap().expect("free");
+        assert!(place.claim().unwrap().is_none());
+        assert!(place.is_claimed());
+        drop(claim);
+        assert!(!place.is_claimed());
+        assert!(place.claim().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_claim_lives_on_in_copies_of_its_descriptor() {
+        let root = tempfile::tempdir().unwrap();
+        let place = Place::below(root.path(), Path::new("/data"));
+        let copy = {
+            let claim = place.claim().unwrap().expect("free");
+            claim.into_file().try_clone().unwrap()
+        };
+        assert!(place.is_claimed());
+        drop(copy);
+        assert!(!place.is_claimed());
+    }
+
+    #[test]
+    fn places_are_private_and_short() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let long = format!("/data/{}", "ä".repeat(100));
+        let place = Place::below(root.path(), Path::new(&long));
+        let _claim = place.claim().unwrap().expect("free");
+        assert_eq!(
+            std::fs::metadata(place.run()).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
+        assert!(place.run().file_name().unwrap().len() <= NAME_CHARACTERS + 17);
+    }
+
+    #[test]
+    fn directories_of_one_name_have_places_of_their_own() {
+        let root = Path::new("/run/millpond");
+        let (a, b) = (
+            Place::below(root, Path::new("/a/data")),
+            Place::below(root, Path::new("/b/data")),
+        );
+        assert_ne!(a, b);
+        assert_eq!(a, Place::below(root, Path::new("/a/data")));
+    }
+
+    #[test]
+    fn a_cache_directory_serves_one_mount() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = root.path().join("cache");
+        let first = claim_cache(&cache, Path::new("/first")).unwrap();
+        let error = claim_cache(&cache, Path::new("/second")).unwrap_err().to_string();
+        assert!(error.contains("already in use by the mount at /first"), "{error}");
+        drop(first);
+        claim_cache(&cache, Path::new("/second")).unwrap();
+    }
+}

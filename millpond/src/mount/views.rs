@@ -1,0 +1,403 @@
+//! What a mount shows at its directory, and what the parts that make it must tell each other.
+//!
+//! - With root, the FUSE file system is mounted in the run directory, and the directory shows a kernel view made with
+//!   it, or its newest tree. Without root it is mounted at the directory itself.
+//! - What is shown is written down, so that the next server takes it over as it is.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use async_trait::async_trait;
+use cache_worker::dataset::Dataset;
+use catalog::ObjectId;
+use csi_driver::HeldGeneration;
+use csi_driver::fuse::FuseServer;
+use csi_driver::mount::ImageMount;
+use csi_driver::view::{Abilities, BindSpec, OverlayMode, Registry, ViewError, ViewSpec};
+use protocol::{
+    CatalogFile, Data, Generation, Landed, Local, ObjectRef, Opened, ReadError, ReleaseError, StreamId,
+    TierDirectories, Views, Worker,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::place::Place;
+use super::spec::{Eviction, Spec, ViewChoice, ViewKind};
+
+/// How often it is looked which generations open files are of.
+const HOLD_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What kind of view it will be, decided before anything is mounted.
+#[derive(Debug)]
+pub(crate) struct Choice {
+    pub(crate) kind: ViewKind,
+    /// The overlays' options, should there be any.
+    pub(crate) mode: OverlayMode,
+    pub(crate) count_opens: bool,
+    /// What the user should know about it.
+    pub(crate) notes: Vec<String>,
+}
+
+/// What is shown, for the next server.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) kind: ViewKind,
+    /// Whether it is the FUSE mount itself that is at the directory.
+    pub(crate) direct: bool,
+    /// The catalog that a kernel view shows.
+    pub(crate) catalog: Option<RecordedCatalog>,
+    pub(crate) count_opens: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct RecordedCatalog {
+    generation: u64,
+    image: std::path::PathBuf,
+    index: std::path::PathBuf,
+}
+
+impl Record {
+    /// What the server before has shown; `None`: nothing yet.
+    pub(crate) fn read(place: &Place) -> Result<Option<Self>> {
+        let file = place.view_record();
+        match std::fs::read(&file) {
+            Ok(text) => serde_json::from_slice(&text)
+                .map(Some)
+                .with_context(|| format!("{} does not describe a view", file.display())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("failed to read {}", file.display())),
+        }
+    }
+
+    /// Writes it down before it is shown: a server that dies between finds nothing there, and shows it.
+    fn write(&self, place: &Place) -> Result<()> {
+        let file = place.view_record();
+        let new = file.with_extension("new");
+        std::fs::write(&new, serde_json::to_vec(self)?)
+            .and_then(|()| std::fs::rename(&new, &file))
+            .with_context(|| format!("failed to write {}", file.display()))
+    }
+}
+
+impl Choice {
+    /// Finds out what can be shown here, and what is.
+    pub(crate) fn make(spec: &Spec, place: &Place, record: Option<&Record>) -> Result<Self> {
+        let fuse = |notes| Self {
+            kind: ViewKind::Fuse,
+            mode: OverlayMode::Descriptors,
+            count_opens: false,
+            notes,
+        };
+        if let Some(Record {
+            kind: ViewKind::Fuse, ..
+        }) = record
+        {
+            return Ok(fuse(Vec::new()));
+        }
+        if spec.view == ViewChoice::Fuse {
+            return Ok(fuse(Vec::new()));
+        }
+        let decline = |reason: String| match spec.view {
+            ViewChoice::Auto => Ok(fuse(vec![format!(
+                "the FUSE view is shown, since there can be no kernel view: {reason}; `millpond doctor` tells more"
+            )])),
+            ViewChoice::Kernel | ViewChoice::Fuse => bail!(
+                "there can be no kernel view: {reason}; leave out --view, or see `millpond doctor` for what is missing"
+            ),
+        };
+        if !rustix::process::geteuid().is_root() {
+            return decline("it needs root".to_owned());
+        }
+        let abilities = match Abilities::find(place.run()) {
+            Ok(abilities) => abilities,
+            Err(error) => return decline(words(&error)),
+        };
+        let mode = match abilities.mode {
+            Ok(mode) => mode,
+            Err(error) => return decline(words(&error)),
+        };
+        let mut notes = Vec::new();
+        let count_opens = match (spec.count_opens, abilities.counting) {
+            (false, _) => false,
+            (true, Ok(())) => true,
+            (true, Err(error)) if spec.cache.eviction == Eviction::Never => {
+                notes.push(format!(
+                    "opens that the kernel serves alone are not counted: {}",
+                    words(&error)
+                ));
+                false
+            }
+            (true, Err(error)) => {
+                return decline(format!(
+                    "eviction goes by opens, which cannot be counted: {}",
+                    words(&error)
+                ));
+            }
+        };
+        Ok(Self {
+            kind: ViewKind::Kernel,
+            mode,
+            count_opens,
+            notes,
+        })
+    }
+}
+
+/// The views of the mount, with all that they are made of.
+pub(crate) struct Shown {
+    pub(crate) kind: ViewKind,
+    /// The generation of a kernel view.
+    pub(crate) generation: Option<Generation>,
+    image: Option<ImageMount>,
+}
+
+/// Shows the mount at its directory, or takes over what the server before has shown there.
+pub(crate) async fn show(
+    spec: &Spec,
+    place: &Place,
+    choice: &mut Choice,
+    record: Option<Record>,
+    registry: &Registry,
+    worker: &dyn Worker,
+) -> Result<Shown> {
+    if choice.kind == ViewKind::Kernel {
+        match show_kernel(spec, place, choice, record.clone(), registry, worker).await {
+            Ok(shown) => return Ok(shown),
+            Err(error) if spec.view == ViewChoice::Auto && record.is_none() => choice.notes.push(format!(
+                "the FUSE view is shown, since the kernel view failed: {error:#}; `millpond doctor` may tell more"
+            )),
+            Err(error) => return Err(error),
+        }
+    }
+    show_fuse(spec, place, record, registry).await
+}
+
+async fn show_kernel(
+    spec: &Spec,
+    place: &Place,
+    choice: &Choice,
+    record: Option<Record>,
+    registry: &Registry,
+    worker: &dyn Worker,
+) -> Result<Shown> {
+    let recorded = record.and_then(|record| Some((record.catalog?, record.count_opens)));
+    let (catalog, count_opens) = match recorded {
+        Some((catalog, count_opens)) => {
+            let RecordedCatalog {
+                generation,
+                image,
+                index,
+            } = catalog;
+            let generation = Generation(generation);
+            (
+                CatalogFile {
+                    generation,
+                    image,
+                    index,
+                },
+                count_opens,
+            )
+        }
+        None => {
+            let newest = worker.catalogs().borrow().clone();
+            let newest = newest.context("there is no catalog to show")?;
+            ((*newest).clone(), choice.count_opens)
+        }
+    };
+    let generation = catalog.generation;
+    let point = place.catalogs().join(format!("gen-{generation}"));
+    std::fs::create_dir_all(place.catalogs())
+        .with_context(|| format!("failed to make {}", place.catalogs().display()))?;
+    let image = {
+        let (image, point) = (catalog.image.clone(), point.clone());
+        tokio::task::spawn_blocking(move || ImageMount::take(&image, &point)).await??
+    };
+    Record {
+        kind: ViewKind::Kernel,
+        direct: false,
+        catalog: Some(RecordedCatalog {
+            generation: generation.0,
+            image: catalog.image.clone(),
+            index: catalog.index.clone(),
+        }),
+        count_opens,
+    }
+    .write(place)?;
+    let view = ViewSpec {
+        name: view_name(place),
+        catalog,
+        catalog_mount: point,
+        tiers: worker.tiers(),
+        fuse_root: place.fuse(),
+        target: spec.directory.clone(),
+        count_opens,
+    };
+    let shown = match registry.adopt(view.clone()).await {
+        Ok(true) => Ok(()),
+        Ok(false) => registry.show(view).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = shown {
+        // Nothing is shown, so the next one may show something else.
+        let _gone = std::fs::remove_file(place.view_record());
+        return Err(error.into());
+    }
+    Ok(Shown {
+        kind: ViewKind::Kernel,
+        generation: Some(generation),
+        image: Some(image),
+    })
+}
+
+async fn show_fuse(spec: &Spec, place: &Place, record: Option<Record>, registry: &Registry) -> Result<Shown> {
+    let direct = is_direct();
+    if record.is_none() {
+        let record = Record {
+            kind: ViewKind::Fuse,
+            direct,
+            catalog: None,
+            count_opens: false,
+        };
+        record.write(place)?;
+    }
+    if !direct {
+        let bind = BindSpec {
+            tree: place.fuse().join("live"),
+            target: spec.directory.clone(),
+        };
+        if !registry.adopt_bind(bind.clone(), place.fuse(), None).await? {
+            registry.bind(bind, None).await?;
+        }
+    }
+    Ok(Shown {
+        kind: ViewKind::Fuse,
+        generation: None,
+        image: None,
+    })
+}
+
+impl Shown {
+    /// Takes away what was mounted for the view. The view itself may live on for those who use it.
+    pub(crate) fn take_away(self) {
+        if let Some(image) = self.image
+            && let Err(error) = image.detach()
+        {
+            tracing::warn!(%error, "failed to unmount a catalog");
+        }
+    }
+}
+
+/// Keeps the catalogs of files that are open through FUSE, until the FUSE server ends.
+pub(crate) async fn hold_open_generations(
+    fuse: Arc<FuseServer>,
+    registry: Registry,
+    mut catalogs: watch::Receiver<Option<Arc<CatalogFile>>>,
+) -> &'static str {
+    let mut interval = tokio::time::interval(HOLD_INTERVAL);
+    let mut _held: Vec<HeldGeneration> = Vec::new();
+    loop {
+        let open = fuse.open_generations();
+        // The new holds first, so that none is let go of in between.
+        _held = open
+            .into_iter()
+            .map(|generation| registry.generations().hold(generation))
+            .collect();
+        tokio::select! {
+            _ = interval.tick() => {}
+            changed = catalogs.changed() => if changed.is_err() {
+                return "the worker";
+            },
+        }
+    }
+}
+
+/// Whether the FUSE file system is mounted at the directory itself: without root nothing can be mounted of it.
+pub(crate) fn is_direct() -> bool {
+    !rustix::process::geteuid().is_root()
+}
+
+/// Where the FUSE file system is mounted.
+pub(crate) fn fuse_mountpoint<'a>(spec: &'a Spec, fuse: &'a Path) -> &'a Path {
+    if is_direct() { &spec.directory } else { fuse }
+}
+
+/// The registry puts `millpond:` before it.
+fn view_name(place: &Place) -> String {
+    place.name().trim_start_matches("millpond:").to_owned()
+}
+
+fn words(error: &ViewError) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+/// All that holds objects on this node, for the worker that evicts them.
+pub(crate) struct Holders {
+    pub(crate) registry: Registry,
+    /// Empty until it is mounted.
+    pub(crate) fuse: OnceLock<Arc<FuseServer>>,
+}
+
+#[async_trait]
+impl Views for Holders {
+    async fn release(&self, unlinked: &[ObjectId]) -> Result<(), ReleaseError> {
+        // A backing id holds its file as an open one does.
+        if let Some(fuse) = self.fuse.get() {
+            fuse.release(unlinked);
+        }
+        self.registry.release(unlinked).await
+    }
+}
+
+/// The Dataset as the FUSE server sees it. Objects that were read through FUSE until they were whole become native by a
+/// remount some time after they were closed.
+pub(crate) struct Settling {
+    pub(crate) dataset: Arc<Dataset>,
+    pub(crate) registry: Registry,
+    /// Only a kernel view has anything to remount.
+    pub(crate) kind: ViewKind,
+}
+
+#[async_trait]
+impl Worker for Settling {
+    fn catalogs(&self) -> watch::Receiver<Option<Arc<CatalogFile>>> {
+        self.dataset.catalogs()
+    }
+
+    fn tiers(&self) -> Vec<TierDirectories> {
+        self.dataset.tiers()
+    }
+
+    async fn land(&self, object: ObjectRef) -> Result<Landed, ReadError> {
+        self.dataset.land(object).await
+    }
+
+    async fn local(&self, object: ObjectRef) -> Result<Local, ReadError> {
+        self.dataset.local(object).await
+    }
+
+    async fn read(&self, object: ObjectRef, stream: StreamId, range: Range<u64>) -> Result<Data, ReadError> {
+        self.dataset.read(object, stream, range).await
+    }
+
+    fn closed(&self, object: ObjectRef, stream: StreamId) {
+        self.dataset.closed(object, stream);
+        if self.kind == ViewKind::Kernel && self.dataset.has(object.id) {
+            self.registry.settled(object.id, object.size_bytes);
+        }
+    }
+
+    fn opened(&self, opens: &[Opened]) {
+        self.dataset.opened(opens);
+    }
+
+    fn in_use(&self, generations: &BTreeSet<Generation>) {
+        self.dataset.in_use(generations);
+    }
+}
