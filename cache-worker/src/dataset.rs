@@ -18,7 +18,8 @@
 //!   then readers wait.
 //! - Every task is owned by the Dataset; [`Dataset::stop`] ends and joins them.
 //!
-//! Locks are leaves: nobody takes a second one while holding one, and none is held over I/O.
+//! Locks: the table of an object's runs comes before those of its blocks (on disk and in memory); all others are
+//! leaves. None is held over requests or file contents.
 
 mod active;
 mod catalogs;
@@ -254,6 +255,11 @@ impl Dataset {
     /// The source's name in object ids.
     pub fn identity(&self) -> &str {
         self.source.identity()
+    }
+
+    /// Whether an object is here, whole.
+    pub fn has(&self, id: catalog::ObjectId) -> bool {
+        self.store.has(id)
     }
 
     /// Sets the gauges to what is true now: call it before metrics are read out.

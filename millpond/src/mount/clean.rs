@@ -15,7 +15,10 @@ const ATTEMPTS: u32 = 10;
 /// What is mounted on `directory` by the mount at `place`, if anything.
 pub(crate) fn shown(place: &Place, directory: &Path) -> Result<Option<Mount>> {
     let table = MountTable::read().context("failed to read the table of mounts")?;
-    Ok(table.top_at(directory).filter(|found| is_ours(place, found)).cloned())
+    Ok(table
+        .top_at(directory)
+        .filter(|found| is_ours(place, found))
+        .cloned())
 }
 
 /// Whether a mount is one of the mount at `place`: an overlay `millpond:NAME:GENERATION`, or the FUSE mount itself.
@@ -65,7 +68,11 @@ pub(crate) async fn hide(place: &Place, directory: &Path, force: Force) -> Resul
 
 fn take_away(directory: &Path) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
-        let status = std::process::Command::new("fusermount3").arg("-u").arg("--").arg(directory).status()?;
+        let status = std::process::Command::new("fusermount3")
+            .arg("-u")
+            .arg("--")
+            .arg(directory)
+            .status()?;
         if !status.success() {
             bail!("fusermount3: {status}");
         }
@@ -117,7 +124,14 @@ pub(crate) fn leftovers(place: &Place, directory: &Path) -> Result<()> {
     for point in points {
         detach(&point).with_context(|| format!("failed to unmount {}", point.display()))?;
     }
-    for file in [place.pid(), place.spec(), place.orders(), place.control(), place.view_record(), place.log()] {
+    for file in [
+        place.pid(),
+        place.spec(),
+        place.orders(),
+        place.control(),
+        place.view_record(),
+        place.log(),
+    ] {
         match std::fs::remove_file(&file) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("failed to remove {}", file.display()));

@@ -85,7 +85,8 @@ impl Client {
     async fn whole<T: DeserializeOwned>(&mut self, method: Method, path: &str) -> Result<T> {
         let response = self.send(method, path, Bytes::new()).await?;
         let bytes = read(succeeded(response).await?).await?;
-        serde_json::from_slice(&bytes).context("the server's answer is not understood: is it another version?")
+        serde_json::from_slice(&bytes)
+            .context("the server's answer is not understood: is it another version?")
     }
 
     async fn send(&mut self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>> {
@@ -118,7 +119,8 @@ impl Client {
                 match UnixStream::connect(&socket).await {
                     Ok(stream) => return Ok(stream),
                     Err(error) if !self.place.is_claimed() => {
-                        return Err(error).context("the mount's processes are gone: unmount it and mount it again");
+                        return Err(error)
+                            .context("the mount's processes are gone: unmount it and mount it again");
                     }
                     Err(_not_yet) => tokio::time::sleep(ATTEMPT_INTERVAL).await,
                 }

@@ -164,9 +164,17 @@ async fn warm(State(control): State<Control>, Json(options): Json<LoadOptions>) 
     let first = match steps.next().await {
         Some(Step::Ended(Err(reason))) => return Err(Failure(StatusCode::BAD_REQUEST, reason)),
         Some(step) => step,
-        None => return Err(Failure(StatusCode::INTERNAL_SERVER_ERROR, "the load vanished".to_owned())),
+        None => {
+            return Err(Failure(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the load vanished".to_owned(),
+            ));
+        }
     };
-    let lines = futures::stream::once(async { first }).chain(steps).map(line).boxed();
+    let lines = futures::stream::once(async { first })
+        .chain(steps)
+        .map(line)
+        .boxed();
     Ok(ndjson(lines))
 }
 

@@ -7,10 +7,12 @@
 //! - The server ([`server`]) does the work: the worker's Dataset, the FUSE server, the view ([`views`]), metrics over
 //!   HTTP ([`service`]) and the [`control`] socket that the other commands speak to ([`client`]).
 
+pub(crate) mod changes;
 pub(crate) mod clean;
 pub(crate) mod client;
 pub(crate) mod control;
 pub(crate) mod limit;
+pub(crate) mod memory;
 pub(crate) mod order;
 pub(crate) mod path;
 pub(crate) mod place;

@@ -53,7 +53,9 @@ pub(crate) fn default_cache_directory(source: &str) -> Result<PathBuf> {
             .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))
             .context("there is no home directory for the cache: give --cache-dir")?
     };
-    Ok(root.join("millpond").join(hash(source.trim_end_matches('/').as_bytes())))
+    Ok(root
+        .join("millpond")
+        .join(hash(source.trim_end_matches('/').as_bytes())))
 }
 
 /// A name for something, the same in every version of this program.
@@ -69,7 +71,9 @@ mod tests {
 
     #[test]
     fn a_missing_directory_is_named_with_what_makes_it() {
-        let error = mountpoint(Path::new("/no/such/directory")).unwrap_err().to_string();
+        let error = mountpoint(Path::new("/no/such/directory"))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("mkdir -p /no/such/directory"), "{error}");
     }
 

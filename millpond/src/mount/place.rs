@@ -213,7 +213,12 @@ impl Place {
 /// # Errors
 /// With the words for the user.
 pub(crate) fn claim_cache(cache: &Path, directory: &Path) -> Result<File> {
-    let failed = || format!("failed to use the cache directory {}: check --cache-dir", cache.display());
+    let failed = || {
+        format!(
+            "failed to use the cache directory {}: check --cache-dir",
+            cache.display()
+        )
+    };
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -265,7 +270,9 @@ fn root() -> Result<PathBuf> {
         .filter(|directory| directory.is_absolute() && directory.is_dir());
     match runtime {
         Some(runtime) => Ok(runtime.join("millpond")),
-        None => bail!("there is no $XDG_RUNTIME_DIR for the mount's sockets: set it to a directory of your own"),
+        None => {
+            bail!("there is no $XDG_RUNTIME_DIR for the mount's sockets: set it to a directory of your own")
+        }
     }
 }
 
@@ -305,14 +312,20 @@ mod tests {
         let long = format!("/data/{}", "ä".repeat(100));
         let place = Place::below(root.path(), Path::new(&long));
         let _claim = place.claim().unwrap().expect("free");
-        assert_eq!(std::fs::metadata(place.run()).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(
+            std::fs::metadata(place.run()).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
         assert!(place.run().file_name().unwrap().len() <= NAME_CHARACTERS + 17);
     }
 
     #[test]
     fn directories_of_one_name_have_places_of_their_own() {
         let root = Path::new("/run/millpond");
-        let (a, b) = (Place::below(root, Path::new("/a/data")), Place::below(root, Path::new("/b/data")));
+        let (a, b) = (
+            Place::below(root, Path::new("/a/data")),
+            Place::below(root, Path::new("/b/data")),
+        );
         assert_ne!(a, b);
         assert_eq!(a, Place::below(root, Path::new("/a/data")));
     }

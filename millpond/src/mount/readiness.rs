@@ -98,7 +98,10 @@ mod tests {
         let listing = Report::Listing { objects: 1, bytes: 2 };
         let text = listing.line() + "not a report\n" + &Report::Ready(READY).line();
         let mut seen = Vec::new();
-        assert_eq!(wait(text.as_bytes(), |report| seen.push(report.clone())).unwrap(), READY);
+        assert_eq!(
+            wait(text.as_bytes(), |report| seen.push(report.clone())).unwrap(),
+            READY
+        );
         assert_eq!(seen, [listing, Report::Ready(READY)]);
     }
 

@@ -49,7 +49,10 @@ impl Metrics {
         restarts.inc_by(predecessors);
         all.register(Box::new(restarts))?;
         let build = IntGaugeVec::new(
-            Opts::new("millpond_build_info", "The version of this program; the value is always 1."),
+            Opts::new(
+                "millpond_build_info",
+                "The version of this program; the value is always 1.",
+            ),
             &["version"],
         )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);

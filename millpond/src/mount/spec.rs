@@ -171,8 +171,14 @@ pub(crate) mod tests {
         let written = spec(Path::new("/data"));
         written.write(&file).unwrap();
         let read = Spec::read(&file).unwrap();
-        assert_eq!(serde_json::to_value(&read).unwrap(), serde_json::to_value(&written).unwrap());
-        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            serde_json::to_value(&read).unwrap(),
+            serde_json::to_value(&written).unwrap()
+        );
+        assert_eq!(
+            std::fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
     }
 
     #[test]

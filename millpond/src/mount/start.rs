@@ -10,10 +10,10 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Error, Result, bail};
 use csi_driver::mount::MountTable;
 
+use super::clean;
 use super::place::{Claim, Place};
 use super::readiness::{self, Ready, Report};
 use super::spec::Spec;
-use super::clean;
 
 /// This very program, also after its file was replaced.
 pub(crate) const SELF: &str = "/proc/self/exe";

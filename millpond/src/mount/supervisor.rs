@@ -1,7 +1,8 @@
 //! The process that keeps a mount alive, and does little else.
 //!
 //! It holds the FUSE descriptors (it is the keeper), starts the server again when it dies, obeys [`Order`]s, and takes
-//! the mount away on SIGTERM, SIGINT or when somebody unmounted the directory. One thread besides the keeper's.
+//! the mount away on SIGTERM, SIGINT or when somebody unmounted the directory. Its threads are three:
+//! this one, the keeper's, and one that sleeps until mounts change.
 //!
 //! - A server that is killed is replaced at once; one that does not come up after longer and longer waits. Where none
 //!   is ready for two minutes the keeper aborts the connection, and no further server is started: what is cached can
@@ -21,8 +22,7 @@ use anyhow::{Context, Result};
 use csi_driver::keeper::{Holder, Status};
 use csi_driver::mount::MountTable;
 use rustix::process::{Pid, Signal};
-use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,6 +30,7 @@ use tokio::sync::watch;
 use tokio::time::Sleep;
 use tracing::{error, info, warn};
 
+use super::changes::MountChanges;
 use super::clean::{self, Force};
 use super::limit::successor_limit;
 use super::order::{MAX_LINE_BYTES, Order, Outcome};
@@ -48,9 +49,6 @@ const UPGRADE_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a client may take to say its order.
 const ORDER_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Looks at the table of mounts this often, should the kernel not tell of a change.
-const LOOK_INTERVAL: Duration = Duration::from_secs(5);
-
 /// Runs the supervisor of the mount in `run_directory`.
 pub(crate) fn run(run_directory: &Path, foreground: bool) -> Result<ExitCode> {
     runtime::telemetry::init(&runtime::telemetry::TelemetryOptions::default())?;
@@ -68,7 +66,9 @@ pub(crate) fn run(run_directory: &Path, foreground: bool) -> Result<ExitCode> {
     });
     if let Err(error) = &result {
         // Whoever waits shall know; the error itself goes to the log.
-        let _gone = readiness::tell(&Report::Failed { reason: format!("{error:#}") });
+        let _gone = readiness::tell(&Report::Failed {
+            reason: format!("{error:#}"),
+        });
     }
     clean::remove(&place)?;
     result
@@ -80,7 +80,7 @@ struct Supervisor {
     holder: Holder,
     status: watch::Receiver<Status>,
     orders: UnixListener,
-    mounts: AsyncFd<File>,
+    mounts: MountChanges,
     restarts: Restarts,
     server: Option<Server>,
     /// When the next server is started; `None`: when this one has ended, or never.
@@ -154,9 +154,7 @@ impl Supervisor {
         let holder = Holder::start(successor_limit()).context("failed to start the keeper")?;
         let orders = UnixListener::bind(place.orders())
             .with_context(|| format!("failed to listen at {}", place.orders().display()))?;
-        let table = File::open("/proc/self/mountinfo").context("failed to watch the table of mounts")?;
-        let mounts = AsyncFd::with_interest(table, Interest::PRIORITY)
-            .context("failed to watch the table of mounts")?;
+        let mounts = MountChanges::watch().context("failed to watch the table of mounts")?;
         Ok(Self {
             place,
             spec,
@@ -233,7 +231,7 @@ impl Supervisor {
             () = sleep(restart.as_mut()) => Event::Restart,
             () = sleep(upgrade.as_mut().map(|upgrade| &mut upgrade.deadline)) => Event::UpgradeLate,
             Ok(_) = status.wait_for(|status| status.aborted > 0), if !*given_up => Event::Aborted,
-            () = mounts_changed(mounts) => Event::Mounts,
+            () = mounts.next() => Event::Mounts,
         }
     }
 
@@ -249,7 +247,9 @@ impl Supervisor {
                 }
             }
             Event::Report(Some(line)) => return self.hear(&line).await,
-            Event::Ended(status) => return self.server_ended(status.context("failed to wait for the server")?),
+            Event::Ended(status) => {
+                return self.server_ended(status.context("failed to wait for the server")?);
+            }
             Event::Order(client) => return Ok(self.obey(client).await),
             Event::Mounts => {
                 if let Some(device) = self.shown
@@ -302,7 +302,13 @@ impl Supervisor {
         match self.spawn() {
             Ok(server) => self.server = Some(server),
             Err(error) => {
-                if !matches!(&self.upgrade, Some(Upgrade { phase: Phase::Starting(_), .. })) {
+                if !matches!(
+                    &self.upgrade,
+                    Some(Upgrade {
+                        phase: Phase::Starting(_),
+                        ..
+                    })
+                ) {
                     return Err(error).context("failed to start the server");
                 }
                 self.go_back(&format!("it cannot be run: {error}"));
@@ -345,7 +351,11 @@ impl Supervisor {
                 if !self.restarts.ever_ready() {
                     return Ok(Next::Failed(reason.clone()));
                 }
-                if let Some(Upgrade { phase: Phase::Starting(said), .. }) = &mut self.upgrade {
+                if let Some(Upgrade {
+                    phase: Phase::Starting(said),
+                    ..
+                }) = &mut self.upgrade
+                {
                     *said = Some(reason.clone());
                 }
             }
@@ -440,17 +450,24 @@ impl Supervisor {
     fn server_to_leave(&self) -> Result<(), String> {
         let ready = self.status.borrow().ready;
         match self.server.as_ref().and_then(|server| server.child.id()) {
-            Some(pid) if ready => {
-                signal_process(pid, Signal::USR1).map_err(|error| format!("failed to signal the server: {error}"))
-            }
+            Some(pid) if ready => signal_process(pid, Signal::USR1)
+                .map_err(|error| format!("failed to signal the server: {error}")),
             _ => Err("no server is up at the moment: try again, or unmount and mount again".to_owned()),
         }
     }
 
     async fn upgrade_is_ready(&mut self) {
         match self.upgrade.take() {
-            Some(Upgrade { phase: Phase::Starting(_), client, .. }) => answer(client, &Outcome::Done).await,
-            Some(Upgrade { phase: Phase::Returning(reason), client, .. }) => {
+            Some(Upgrade {
+                phase: Phase::Starting(_),
+                client,
+                ..
+            }) => answer(client, &Outcome::Done).await,
+            Some(Upgrade {
+                phase: Phase::Returning(reason),
+                client,
+                ..
+            }) => {
                 let reason = format!("the new program did not come up, the old one serves again: {reason}");
                 answer(client, &Outcome::Refused { reason }).await;
             }
@@ -491,7 +508,10 @@ impl Supervisor {
 
     /// Takes the view away; the rest follows when the supervisor ends.
     async fn unmount(&mut self, force: Force, client: Option<UnixStream>) -> Next {
-        match (clean::hide(&self.place, &self.spec.directory, force).await, client) {
+        match (
+            clean::hide(&self.place, &self.spec.directory, force).await,
+            client,
+        ) {
             (Err(error), Some(client)) => {
                 let reason = format!("{error:#}");
                 answer(client, &Outcome::Refused { reason }).await;
@@ -568,15 +588,5 @@ async fn sleep(timer: Option<&mut Pin<Box<Sleep>>>) {
     match timer {
         Some(timer) => timer.await,
         None => std::future::pending().await,
-    }
-}
-
-async fn mounts_changed(mounts: &AsyncFd<File>) {
-    tokio::select! {
-        ready = mounts.ready(Interest::PRIORITY) => match ready {
-            Ok(mut ready) => ready.clear_ready(),
-            Err(error) => warn!(%error, "failed to watch the table of mounts"),
-        },
-        () = tokio::time::sleep(LOOK_INTERVAL) => {}
     }
 }

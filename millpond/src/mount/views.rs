@@ -8,11 +8,13 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use cache_worker::dataset::Dataset;
 use catalog::ObjectId;
+use csi_driver::HeldGeneration;
 use csi_driver::fuse::FuseServer;
 use csi_driver::mount::ImageMount;
 use csi_driver::view::{Abilities, BindSpec, OverlayMode, Registry, ViewError, ViewSpec};
@@ -22,10 +24,12 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use tokio_util::task::TaskTracker;
 
 use super::place::Place;
 use super::spec::{Eviction, Spec, ViewChoice, ViewKind};
+
+/// How often it is looked which generations open files are of.
+const HOLD_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What kind of view it will be, decided before anything is mounted.
 #[derive(Debug)]
@@ -88,7 +92,10 @@ impl Choice {
             count_opens: false,
             notes,
         };
-        if let Some(Record { kind: ViewKind::Fuse, .. }) = record {
+        if let Some(Record {
+            kind: ViewKind::Fuse, ..
+        }) = record
+        {
             return Ok(fuse(Vec::new()));
         }
         if spec.view == ViewChoice::Fuse {
@@ -118,11 +125,17 @@ impl Choice {
             (false, _) => false,
             (true, Ok(())) => true,
             (true, Err(error)) if spec.cache.eviction == Eviction::Never => {
-                notes.push(format!("opens that the kernel serves alone are not counted: {}", words(&error)));
+                notes.push(format!(
+                    "opens that the kernel serves alone are not counted: {}",
+                    words(&error)
+                ));
                 false
             }
             (true, Err(error)) => {
-                return decline(format!("eviction goes by opens, which cannot be counted: {}", words(&error)));
+                return decline(format!(
+                    "eviction goes by opens, which cannot be counted: {}",
+                    words(&error)
+                ));
             }
         };
         Ok(Self {
@@ -174,9 +187,20 @@ async fn show_kernel(
     let recorded = record.and_then(|record| Some((record.catalog?, record.count_opens)));
     let (catalog, count_opens) = match recorded {
         Some((catalog, count_opens)) => {
-            let RecordedCatalog { generation, image, index } = catalog;
+            let RecordedCatalog {
+                generation,
+                image,
+                index,
+            } = catalog;
             let generation = Generation(generation);
-            (CatalogFile { generation, image, index }, count_opens)
+            (
+                CatalogFile {
+                    generation,
+                    image,
+                    index,
+                },
+                count_opens,
+            )
         }
         None => {
             let newest = worker.catalogs().borrow().clone();
@@ -229,12 +253,7 @@ async fn show_kernel(
     })
 }
 
-async fn show_fuse(
-    spec: &Spec,
-    place: &Place,
-    record: Option<Record>,
-    registry: &Registry,
-) -> Result<Shown> {
+async fn show_fuse(spec: &Spec, place: &Place, record: Option<Record>, registry: &Registry) -> Result<Shown> {
     let direct = is_direct();
     if record.is_none() {
         let record = Record {
@@ -268,6 +287,30 @@ impl Shown {
             && let Err(error) = image.detach()
         {
             tracing::warn!(%error, "failed to unmount a catalog");
+        }
+    }
+}
+
+/// Keeps the catalogs of files that are open through FUSE, until the FUSE server ends.
+pub(crate) async fn hold_open_generations(
+    fuse: Arc<FuseServer>,
+    registry: Registry,
+    mut catalogs: watch::Receiver<Option<Arc<CatalogFile>>>,
+) -> &'static str {
+    let mut interval = tokio::time::interval(HOLD_INTERVAL);
+    let mut _held: Vec<HeldGeneration> = Vec::new();
+    loop {
+        let open = fuse.open_generations();
+        // The new holds first, so that none is let go of in between.
+        _held = open
+            .into_iter()
+            .map(|generation| registry.generations().hold(generation))
+            .collect();
+        tokio::select! {
+            _ = interval.tick() => {}
+            changed = catalogs.changed() => if changed.is_err() {
+                return "the worker";
+            },
         }
     }
 }
@@ -317,7 +360,8 @@ impl Views for Holders {
 pub(crate) struct Settling {
     pub(crate) dataset: Arc<Dataset>,
     pub(crate) registry: Registry,
-    pub(crate) tasks: TaskTracker,
+    /// Only a kernel view has anything to remount.
+    pub(crate) kind: ViewKind,
 }
 
 #[async_trait]
@@ -344,7 +388,7 @@ impl Worker for Settling {
 
     fn closed(&self, object: ObjectRef, stream: StreamId) {
         self.dataset.closed(object, stream);
-        if self.dataset.has(object.id) {
+        if self.kind == ViewKind::Kernel && self.dataset.has(object.id) {
             self.registry.settled(object.id, object.size_bytes);
         }
     }

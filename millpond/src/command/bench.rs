@@ -1,0 +1,267 @@
+//! `millpond bench`: a mount measured beside the local disk, for a person who wants to see.
+//!
+//! The cached files of the mount are read through it, and a copy of the same files is read from the cache's own file
+//! system. Each shape is read in turns, so that what disturbs one disturbs the other.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+
+use super::terminal::{bytes, complain, say};
+use crate::mount::place::Place;
+use crate::mount::spec::Spec;
+
+/// Rounds of each shape; the median is shown.
+const ROUNDS: usize = 5;
+
+/// Small files measured.
+const SMALL_FILES: usize = 2_000;
+
+/// A file up to this is small.
+const SMALL_BYTES: u64 = 1 << 20;
+
+/// Of the large file so much is copied and read at most.
+const LARGE_BYTES: u64 = 1 << 30;
+
+/// What is copied at most.
+const COPY_BYTES: u64 = 2 << 30;
+
+/// Random reads of one round.
+const RANDOM_READS: u64 = 4_000;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Where the source is mounted.
+    directory: PathBuf,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let (place, directory, _) = Place::containing(&arguments.directory)?;
+    let spec = Spec::read(&place.spec())?;
+    let sample = Sample::choose(&directory)?;
+    let copy = tempfile::Builder::new()
+        .prefix("millpond-bench-")
+        .tempdir_in(&spec.cache.directory)
+        .context("failed to make a directory beside the cache")?;
+    complain(format_args!(
+        "copying {} files, {}, to read them natively",
+        sample.small.len() + usize::from(sample.large.is_some()),
+        bytes(sample.bytes)
+    ));
+    sample.copy(&directory, copy.path())?;
+    let mut table = Table::new();
+    table
+        .load_style(NOTHING)
+        .set_header(["read", "Millpond", "native", "ratio"]);
+    for shape in Shape::ALL {
+        let Some(amount) = shape.amount(&sample) else {
+            continue;
+        };
+        let (mut ours, mut native) = (Vec::new(), Vec::new());
+        for round in 0..=ROUNDS {
+            let (through, beside) = (
+                shape.time(&directory, &sample)?,
+                shape.time(copy.path(), &sample)?,
+            );
+            // The first round warms the page cache on both sides.
+            if round > 0 {
+                ours.push(through);
+                native.push(beside);
+            }
+        }
+        let (ours, native) = (median(ours), median(native));
+        table.add_row([
+            shape.words().to_owned(),
+            amount.rate(ours),
+            amount.rate(native),
+            format!(
+                "{:.2}",
+                native.as_secs_f64() / ours.as_secs_f64().max(f64::EPSILON)
+            ),
+        ]);
+    }
+    say(table);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The files that are measured, by their paths within the mount.
+struct Sample {
+    small: Vec<PathBuf>,
+    /// With how much of it is read.
+    large: Option<(PathBuf, u64)>,
+    bytes: u64,
+}
+
+impl Sample {
+    fn choose(directory: &Path) -> Result<Self> {
+        let mut sample = Self {
+            small: Vec::new(),
+            large: None,
+            bytes: 0,
+        };
+        let mut pending = vec![directory.to_owned()];
+        while let Some(next) = pending.pop() {
+            for entry in fs::read_dir(&next).with_context(|| format!("failed to list {}", next.display()))? {
+                let entry = entry?;
+                let metadata = entry.metadata()?;
+                if metadata.is_dir() {
+                    pending.push(entry.path());
+                    continue;
+                }
+                let path = entry.path().strip_prefix(directory)?.to_owned();
+                sample.consider(path, metadata.len());
+            }
+            if sample.small.len() >= SMALL_FILES && sample.large.is_some() {
+                break;
+            }
+        }
+        sample.bytes += sample.large.as_ref().map_or(0, |(_, bytes)| *bytes);
+        if sample.small.is_empty() && sample.large.is_none() {
+            bail!("{} has no files to read", directory.display());
+        }
+        Ok(sample)
+    }
+
+    fn consider(&mut self, path: PathBuf, bytes: u64) {
+        if bytes > SMALL_BYTES {
+            let read = bytes.min(LARGE_BYTES);
+            if self.large.as_ref().is_none_or(|(_, known)| *known < read) {
+                self.large = Some((path, read));
+            }
+        } else if self.small.len() < SMALL_FILES && self.bytes + bytes <= COPY_BYTES {
+            self.bytes += bytes;
+            self.small.push(path);
+        }
+    }
+
+    fn copy(&self, from: &Path, to: &Path) -> Result<()> {
+        let whole = self.small.iter().map(|path| (path, u64::MAX));
+        for (path, limit) in whole.chain(self.large.iter().map(|(path, bytes)| (path, *bytes))) {
+            let (from, to) = (from.join(path), to.join(path));
+            if let Some(parent) = to.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            let copied = File::open(&from)
+                .and_then(|from| io::copy(&mut from.take(limit), &mut File::create(&to)?))
+                .with_context(|| format!("failed to copy {}", from.display()));
+            copied?;
+        }
+        Ok(())
+    }
+}
+
+/// What one pass reads.
+enum Amount {
+    Bytes(u64),
+    Files(usize),
+    Reads(u64),
+}
+
+impl Amount {
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    fn rate(&self, time: Duration) -> String {
+        let per_second = |amount: f64| amount / time.as_secs_f64().max(f64::EPSILON);
+        match self {
+            Self::Bytes(bytes) => format!("{:.0} MB/s", per_second(*bytes as f64) / 1e6),
+            Self::Files(files) => format!("{:.0} files/s", per_second(*files as f64)),
+            Self::Reads(reads) => format!("{:.0} reads/s", per_second(*reads as f64)),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Shape {
+    Sequential,
+    Random128,
+    Random4,
+    Small,
+    Find,
+}
+
+impl Shape {
+    const ALL: [Self; 5] = [
+        Self::Sequential,
+        Self::Random128,
+        Self::Random4,
+        Self::Small,
+        Self::Find,
+    ];
+
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Sequential => "one large file, sequential",
+            Self::Random128 => "one large file, random 128 KiB",
+            Self::Random4 => "one large file, random 4 KiB",
+            Self::Small => "small files, random order",
+            Self::Find => "names and sizes of the small files",
+        }
+    }
+
+    /// What a pass reads; `None`: the mount has no such files.
+    fn amount(self, sample: &Sample) -> Option<Amount> {
+        match self {
+            Self::Sequential => sample.large.as_ref().map(|(_, bytes)| Amount::Bytes(*bytes)),
+            Self::Random128 | Self::Random4 => sample.large.as_ref().map(|_| Amount::Reads(RANDOM_READS)),
+            Self::Small | Self::Find => {
+                (!sample.small.is_empty()).then_some(Amount::Files(sample.small.len()))
+            }
+        }
+    }
+
+    fn time(self, root: &Path, sample: &Sample) -> Result<Duration> {
+        let start = Instant::now();
+        match (self, &sample.large) {
+            (Self::Sequential, Some((path, bytes))) => read_whole(&root.join(path), *bytes)?,
+            (Self::Random128, Some((path, bytes))) => read_randomly(&root.join(path), *bytes, 128 << 10)?,
+            (Self::Random4, Some((path, bytes))) => read_randomly(&root.join(path), *bytes, 4 << 10)?,
+            (Self::Sequential | Self::Random128 | Self::Random4, None) => {}
+            (Self::Small, _) => {
+                let mut order: Vec<_> = sample.small.iter().collect();
+                order.shuffle(&mut rand::rngs::StdRng::seed_from_u64(1));
+                for path in order {
+                    read_whole(&root.join(path), u64::MAX)?;
+                }
+            }
+            (Self::Find, _) => {
+                for path in &sample.small {
+                    fs::symlink_metadata(root.join(path))?;
+                }
+            }
+        }
+        Ok(start.elapsed())
+    }
+}
+
+fn read_whole(path: &Path, limit: u64) -> Result<()> {
+    let mut file = File::open(path)?.take(limit);
+    let mut buffer = vec![0; 256 << 10];
+    while file.read(&mut buffer)? > 0 {}
+    Ok(())
+}
+
+fn read_randomly(path: &Path, bytes: u64, length: usize) -> Result<()> {
+    let file = File::open(path)?;
+    let mut buffer = vec![0; length];
+    let mut random = rand::rngs::StdRng::seed_from_u64(2);
+    let blocks = (bytes / u64::try_from(length)?).max(1);
+    for _ in 0..RANDOM_READS {
+        let offset = random.random_range(0..blocks) * u64::try_from(length)?;
+        file.read_at(&mut buffer, offset)?;
+    }
+    Ok(())
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}

@@ -1,0 +1,167 @@
+//! `millpond doctor`: what this machine has, what it lacks, and what helps.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use csi_driver::view::{Finding, Verdict, allows_kernel_views, probe};
+
+use super::terminal::{bytes, say};
+
+/// Descriptors that a busy mount needs besides those of its readers.
+const DESCRIPTORS: u64 = 4_096;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// A cache directory to look at too.
+    #[arg(long, value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let ground = tempfile::Builder::new()
+        .prefix("millpond-doctor-")
+        .tempdir()
+        .context("failed to make a directory for trial mounts")?;
+    let mut findings = probe(ground.path());
+    findings.push(leases());
+    findings.push(descriptors());
+    findings.push(memory());
+    if let Some(cache) = &arguments.cache_dir {
+        findings.push(attributes(cache));
+    }
+    for finding in &findings {
+        let mark = match finding.verdict {
+            Verdict::Good => "ok     ",
+            Verdict::Slower => "slower ",
+            Verdict::Missing => "missing",
+        };
+        say(format_args!("{mark}  {}: {}", finding.subject, finding.detail));
+        if let Some(fix) = finding.fix {
+            say(format_args!("         fix: {fix}"));
+        }
+    }
+    let usable = !findings
+        .iter()
+        .any(|finding| finding.subject.contains("FUSE") && finding.verdict == Verdict::Missing);
+    say(match (usable, allows_kernel_views(&findings)) {
+        (true, true) => "\nMillpond can show kernel views here.",
+        (true, false) => "\nMillpond can show FUSE views here, but no kernel views.",
+        (false, _) => "\nMillpond cannot mount anything here.",
+    });
+    let missing = findings.iter().any(|finding| finding.verdict == Verdict::Missing);
+    Ok(if missing {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+const fn finding(
+    subject: &'static str,
+    verdict: Verdict,
+    detail: String,
+    fix: Option<&'static str>,
+) -> Finding {
+    Finding {
+        subject,
+        verdict,
+        detail,
+        fix,
+    }
+}
+
+fn leases() -> Finding {
+    let subject = "file leases";
+    match fs::read_to_string("/proc/sys/fs/leases-enable")
+        .as_deref()
+        .map(str::trim)
+    {
+        Ok("1") => finding(
+            subject,
+            Verdict::Good,
+            "on, so that eviction sees what is in use".to_owned(),
+            None,
+        ),
+        _ => finding(
+            subject,
+            Verdict::Slower,
+            "off: nothing can be evicted".to_owned(),
+            Some("sysctl fs.leases-enable=1, or mount with --eviction never"),
+        ),
+    }
+}
+
+fn descriptors() -> Finding {
+    let subject = "open files";
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    match limit {
+        Some(limit) if limit < DESCRIPTORS => finding(
+            subject,
+            Verdict::Slower,
+            format!("at most {limit} in one process"),
+            Some("raise the hard limit: ulimit -Hn 65536, or LimitNOFILE= in a systemd unit"),
+        ),
+        Some(limit) => finding(
+            subject,
+            Verdict::Good,
+            format!("up to {limit} in one process"),
+            None,
+        ),
+        None => finding(subject, Verdict::Good, "no limit".to_owned(), None),
+    }
+}
+
+fn memory() -> Finding {
+    let subject = "memory limit";
+    /// A quarter of this is the default budget of the read path, which is at least 256 MiB.
+    const ENOUGH: u64 = 512 << 20;
+    match runtime::memory_limit_bytes() {
+        Some(limit) if limit < ENOUGH => finding(
+            subject,
+            Verdict::Slower,
+            format!(
+                "{}, which is little for the buffers of the read path",
+                bytes(limit)
+            ),
+            Some("raise the limit of the control group, or mount with a smaller --memory-budget"),
+        ),
+        Some(limit) => finding(subject, Verdict::Good, bytes(limit).to_string(), None),
+        None => finding(subject, Verdict::Good, "none".to_owned(), None),
+    }
+}
+
+/// Objects carry their checksums in extended attributes.
+fn attributes(cache: &Path) -> Finding {
+    let subject = "cache directory";
+    let trial = || -> std::io::Result<()> {
+        fs::create_dir_all(cache)?;
+        let file = tempfile::NamedTempFile::new_in(cache)?;
+        let flags = rustix::fs::XattrFlags::empty();
+        Ok(rustix::fs::setxattr(
+            file.path(),
+            "user.millpond.doctor",
+            b"1",
+            flags,
+        )?)
+    };
+    match trial() {
+        Ok(()) => finding(
+            subject,
+            Verdict::Good,
+            format!("{} can hold objects", cache.display()),
+            None,
+        ),
+        Err(error) => finding(
+            subject,
+            Verdict::Missing,
+            format!(
+                "{} cannot hold objects with their checksums: {error}",
+                cache.display()
+            ),
+            Some("use a local file system with extended attributes: ext4, XFS or Btrfs"),
+        ),
+    }
+}

@@ -1,0 +1,456 @@
+//! The process that serves a mount: the worker's Dataset, the FUSE server and the view in one.
+//!
+//! It may be killed at any moment. What the next one must know is with the keeper, in the run directory and in the
+//! cache directory.
+//!
+//! - SIGTERM: take everything away and end. SIGUSR1: leave all to the next server and end.
+//! - It reports to the supervisor through its standard output; its standard input is the keeper's socket.
+//! - Each of its parts must live: where one ends, the process ends, and the supervisor starts another.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use axum::Router;
+use cache_worker::dataset::{Dataset, DatasetOptions};
+use cache_worker::{Limit, MemoryTier};
+use csi_driver::ViewMetrics;
+use csi_driver::fuse::{FuseMetrics, FuseOptions, FuseServer, Layout, Unmount};
+use csi_driver::keeper::Client as Keeper;
+use csi_driver::view::{InUse, Registry, RegistryOptions, SettleRules};
+use protocol::Worker;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use super::control::{Control, MountStats};
+use super::memory;
+use super::place::Place;
+use super::readiness::{self, HOPELESS, Ready, Report};
+use super::service::{self, Metrics, Service};
+use super::spec::{Eviction, Spec};
+use super::views::{self, Choice, Holders, Record, Settling, Shown};
+
+/// Backing ids of closed files that are kept for their next open: 15,000 cost 4 descriptors (measured).
+const KEPT_BACKING_IDS: usize = 16_384;
+
+/// The least budget of the read path where nobody gives one.
+const MIN_BUDGET_BYTES: u64 = 256 << 20;
+
+/// How long the Dataset may take to end its tasks when everything is taken away.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The same when readers wait for the next server. What is cut off is a fetch that the next one does again.
+const LEAVE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How often the listing's progress is told.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Serves the mount in `run_directory` until it is told to end.
+pub(crate) fn run(run_directory: &Path, predecessors: u64) -> ExitCode {
+    let code = match serve(run_directory, predecessors) {
+        Ok(()) => 0,
+        Err(Failure { hopeless, error }) => {
+            error!(error = format!("{error:#}"), "the server ends");
+            let reason = format!("{error:#}");
+            // A supervisor that is gone needs no reason.
+            let _gone = readiness::tell(&Report::Failed { reason });
+            if hopeless { HOPELESS } else { 1 }
+        }
+    };
+    // Without destructors: they would wait for reads that only the next server can answer.
+    std::process::exit(i32::from(code))
+}
+
+struct Failure {
+    /// Whether another server would do no better.
+    hopeless: bool,
+    error: anyhow::Error,
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self {
+            hopeless: false,
+            error,
+        }
+    }
+}
+
+fn serve(run_directory: &Path, predecessors: u64) -> Result<(), Failure> {
+    let hopeless = |error| Failure {
+        hopeless: true,
+        error,
+    };
+    let telemetry = runtime::telemetry::init(&runtime::telemetry::TelemetryOptions::default());
+    telemetry.map_err(|error| hopeless(error.into()))?;
+    runtime::tls::install();
+    let place = Place::at(run_directory);
+    let spec = Spec::read(&place.spec()).map_err(hopeless)?;
+    let threads = std::thread::available_parallelism()
+        .map_or(2, usize::from)
+        .clamp(2, 8);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("millpond")
+        .enable_all()
+        .build()
+        .context("failed to start the server's threads")?;
+    let result = runtime.block_on(async {
+        let mut server = Server::open(spec, place, predecessors).await?;
+        let end = server.run().await;
+        server.end(end?).await
+    });
+    // Its threads may wait for requests that nobody answers here any more.
+    runtime.shutdown_background();
+    Ok(result?)
+}
+
+/// Why a server that serves ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    /// The mount is taken away.
+    Stop,
+    /// Another server takes over.
+    Leave,
+}
+
+struct Server {
+    spec: Spec,
+    dataset: Arc<Dataset>,
+    registry: Registry,
+    fuse: Arc<FuseServer>,
+    shown: Shown,
+    /// The parts that must live.
+    parts: JoinSet<&'static str>,
+    /// What the FUSE server's worker has begun.
+    tasks: TaskTracker,
+    signals: Signals,
+}
+
+struct Signals {
+    terminate: Signal,
+    leave: Signal,
+    /// A terminal sends it to all of its processes; the supervisor decides.
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let handle = |kind| signal(kind).context("failed to handle signals");
+        Ok(Self {
+            terminate: handle(SignalKind::terminate())?,
+            leave: handle(SignalKind::user_defined1())?,
+            interrupt: handle(SignalKind::interrupt())?,
+        })
+    }
+}
+
+impl Server {
+    /// Opens everything and shows the mount.
+    async fn open(spec: Spec, place: Place, predecessors: u64) -> Result<Self> {
+        let signals = Signals::new()?;
+        let keeper = Arc::new(Keeper::from_stdin().context("failed to reach the keeper")?);
+        let metrics = Metrics::new(predecessors)?;
+        let listener = match spec.metrics {
+            Some(address) => Some(service::listen(address).await?),
+            None => None,
+        };
+        let record = Record::read(&place)?;
+        let mut choice = choose(&spec, &place, record.as_ref()).await?;
+        let registry = Registry::new(RegistryOptions {
+            mode: choice.mode,
+            settle: SettleRules::default(),
+            metrics: ViewMetrics::register(&metrics.views)?,
+        })?;
+        let holders = Arc::new(Holders {
+            registry: registry.clone(),
+            fuse: OnceLock::new(),
+        });
+        let memory_tier = memory::tier(&spec, &place)?;
+        let options = dataset_options(&spec, memory_tier, record.is_none())?;
+        let dataset = Dataset::open(options, Arc::clone(&holders) as _, &metrics.all).await?;
+        start_dataset(&dataset).await?;
+
+        let tasks = TaskTracker::new();
+        let worker: Arc<dyn Worker> = Arc::new(Settling {
+            dataset: Arc::clone(&dataset),
+            registry: registry.clone(),
+            kind: choice.kind,
+        });
+        let fuse = FuseOptions {
+            mountpoint: views::fuse_mountpoint(&spec, &place.fuse()).to_owned(),
+            name: place.name(),
+            layout: if views::is_direct() {
+                Layout::Live
+            } else {
+                Layout::Directories
+            },
+            worker: Arc::clone(&worker),
+            runtime: tokio::runtime::Handle::current(),
+            passthrough: !views::is_direct(),
+            kept_backing_ids: match spec.cache.eviction {
+                Eviction::Never => KEPT_BACKING_IDS,
+                Eviction::Lru | Eviction::TinyLfu => 0,
+            },
+            threads: 2,
+            metrics: FuseMetrics::register(&metrics.all)?,
+            keeper: Some(Arc::clone(&keeper)),
+        };
+        let (fuse, taken_over) = mount_fuse(fuse, &place).await?;
+        let fuse = Arc::new(fuse);
+        // Set once, here.
+        let _empty = holders.fuse.set(Arc::clone(&fuse));
+        registry.connect(Arc::clone(&worker));
+        let shown = views::show(&spec, &place, &mut choice, record, &registry, worker.as_ref()).await;
+        let shown = match shown {
+            Ok(shown) => shown,
+            Err(error) => {
+                if taken_over {
+                    // The mount is the next server's to try.
+                    fuse.leave()?;
+                }
+                return Err(error);
+            }
+        };
+        let mut server = Self {
+            spec,
+            dataset,
+            registry,
+            fuse,
+            shown,
+            parts: JoinSet::new(),
+            tasks,
+            signals,
+        };
+        server.start_parts(&place, metrics, listener, predecessors)?;
+        keeper.ready()?;
+        server.tell_ready(choice.notes);
+        Ok(server)
+    }
+
+    fn start_parts(
+        &mut self,
+        place: &Place,
+        metrics: Metrics,
+        listener: Option<tokio::net::TcpListener>,
+        predecessors: u64,
+    ) -> Result<()> {
+        let control = Control::new(
+            Arc::clone(&self.dataset),
+            self.registry.clone(),
+            MountStats {
+                directory: self.spec.directory.clone(),
+                view: self.shown.kind,
+                generation: self.shown.generation.map(|generation| generation.0),
+                predecessors,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            },
+        );
+        let socket = listen_at(&place.control())?;
+        self.parts
+            .spawn(serve_http("the control socket", socket, control.router()));
+        if let Some(listener) = listener {
+            let service = Service {
+                dataset: Arc::clone(&self.dataset),
+                views: self.registry.clone(),
+                metrics,
+            };
+            self.parts
+                .spawn(serve_http("the metrics service", listener, service.router()));
+        }
+        let (fuse, registry) = (Arc::clone(&self.fuse), self.registry.clone());
+        let catalogs = self.dataset.catalogs();
+        self.parts
+            .spawn(views::hold_open_generations(fuse, registry, catalogs));
+        let fuse = Arc::clone(&self.fuse);
+        self.parts.spawn(async move {
+            fuse.wait().await;
+            "the FUSE session"
+        });
+        Ok(())
+    }
+
+    fn tell_ready(&self, notes: Vec<String>) {
+        for text in notes {
+            let _gone = readiness::tell(&Report::Note { text });
+        }
+        let catalog = self.dataset.stats().catalog;
+        let ready = Ready {
+            view: self.shown.kind,
+            files: catalog.as_ref().map_or(0, |catalog| catalog.files),
+            bytes: catalog.as_ref().map_or(0, |catalog| catalog.bytes),
+        };
+        info!(view = ready.view.words(), files = ready.files, "ready");
+        let _gone = readiness::tell(&Report::Ready(ready));
+    }
+
+    /// Serves until told to end.
+    async fn run(&mut self) -> Result<Reason> {
+        loop {
+            tokio::select! {
+                _ = self.signals.terminate.recv() => return Ok(Reason::Stop),
+                _ = self.signals.leave.recv() => return Ok(Reason::Leave),
+                _ = self.signals.interrupt.recv() => {}
+                Some(part) = self.parts.join_next() => match part {
+                    Ok("the FUSE session") if views::is_direct() => {
+                        info!("was unmounted");
+                        return Ok(Reason::Stop);
+                    }
+                    Ok(part) => bail!("{part} ended"),
+                    Err(error) => bail!("a part of the server panicked: {error}"),
+                },
+            }
+        }
+    }
+
+    async fn end(self, reason: Reason) -> Result<()> {
+        info!(?reason, "ending");
+        match reason {
+            Reason::Leave => {
+                self.fuse.leave()?;
+                let stop = async {
+                    self.registry.stop().await;
+                    self.dataset.stop().await;
+                };
+                if tokio::time::timeout(LEAVE_PATIENCE, stop).await.is_err() {
+                    info!("left in the middle of work");
+                }
+            }
+            Reason::Stop => {
+                for target in self.registry.targets() {
+                    if let Err(error) = self.registry.hide(target, InUse::Detach).await {
+                        warn!(%error, "failed to take a view away");
+                    }
+                }
+                let (fuse, shown) = (Arc::clone(&self.fuse), self.shown);
+                let unmounted = tokio::task::spawn_blocking(move || {
+                    shown.take_away();
+                    fuse.unmount(Unmount::Detach)
+                });
+                if let Err(error) = unmounted.await? {
+                    warn!(%error, "failed to unmount");
+                }
+                let stop = async {
+                    self.registry.stop().await;
+                    self.tasks.close();
+                    self.tasks.wait().await;
+                    self.dataset.stop().await;
+                };
+                if tokio::time::timeout(STOP_PATIENCE, stop).await.is_err() {
+                    warn!("the worker does not end: it is left in the middle of work");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn choose(spec: &Spec, place: &Place, record: Option<&Record>) -> Result<Choice> {
+    let (spec, place, record) = (spec.clone(), place.clone(), record.cloned());
+    tokio::task::spawn_blocking(move || Choice::make(&spec, &place, record.as_ref())).await?
+}
+
+fn dataset_options(spec: &Spec, memory_tier: Option<MemoryTier>, first: bool) -> Result<DatasetOptions> {
+    let boot_id = runtime::boot_id().context("failed to read the kernel's boot id")?;
+    let mut options = DatasetOptions::new(spec.source.clone(), spec.cache.directory.clone(), boot_id);
+    options.disk_limit = Limit {
+        bytes: spec.cache.disk_bytes,
+        inodes: None,
+    };
+    options.memory_tier = memory_tier;
+    options.eviction = match spec.cache.eviction {
+        Eviction::Never => cache_worker::Eviction::Never,
+        Eviction::Lru => cache_worker::Eviction::Lru,
+        Eviction::TinyLfu => cache_worker::Eviction::TinyLfu,
+    };
+    options.owner = catalog::Owner {
+        uid: spec.owner.uid,
+        gid: spec.owner.gid,
+        file_mode: spec.owner.file_mode,
+        dir_mode: spec.owner.dir_mode,
+    };
+    options.refresh_interval = spec.refresh;
+    // A server that follows another shows what that one has shown.
+    options.fresh = spec.fresh && first;
+    options.memory_bytes = spec.memory_budget_bytes.unwrap_or_else(|| {
+        let limit = runtime::memory_limit_bytes().unwrap_or(0);
+        (limit / 4).max(MIN_BUDGET_BYTES)
+    });
+    options.origin.deadline = spec.deadline;
+    options.listing.page_deadline = options.listing.page_deadline.min(spec.deadline);
+    Ok(options)
+}
+
+/// Sees to it that there is a catalog, telling how far its listing is.
+async fn start_dataset(dataset: &Dataset) -> Result<()> {
+    let listing = dataset.listing();
+    let progress = async {
+        let mut interval = tokio::time::interval(PROGRESS_INTERVAL);
+        loop {
+            interval.tick().await;
+            let shown = *listing.borrow();
+            if shown.running {
+                let (objects, bytes) = (shown.objects, shown.bytes);
+                // Nobody may be waiting: a server after the first.
+                let _gone = readiness::tell(&Report::Listing { objects, bytes });
+            }
+        }
+    };
+    tokio::select! {
+        started = dataset.start() => Ok(started?),
+        () = progress => Ok(()),
+    }
+}
+
+/// Takes the FUSE mount over, or mounts it; whether it was taken over.
+async fn mount_fuse(mut options: FuseOptions, place: &Place) -> Result<(FuseServer, bool)> {
+    if !views::is_direct() {
+        std::fs::create_dir_all(place.fuse())
+            .with_context(|| format!("failed to make {}", place.fuse().display()))?;
+    }
+    // Taking over consumes its options, so the attempt gets a copy of what both need.
+    let mount = FuseOptions {
+        mountpoint: options.mountpoint.clone(),
+        name: options.name.clone(),
+        layout: options.layout,
+        worker: Arc::clone(&options.worker),
+        runtime: options.runtime.clone(),
+        passthrough: options.passthrough,
+        kept_backing_ids: options.kept_backing_ids,
+        threads: options.threads,
+        metrics: options.metrics.clone(),
+        keeper: options.keeper.clone(),
+    };
+    options.threads = options.threads.max(1);
+    let mounting = tokio::task::spawn_blocking(move || match FuseServer::take_over(options)? {
+        Some(server) => Ok((server, true)),
+        None => FuseServer::mount(mount).map(|server| (server, false)),
+    });
+    Ok(mounting.await??)
+}
+
+fn listen_at(socket: &Path) -> Result<UnixListener> {
+    let failed = || format!("failed to listen at {}", socket.display());
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(failed),
+        // The one before is gone, and its socket with it.
+        _ => {}
+    }
+    UnixListener::bind(socket).with_context(failed)
+}
+
+async fn serve_http<L>(what: &'static str, listener: L, router: Router) -> &'static str
+where
+    L: axum::serve::Listener,
+    L::Addr: std::fmt::Debug,
+{
+    if let Err(error) = axum::serve(listener, router).await {
+        error!(%error, what, "failed to serve");
+    }
+    what
+}
