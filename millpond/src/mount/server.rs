@@ -32,7 +32,7 @@ use super::memory;
 use super::place::Place;
 use super::readiness::{self, HOPELESS, Ready, Report};
 use super::service::{self, Metrics, Service};
-use super::spec::{Eviction, Spec};
+use super::spec::{Eviction, Spec, ViewKind};
 use super::views::{self, Choice, Holders, Record, Settling, Shown};
 
 /// Backing ids of closed files that are kept for their next open: 15,000 cost 4 descriptors (measured).
@@ -162,10 +162,11 @@ impl Server {
         };
         let record = Record::read(&place)?;
         let mut choice = choose(&spec, &place, record.as_ref()).await?;
+        let view_metrics = ViewMetrics::register(&metrics.views)?;
         let registry = Registry::new(RegistryOptions {
             mode: choice.mode,
             settle: SettleRules::default(),
-            metrics: ViewMetrics::register(&metrics.views)?,
+            metrics: view_metrics.clone(),
         })?;
         let holders = Arc::new(Holders {
             registry: registry.clone(),
@@ -198,7 +199,10 @@ impl Server {
                 Eviction::Lru | Eviction::TinyLfu => 0,
             },
             threads: 2,
-            metrics: FuseMetrics::register(&metrics.all)?,
+            metrics: FuseMetrics::register(&metrics.all, view_metrics)?,
+            // Opens of a FUSE view are counted once, by the worker.
+            ledger: (choice.kind == ViewKind::Kernel).then(|| Arc::clone(registry.ledger())),
+            generations: Some(Arc::clone(registry.generations())),
             keeper: Some(Arc::clone(&keeper)),
         };
         let (fuse, taken_over) = mount_fuse(fuse, &place).await?;
@@ -424,6 +428,8 @@ async fn mount_fuse(mut options: FuseOptions, place: &Place) -> Result<(FuseServ
         kept_backing_ids: options.kept_backing_ids,
         threads: options.threads,
         metrics: options.metrics.clone(),
+        ledger: options.ledger.clone(),
+        generations: options.generations.clone(),
         keeper: options.keeper.clone(),
     };
     options.threads = options.threads.max(1);
