@@ -18,7 +18,8 @@
 //!   then readers wait.
 //! - Every task is owned by the Dataset; [`Dataset::stop`] ends and joins them.
 //!
-//! Locks are leaves: nobody takes a second one while holding one, and none is held over I/O.
+//! Locks: the table of an object's runs comes before those of its blocks (on disk and in memory); all others are
+//! leaves. None is held over requests or file contents.
 
 mod active;
 mod catalogs;

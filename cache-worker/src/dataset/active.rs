@@ -61,9 +61,14 @@ impl Active {
     }
 
     /// Takes the blocks that nobody fetches yet out of `missing` (in order), grouped by `group`, and makes them runs.
+    ///
+    /// `here` is asked once more for each of them: a run that was under way when `missing` was found may have
+    /// brought it since. Runs leave the table after their blocks are where `here` sees them, so under the table's
+    /// lock a block is in a run, or here, or truly missing.
     pub(super) fn claim(
         self: &Arc<Self>,
         missing: &[u64],
+        here: impl Fn(u64) -> bool,
         group: impl FnOnce(Vec<u64>) -> Vec<Range<u64>>,
         mut admit: impl FnMut(&Range<u64>) -> bool,
         awaited: bool,
@@ -72,7 +77,7 @@ impl Active {
         let free = missing
             .iter()
             .copied()
-            .filter(|block| find(&runs, *block).is_none())
+            .filter(|block| find(&runs, *block).is_none() && !here(*block))
             .collect();
         let mut claims = Vec::new();
         for blocks in group(free) {

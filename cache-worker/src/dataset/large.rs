@@ -293,8 +293,12 @@ impl Large {
                 .map(|run| run.start.max(wanted.start)..run.end.min(wanted.end))
                 .collect();
         }
+        let here = |block: u64| {
+            self.find(active, block, &active.bytes_of(&(block..block + 1)))
+                .is_some()
+        };
         let flat: Vec<u64> = now.into_iter().flatten().collect();
-        for claim in active.claim(&flat, runs, |_| true, true) {
+        for claim in active.claim(&flat, here, runs, |_| true, true) {
             self.spawn(claim, None);
         }
         let flat: Vec<u64> = later.into_iter().flatten().collect();
@@ -305,7 +309,7 @@ impl Large {
             let grant = budget.try_acquire(bytes.end - bytes.start, Urgency::ReadAhead);
             grant.map(|grant| grants.push(grant)).is_some()
         };
-        let claims = active.claim(&flat, runs, admit, false);
+        let claims = active.claim(&flat, here, runs, admit, false);
         for (claim, grant) in claims.into_iter().zip(grants) {
             self.spawn(claim, Some(grant));
         }

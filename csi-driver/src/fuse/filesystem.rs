@@ -125,7 +125,7 @@ impl Filesystem for PondFilesystem {
             return reply.error(self.read_only());
         }
         match self.pond.trees.node(inode) {
-            Ok(node) => self.pond.open(node, inode, request.unique().into(), reply),
+            Ok(node) => self.pond.open(node, inode, request, reply),
             Err(number) => reply.error(self.refuse(number)),
         }
     }

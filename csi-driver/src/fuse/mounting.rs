@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use procfs::process::Process;
+use procfs::process::{MountInfo, Process};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
@@ -90,16 +90,27 @@ pub(crate) fn connection(mountpoint: &Path) -> io::Result<u32> {
     }
 }
 
-/// Ends a connection: every request on it, and every later one, fails. The mount stays, dead.
+/// Ends a connection: every request on it, and every later one, fails.
+///
+/// Where the control file system is not mounted, the connection is ended by the mount of it, which is unmounted on
+/// the way. One that is not mounted anywhere ends when the last descriptor of it is closed.
 pub(crate) fn abort(connection: u32) -> io::Result<()> {
     let path: PathBuf = ["/sys/fs/fuse/connections", &connection.to_string(), "abort"]
         .iter()
         .collect();
     match std::fs::write(path, b"1") {
-        // Nothing is mounted any more.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        result => return result,
     }
+    let device = format!("0:{connection}");
+    let mounts = mounts()?;
+    let mounted = mounts
+        .iter()
+        .rev()
+        .find(|mount| mount.majmin == device && mount.fs_type.starts_with("fuse"));
+    let Some(mounted) = mounted else { return Ok(()) };
+    let flags = UnmountFlags::FORCE | UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+    Ok(rustix::mount::unmount(&mounted.mount_point, flags)?)
 }
 
 /// Lets the kernel read ahead as far as one request reaches.
@@ -113,14 +124,16 @@ pub(crate) fn widen_read_ahead(mountpoint: &Path) {
     }
 }
 
-fn device_number(mountpoint: &Path) -> io::Result<(u32, u32)> {
+fn mounts() -> io::Result<Vec<MountInfo>> {
     let mounts = Process::myself()
         .and_then(|process| process.mountinfo())
         .map_err(io::Error::other)?;
-    let mount = mounts
-        .into_iter()
-        .rev()
-        .find(|mount| mount.mount_point == mountpoint);
+    Ok(mounts.into_iter().collect())
+}
+
+fn device_number(mountpoint: &Path) -> io::Result<(u32, u32)> {
+    let mounts = mounts()?;
+    let mount = mounts.iter().rev().find(|mount| mount.mount_point == mountpoint);
     let mount = mount.ok_or(io::ErrorKind::NotFound)?;
     let number = mount.majmin.split_once(':').and_then(|(major, minor)| {
         let major = major.parse().ok()?;

@@ -15,7 +15,9 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use catalog::ObjectId;
-use fuser::{Errno, FileAttr, FileHandle, FopenFlags, Generation, INodeNo, ReplyData, ReplyEntry, ReplyOpen};
+use fuser::{
+    Errno, FileAttr, FileHandle, FopenFlags, Generation, INodeNo, ReplyData, ReplyEntry, ReplyOpen, Request,
+};
 use memmap2::Mmap;
 use parking_lot::RwLock;
 use protocol::{Data, Landed, Local, ObjectRef, Opened, ReadError, Served, StreamId, Worker};
@@ -30,6 +32,8 @@ use super::node::{Layer, Node};
 use super::opens::{Mode, OpenError, Opens, Wish};
 use super::pending::Pending;
 use super::tree::{FOREVER, Trees};
+use crate::metrics::ServedFrom;
+use crate::view::Ledger;
 
 /// How long the failure of a landing is remembered, so that the lookup in the last layer that follows it at once shows
 /// the same error, without waiting for another deadline.
@@ -51,6 +55,8 @@ pub(crate) struct Pond {
     pub(crate) tasks: TaskTracker,
     /// Cleared when the kernel refuses it.
     pub(crate) passthrough: AtomicBool,
+    /// Where opens of kernel views are written down that come here.
+    ledger: Option<Arc<Ledger>>,
     /// What was agreed with the kernel about the connection.
     pub(crate) negotiated: OnceLock<super::session::Negotiated>,
     failures: moka::sync::Cache<ObjectId, i32>,
@@ -67,6 +73,7 @@ pub(crate) struct PondParts {
     pub(crate) device: Arc<OwnedFd>,
     pub(crate) runtime: Handle,
     pub(crate) passthrough: bool,
+    pub(crate) ledger: Option<Arc<Ledger>>,
 }
 
 impl Pond {
@@ -79,6 +86,7 @@ impl Pond {
             device,
             runtime,
             passthrough,
+            ledger,
         } = parts;
         Self {
             worker,
@@ -89,6 +97,7 @@ impl Pond {
             runtime,
             tasks: TaskTracker::new(),
             passthrough: AtomicBool::new(passthrough),
+            ledger,
             negotiated: OnceLock::new(),
             failures: moka::sync::Cache::builder()
                 .max_capacity(FAILURES)
@@ -127,7 +136,12 @@ impl Pond {
 
     fn landed(&self, object: &ObjectRef, landed: Result<Landed, ReadError>, reply: Pending<ReplyEntry>) {
         match landed {
-            Ok(Landed::Here) => reply.answer(|reply| reply.error(Errno::ENOENT)),
+            Ok(Landed::Here) => {
+                if let Some(ledger) = &self.ledger {
+                    ledger.landed(object.id, object.size_bytes, ServedFrom::Origin);
+                }
+                reply.answer(|reply| reply.error(Errno::ENOENT));
+            }
             Ok(Landed::ThroughFuse) => reply.answer(|reply| self.reply_object(object, reply)),
             Err(error) => match errno::of_read(&error) {
                 Some(number) => {
@@ -152,16 +166,19 @@ impl Pond {
         reply.error(number);
     }
 
-    /// Answers an open of a file. `unique` is the request's number.
-    pub(crate) fn open(self: &Arc<Self>, node: Node, inode: INodeNo, unique: u64, reply: ReplyOpen) {
+    /// Answers an open of a file.
+    pub(crate) fn open(self: &Arc<Self>, node: Node, inode: INodeNo, request: &Request, reply: ReplyOpen) {
         let object = match self.trees.object(node) {
             Ok(object) => object,
             Err(number) => return self.refuse_open(reply, number),
         };
+        if let (Node::Object(_), Some(ledger)) = (node, &self.ledger) {
+            ledger.opened(object.id, request.pid());
+        }
         let opening = Opening {
             object,
             inode: inode.0,
-            handle: unique & !RESENT,
+            handle: u64::from(request.unique()) & !RESENT,
         };
         match self.opens.join(opening.inode, opening.handle, object.id) {
             Ok(Some(mode)) => {
@@ -242,16 +259,22 @@ impl Pond {
     }
 
     fn opened(&self, opening: &Opening, mode: Mode, reply: ReplyOpen) {
+        // There is nothing to flush, and a close must not wait for a server: a process that starts another closes its
+        // files on the way, even the supervisor that starts the next server.
         let handle = FileHandle(opening.handle);
         match mode {
             Mode::Passthrough(id) => {
-                self.metrics.passthrough_opens.inc();
-                self.metrics.passthrough_bytes.inc_by(opening.object.size_bytes);
-                reply_passthrough(reply, handle, FopenFlags::empty(), id);
+                self.metrics.passed_through(opening.object.size_bytes);
+                reply_passthrough(reply, handle, FopenFlags::FOPEN_NOFLUSH, id);
             }
             Mode::Direct => {
-                self.metrics.direct_opens.inc();
-                reply.opened(handle, FopenFlags::FOPEN_DIRECT_IO);
+                let mapped = self.maps.read().contains_key(&opening.handle);
+                self.metrics.opened(if mapped {
+                    ServedFrom::Local
+                } else {
+                    ServedFrom::Origin
+                });
+                reply.opened(handle, FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
             }
         }
     }

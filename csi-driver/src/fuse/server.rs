@@ -1,6 +1,6 @@
 //! A FUSE server from its mount, or its take-over, to its end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -27,7 +27,9 @@ use super::serve::{Pond, PondParts};
 use super::session::{self, Negotiated};
 use super::table::Table;
 use super::tree::{FOREVER, Trees};
+use crate::generations::{Generations, HeldGeneration};
 use crate::keeper::{Client, KeeperError};
+use crate::view::Ledger;
 
 /// Where the kernel cannot be told that all names are doubtful, it asks again after this time.
 const LIVE_TTL: Duration = Duration::from_secs(1);
@@ -109,6 +111,11 @@ pub struct FuseOptions {
     pub threads: usize,
     /// What is counted.
     pub metrics: FuseMetrics,
+    /// Where the opens of kernel views that come here are written down, so that they are not counted twice. `None`:
+    /// there are no such views.
+    pub ledger: Option<Arc<Ledger>>,
+    /// Where the generations of open files are held. `None`: their catalogs may go.
+    pub generations: Option<Arc<Generations>>,
     /// Who keeps the mount alive when this process dies. `None`: nobody; the mount dies with it.
     pub keeper: Option<Arc<Client>>,
 }
@@ -292,10 +299,11 @@ impl Drop for FuseServer {
         self.cancel.cancel();
         if self.mounted.swap(false, Ordering::AcqRel) && !*self.ended.borrow() {
             // Whoever still waits gets an error, instead of waiting for a server that is gone.
-            let _ = mounting::unmount(&self.mountpoint, true);
             if let Err(error) = mounting::abort(self.connection) {
                 warn!(%error, "failed to end a connection");
             }
+            // It may be gone already.
+            let _ = mounting::unmount(&self.mountpoint, true);
             if let Some(thread) = self.thread.lock().take()
                 && thread.join().is_err()
             {
@@ -342,6 +350,7 @@ struct Start {
     layout: Layout,
     keeper: Option<Arc<Client>>,
     catalogs: watch::Receiver<Option<Arc<CatalogFile>>>,
+    generations: Option<Arc<Generations>>,
     runtime: Handle,
 }
 
@@ -357,6 +366,8 @@ impl Start {
             kept_backing_ids: _,
             threads: _,
             metrics,
+            ledger,
+            generations,
             keeper,
         } = options;
         let trees = Trees::new(layout);
@@ -375,6 +386,7 @@ impl Start {
             device,
             runtime: runtime.clone(),
             passthrough,
+            ledger,
         };
         let pond = Arc::new(Pond::new(parts));
         Ok(Self {
@@ -384,6 +396,7 @@ impl Start {
             layout,
             keeper,
             catalogs,
+            generations,
             runtime,
         })
     }
@@ -396,6 +409,7 @@ impl Start {
             layout,
             keeper,
             catalogs,
+            generations,
             runtime,
         } = self;
         let negotiated = *pond.negotiated.get().ok_or_else(|| FuseError::Foreign {
@@ -421,9 +435,11 @@ impl Start {
             keeper.give(&name, connection, &note, pond.device.as_fd(), table.as_fd())?;
         }
         let cancel = CancellationToken::new();
-        let following = Following {
+        let mut following = Following {
             pond: Arc::clone(&pond),
             catalogs,
+            generations,
+            held: BTreeMap::new(),
             notifier: session.notifier(),
             live: INodeNo(if layout == Layout::Live {
                 1
@@ -432,6 +448,7 @@ impl Start {
             }),
             epochs: negotiated.has_epochs(),
         };
+        following.hold();
         let stop = cancel.clone();
         drop(pond.tasks.spawn_on(
             async move { stop.run_until_cancelled(following.run()).await },
@@ -470,6 +487,9 @@ impl Start {
 struct Following {
     pond: Arc<Pond>,
     catalogs: watch::Receiver<Option<Arc<CatalogFile>>>,
+    generations: Option<Arc<Generations>>,
+    /// The newest generation, and those of files that were open when it came.
+    held: BTreeMap<Generation, HeldGeneration>,
     notifier: Notifier,
     live: INodeNo,
     epochs: bool,
@@ -490,7 +510,23 @@ impl Following {
             if let Err(error) = shown {
                 error!(%error, "failed to show a new catalog");
             }
+            self.hold();
         }
+    }
+
+    /// Holds what a successor will need: the newest generation, before another can come, and those of open files.
+    fn hold(&mut self) {
+        let Some(generations) = &self.generations else {
+            return;
+        };
+        let mut needed = generations_of(&self.pond.opens.open_nodes());
+        needed.extend(self.pond.trees.catalogs.newest().map(|open| open.generation));
+        for generation in &needed {
+            self.held
+                .entry(*generation)
+                .or_insert_with(|| generations.hold(*generation));
+        }
+        self.held.retain(|generation, _| needed.contains(generation));
     }
 }
 

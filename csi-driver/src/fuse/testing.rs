@@ -42,7 +42,11 @@ pub(crate) struct TestFile {
 
 impl TestFile {
     pub(crate) fn new(path: impl Into<String>, size: u64) -> Self {
-        Self { path: path.into(), size, etag: "\"one\"".to_owned() }
+        Self {
+            path: path.into(),
+            size,
+            etag: "\"one\"".to_owned(),
+        }
     }
 
     pub(crate) fn version(mut self, etag: &str) -> Self {
@@ -55,7 +59,12 @@ impl TestFile {
     }
 
     pub(crate) fn id(&self) -> ObjectId {
-        ObjectId::derive(SOURCE, &format!("data/{}", self.path), &self.validator(), self.size)
+        ObjectId::derive(
+            SOURCE,
+            &format!("data/{}", self.path),
+            &self.validator(),
+            self.size,
+        )
     }
 
     pub(crate) fn content(&self, range: Range<u64>) -> Vec<u8> {
@@ -93,7 +102,10 @@ pub(crate) fn write_catalog(directory: &Path, generation: u64, files: &[TestFile
             path: String::new(),
         }],
         owner: Owner::default(),
-        created: Time { secs: 1_700_000_000, nanos: 0 },
+        created: Time {
+            secs: 1_700_000_000,
+            nanos: 0,
+        },
         spill_directory: directory.to_owned(),
         memory_bytes: 8 << 20,
     };
@@ -103,7 +115,10 @@ pub(crate) fn write_catalog(directory: &Path, generation: u64, files: &[TestFile
             source: 0,
             key: format!("data/{}", file.path),
             size_bytes: file.size,
-            modified: Time { secs: 1_600_000_000, nanos: 5 },
+            modified: Time {
+                secs: 1_600_000_000,
+                nanos: 5,
+            },
             validator: file.validator(),
         };
         builder.add(&entry).unwrap();
@@ -112,7 +127,11 @@ pub(crate) fn write_catalog(directory: &Path, generation: u64, files: &[TestFile
     let index = directory.join(format!("gen-{generation}.index"));
     let summary = builder.finish(&image, &index).unwrap();
     assert_eq!(summary.files, files.len() as u64);
-    Arc::new(CatalogFile { generation: Generation(generation), image, index })
+    Arc::new(CatalogFile {
+        generation: Generation(generation),
+        image,
+        index,
+    })
 }
 
 /// The worker.
@@ -172,9 +191,10 @@ impl FakeWorker {
         let _open = self.gate.acquire().await;
         match self.faults.lock().get(&id) {
             Some(Fault::Changed) => Err(ReadError::Changed { id }),
-            Some(Fault::Unavailable) => {
-                Err(ReadError::Unavailable { id, reason: "the test says so".to_owned() })
-            }
+            Some(Fault::Unavailable) => Err(ReadError::Unavailable {
+                id,
+                reason: "the test says so".to_owned(),
+            }),
             Some(Fault::Stopping) => Err(ReadError::Stopping),
             Some(Fault::Short) | None => Ok(()),
         }
@@ -222,19 +242,17 @@ impl Worker for FakeWorker {
         }
     }
 
-    async fn read(
-        &self,
-        object: ObjectRef,
-        _stream: StreamId,
-        range: Range<u64>,
-    ) -> Result<Data, ReadError> {
+    async fn read(&self, object: ObjectRef, _stream: StreamId, range: Range<u64>) -> Result<Data, ReadError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.check(object.id).await?;
         let mut bytes = content(object.id, range);
         if self.faults.lock().get(&object.id) == Some(&Fault::Short) {
             bytes.pop();
         }
-        let served = Served { origin_bytes: bytes.len() as u64, ..Served::default() };
+        let served = Served {
+            origin_bytes: bytes.len() as u64,
+            ..Served::default()
+        };
         Ok(Data::Bytes(bytes.into(), served))
     }
 
@@ -243,7 +261,8 @@ impl Worker for FakeWorker {
     }
 
     fn opened(&self, opens: &[Opened]) {
-        self.opened.fetch_add(opens.iter().map(|opened| opened.times).sum(), Ordering::Relaxed);
+        self.opened
+            .fetch_add(opens.iter().map(|opened| opened.times).sum(), Ordering::Relaxed);
     }
 
     fn in_use(&self, _generations: &BTreeSet<Generation>) {}

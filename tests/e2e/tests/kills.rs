@@ -75,7 +75,7 @@ fn survives_kills(view: View) {
         stop.store(true, Ordering::Relaxed);
         if let Err(panic) = done {
             // Readers that wait for a server would keep the scope from ending.
-            drop(bucket.origin());
+            bucket.origin().disconnect();
             std::panic::resume_unwind(panic);
         }
     });

@@ -1,6 +1,5 @@
 //! The real S3 server, versitygw, on a directory whose folders are its buckets.
 
-use std::ffi::OsString;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -40,26 +39,25 @@ impl Versitygw {
         Err(last)
     }
 
-    /// Finds the program: `MILLPOND_VERSITYGW`, else `build/tools/bin` of the workspace, `~/go/bin`, `PATH`.
+    /// Finds the program: what `MILLPOND_VERSITYGW` names, if it is there, else in `build/tools/bin` of the workspace, `~/go/bin`, `PATH`.
     ///
     /// # Errors
     /// `NotFound` with the command that installs it.
     pub fn find() -> io::Result<PathBuf> {
-        if let Some(named) = std::env::var_os("MILLPOND_VERSITYGW") {
-            return Ok(PathBuf::from(named));
-        }
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
             .ancestors()
             .nth(2)
             .map(Path::to_path_buf);
         let home = std::env::var_os("HOME").map(PathBuf::from);
-        let path = std::env::var_os("PATH").unwrap_or_else(OsString::new);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let named = std::env::var_os("MILLPOND_VERSITYGW").map(PathBuf::from);
         let places = workspace.map(|root| root.join("build/tools/bin")).into_iter();
         let places = places
             .chain(home.map(|home| home.join("go/bin")))
             .chain(std::env::split_paths(&path));
-        places
-            .map(|place| place.join(NAME))
+        named
+            .into_iter()
+            .chain(places.map(|place| place.join(NAME)))
             .find(|program| program.is_file())
             .ok_or_else(|| {
                 let install = "go install github.com/versity/versitygw/cmd/versitygw@v1.8.0";

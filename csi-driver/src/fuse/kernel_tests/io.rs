@@ -21,5 +21,9 @@ pub(super) fn map_private(file: &File) -> io::Result<Mmap> {
 pub(super) fn lease(file: &File, kind: i32) -> io::Result<()> {
     // SAFETY: the call takes numbers only, and the descriptor is open.
     let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

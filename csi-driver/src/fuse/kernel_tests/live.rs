@@ -10,7 +10,11 @@ use super::super::testing::TestFile;
 use super::{Mount, Setup, wait_until};
 
 fn one() -> Vec<TestFile> {
-    vec![TestFile::new("d/changed", 100_000), TestFile::new("d/gone", 10), TestFile::new("top", 10)]
+    vec![
+        TestFile::new("d/changed", 100_000),
+        TestFile::new("d/gone", 10),
+        TestFile::new("top", 10),
+    ]
 }
 
 fn two() -> Vec<TestFile> {
@@ -23,14 +27,26 @@ fn two() -> Vec<TestFile> {
 
 fn check(mount: &Mount, root: &str, files: &[TestFile]) {
     for file in files {
-        assert!(std::fs::read(mount.path(root).join(&file.path)).unwrap() == file.whole(), "{}", file.path);
+        assert!(
+            std::fs::read(mount.path(root).join(&file.path)).unwrap() == file.whole(),
+            "{}",
+            file.path
+        );
     }
 }
 
 #[test]
 fn new_opens_see_the_new_generation_and_open_files_keep_theirs() {
     for layout in [Layout::Directories, Layout::Live] {
-        let Some(mount) = Mount::new(&one(), Setup { layout, ..Setup::default() }) else { return };
+        let Some(mount) = Mount::new(
+            &one(),
+            Setup {
+                layout,
+                ..Setup::default()
+            },
+        ) else {
+            return;
+        };
         let live = if layout == Layout::Live { "" } else { "live" };
         check(&mount, live, &one());
         let path = mount.path(live).join("d/changed");
@@ -52,7 +68,10 @@ fn new_opens_see_the_new_generation_and_open_files_keep_theirs() {
         let mut whole = vec![0; 100_000];
         held.read_exact_at(&mut whole, 0).unwrap();
         assert!(whole == one()[0].whole());
-        assert_ne!(held.metadata().unwrap().ino(), std::fs::metadata(&path).unwrap().ino());
+        assert_ne!(
+            held.metadata().unwrap().ino(),
+            std::fs::metadata(&path).unwrap().ino()
+        );
         if layout == Layout::Directories {
             check(&mount, "gen-1", &one());
             check(&mount, "gen-2", &two());
@@ -62,7 +81,9 @@ fn new_opens_see_the_new_generation_and_open_files_keep_theirs() {
 
 #[test]
 fn an_open_file_outlives_its_catalog() {
-    let Some(mount) = Mount::new(&one(), Setup::default()) else { return };
+    let Some(mount) = Mount::new(&one(), Setup::default()) else {
+        return;
+    };
     let held = File::open(mount.path("live/d/changed")).unwrap();
     let catalogs = mount.directory.path().join("catalog");
     for name in ["gen-1.erofs", "gen-1.index"] {
@@ -82,7 +103,9 @@ fn an_open_file_outlives_its_catalog() {
 
 #[test]
 fn a_mount_without_a_catalog_is_empty() {
-    let Some(mount) = Mount::new(&[], Setup::default()) else { return };
+    let Some(mount) = Mount::new(&[], Setup::default()) else {
+        return;
+    };
     assert_eq!(std::fs::read_dir(mount.path("live")).unwrap().count(), 0);
     mount.show(2, &one());
     wait_until("the first files", || mount.path("live/top").exists());

@@ -17,6 +17,7 @@ use tokio::runtime::Runtime;
 
 use super::testing::{FakeWorker, TestFile, write_catalog};
 use super::{FuseMetrics, FuseOptions, FuseServer, Layout};
+use crate::{ServedFrom, ViewMetrics};
 
 /// How long a test waits for what must happen; only a guard against hanging.
 const GUARD: Duration = Duration::from_secs(60);
@@ -26,6 +27,7 @@ struct Mount {
     server: FuseServer,
     worker: Arc<FakeWorker>,
     metrics: FuseMetrics,
+    views: ViewMetrics,
     directory: TempDir,
     _runtime: Runtime,
 }
@@ -39,7 +41,11 @@ struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { passthrough: true, layout: Layout::Directories, kept: 0 }
+        Self {
+            passthrough: true,
+            layout: Layout::Directories,
+            kept: 0,
+        }
     }
 }
 
@@ -63,9 +69,14 @@ impl Mount {
         }
         let newest = write_catalog(&directory.path().join("catalog"), 1, files);
         let worker = FakeWorker::new(directory.path(), Some(newest), Duration::ZERO);
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let metrics = FuseMetrics::register(&prometheus::Registry::new()).unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let registry = prometheus::Registry::new();
+        let views = ViewMetrics::register(&registry).unwrap();
+        let metrics = FuseMetrics::register(&registry, views.clone()).unwrap();
         let server = FuseServer::mount(FuseOptions {
             mountpoint: directory.path().join("mnt"),
             name: "test".to_owned(),
@@ -76,19 +87,41 @@ impl Mount {
             kept_backing_ids: setup.kept,
             threads: 2,
             metrics: metrics.clone(),
+            ledger: None,
+            generations: None,
             keeper: None,
         })
         .unwrap();
-        Some(Self { server, worker, metrics, directory, _runtime: runtime })
+        Some(Self {
+            server,
+            worker,
+            metrics,
+            views,
+            directory,
+            _runtime: runtime,
+        })
     }
 
     fn path(&self, path: &str) -> PathBuf {
         self.server.mountpoint().join(path)
     }
 
-    fn show(&self, generation: u64, files: &[TestFile]) {
-        self.worker.show(write_catalog(&self.directory.path().join("catalog"), generation, files));
+    fn bytes(&self, from: ServedFrom) -> u64 {
+        self.views.bytes(from).get()
     }
+
+    fn show(&self, generation: u64, files: &[TestFile]) {
+        self.worker.show(write_catalog(
+            &self.directory.path().join("catalog"),
+            generation,
+            files,
+        ));
+    }
+}
+
+fn metrics() -> FuseMetrics {
+    let registry = prometheus::Registry::new();
+    FuseMetrics::register(&registry, ViewMetrics::register(&registry).unwrap()).unwrap()
 }
 
 /// Waits until something is so.
@@ -96,6 +129,6 @@ fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !so() {
         assert!(start.elapsed() < GUARD, "{what}: not in time");
-        std::thread::yield_now();
+        std::thread::park_timeout(Duration::from_millis(1));
     }
 }

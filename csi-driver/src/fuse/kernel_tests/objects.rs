@@ -9,7 +9,9 @@ use super::{Mount, Setup};
 #[test]
 fn a_small_object_is_landed_and_then_denied() {
     let file = TestFile::new("a", 1000);
-    let Some(mount) = Mount::new(std::slice::from_ref(&file), Setup::default()) else { return };
+    let Some(mount) = Mount::new(std::slice::from_ref(&file), Setup::default()) else {
+        return;
+    };
     mount.worker.complete(&file);
     let path = mount.path("objects").join(file.id().path());
     assert_eq!(File::open(&path).unwrap_err().raw_os_error(), Some(libc::ENOENT));
@@ -23,7 +25,9 @@ fn a_small_object_is_landed_and_then_denied() {
 #[test]
 fn an_object_that_cannot_land_is_served() {
     let file = TestFile::new("a", 3_000_000);
-    let Some(mount) = Mount::new(std::slice::from_ref(&file), Setup::default()) else { return };
+    let Some(mount) = Mount::new(std::slice::from_ref(&file), Setup::default()) else {
+        return;
+    };
     for layer in ["objects", "last"] {
         let path = mount.path(layer).join(file.id().path());
         assert_eq!(std::fs::metadata(&path).unwrap().len(), file.size);
@@ -33,25 +37,46 @@ fn an_object_that_cannot_land_is_served() {
 
 #[test]
 fn both_layers_tell_the_true_error() {
-    let file = TestFile::new("a", 1000);
-    let Some(mount) = Mount::new(std::slice::from_ref(&file), Setup::default()) else { return };
-    for (fault, number) in [(Fault::Changed, libc::ESTALE), (Fault::Unavailable, libc::EIO)] {
-        mount.worker.fail(file.id(), Some(fault));
+    let (changed, unreachable) = (TestFile::new("a", 1000), TestFile::new("b", 1000));
+    let Some(mount) = Mount::new(&[changed.clone(), unreachable.clone()], Setup::default()) else {
+        return;
+    };
+    let faults = [
+        (changed, Fault::Changed, libc::ESTALE),
+        (unreachable, Fault::Unavailable, libc::EIO),
+    ];
+    for (file, fault, number) in &faults {
+        mount.worker.fail(file.id(), Some(*fault));
         for layer in ["objects", "last"] {
             let path = mount.path(layer).join(file.id().path());
-            assert_eq!(File::open(path).unwrap_err().raw_os_error(), Some(number), "{layer}");
+            assert_eq!(
+                File::open(path).unwrap_err().raw_os_error(),
+                Some(*number),
+                "{layer}"
+            );
         }
     }
-    assert_eq!(mount.worker.lands.load(Ordering::Relaxed), 2, "the last layer waits for no second deadline");
+    assert_eq!(
+        mount.worker.lands.load(Ordering::Relaxed),
+        2,
+        "the last layer waits for no second deadline"
+    );
 }
 
 #[test]
 fn what_is_no_object_does_not_exist() {
     let file = TestFile::new("a", 1000);
     let other = TestFile::new("b", 1000);
-    let Some(mount) = Mount::new(&[file], Setup::default()) else { return };
+    let Some(mount) = Mount::new(&[file], Setup::default()) else {
+        return;
+    };
     for layer in ["objects", "last"] {
-        for name in [other.id().path(), "zz/short".to_owned(), "A1/x".to_owned(), "abc".to_owned()] {
+        for name in [
+            other.id().path(),
+            "zz/short".to_owned(),
+            "A1/x".to_owned(),
+            "abc".to_owned(),
+        ] {
             let error = File::open(mount.path(layer).join(&name)).unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{name}");
         }
@@ -62,7 +87,9 @@ fn what_is_no_object_does_not_exist() {
 fn an_object_keeps_its_number_over_generations() {
     use std::os::unix::fs::MetadataExt;
     let file = TestFile::new("a", 1000);
-    let Some(mount) = Mount::new(std::slice::from_ref(&file), Setup::default()) else { return };
+    let Some(mount) = Mount::new(std::slice::from_ref(&file), Setup::default()) else {
+        return;
+    };
     let path = mount.path("last").join(file.id().path());
     let held = File::open(&path).unwrap();
     let before = held.metadata().unwrap().ino();

@@ -9,12 +9,25 @@ use super::super::Unmount;
 use super::super::testing::{Fault, TestFile};
 use super::io::{lease, map_private, map_shared};
 use super::{Mount, Setup, wait_until};
+use crate::ServedFrom;
 
-const WITH: Setup = Setup { passthrough: true, layout: super::Layout::Directories, kept: 0 };
-const WITHOUT: Setup = Setup { passthrough: false, layout: super::Layout::Directories, kept: 0 };
+const WITH: Setup = Setup {
+    passthrough: true,
+    layout: super::Layout::Directories,
+    kept: 0,
+};
+const WITHOUT: Setup = Setup {
+    passthrough: false,
+    layout: super::Layout::Directories,
+    kept: 0,
+};
 
 fn files() -> Vec<TestFile> {
-    vec![TestFile::new("small", 4097), TestFile::new("large", 5_000_001), TestFile::new("empty", 0)]
+    vec![
+        TestFile::new("small", 4097),
+        TestFile::new("large", 5_000_001),
+        TestFile::new("empty", 0),
+    ]
 }
 
 /// Reads a file in each way there is.
@@ -24,16 +37,32 @@ fn read_all_ways(mount: &Mount, file: &TestFile) {
     assert!(std::fs::read(&path).unwrap() == whole, "read");
 
     let open = File::open(&path).unwrap();
-    for offset in [0, 1, 4095, 4096, file.size / 2, file.size.saturating_sub(1), file.size, file.size + 10] {
+    for offset in [
+        0,
+        1,
+        4095,
+        4096,
+        file.size / 2,
+        file.size.saturating_sub(1),
+        file.size,
+        file.size + 10,
+    ] {
         let mut piece = vec![0; 10_000];
         let length = open.read_at(&mut piece, offset).unwrap();
-        assert!(piece[..length] == file.content(offset.min(file.size)..(offset + 10_000))[..], "{offset}");
+        assert!(
+            piece[..length] == file.content(offset.min(file.size)..(offset + 10_000))[..],
+            "{offset}"
+        );
     }
     let mut end = File::open(&path).unwrap();
     assert_eq!(end.seek(SeekFrom::End(0)).unwrap(), file.size);
     assert_eq!(end.read(&mut [0]).unwrap(), 0);
 
-    let mut direct = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(&path).unwrap();
+    let mut direct = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(&path)
+        .unwrap();
     let mut bytes = Vec::new();
     // An aligned buffer: the allocator gives large ones at page boundaries plus its header.
     let mut buffer = vec![0; 1 << 20];
@@ -70,7 +99,9 @@ fn read_all_ways(mount: &Mount, file: &TestFile) {
 
 #[test]
 fn complete_files_read_right_by_passthrough() {
-    let Some(mount) = Mount::new(&files(), WITH) else { return };
+    let Some(mount) = Mount::new(&files(), WITH) else {
+        return;
+    };
     for file in files() {
         mount.worker.complete(&file);
         read_all_ways(&mount, &file);
@@ -82,31 +113,37 @@ fn complete_files_read_right_by_passthrough() {
 
 #[test]
 fn complete_files_read_right_without_passthrough() {
-    let Some(mount) = Mount::new(&files(), WITHOUT) else { return };
+    let Some(mount) = Mount::new(&files(), WITHOUT) else {
+        return;
+    };
     for file in files() {
         mount.worker.complete(&file);
         read_all_ways(&mount, &file);
     }
     assert_eq!(mount.metrics.passthrough_opens.get(), 0);
-    assert!(mount.metrics.local_bytes.get() > 0);
+    assert!(mount.bytes(ServedFrom::Local) > 0);
 }
 
 #[test]
 fn incomplete_files_read_right() {
     for setup in [WITH, WITHOUT] {
-        let Some(mount) = Mount::new(&files(), setup) else { return };
+        let Some(mount) = Mount::new(&files(), setup) else {
+            return;
+        };
         for file in files() {
             read_all_ways(&mount, &file);
         }
         assert_eq!(mount.metrics.passthrough_opens.get(), 0);
-        assert!(mount.metrics.origin_bytes.get() > 5_000_000);
+        assert!(mount.bytes(ServedFrom::Origin) > 5_000_000);
     }
 }
 
 #[test]
 fn a_file_that_became_complete_is_passed_through_when_nobody_has_it_open() {
     let file = TestFile::new("large", 3_000_000);
-    let Some(mount) = Mount::new(std::slice::from_ref(&file), WITH) else { return };
+    let Some(mount) = Mount::new(std::slice::from_ref(&file), WITH) else {
+        return;
+    };
     let path = mount.path("live/large");
     let held = File::open(&path).unwrap();
     let mut piece = vec![0; 1000];
@@ -132,7 +169,9 @@ fn a_file_that_became_complete_is_passed_through_when_nobody_has_it_open() {
 fn an_evicted_file_reads_on_while_it_is_open_by_passthrough() {
     let file = TestFile::new("large", 3_000_000);
     for kept in [0, 10] {
-        let Some(mount) = Mount::new(std::slice::from_ref(&file), Setup { kept, ..WITH }) else { return };
+        let Some(mount) = Mount::new(std::slice::from_ref(&file), Setup { kept, ..WITH }) else {
+            return;
+        };
         mount.worker.complete(&file);
         let path = mount.path("live/large");
         let held = File::open(&path).unwrap();
@@ -153,9 +192,15 @@ fn an_evicted_file_reads_on_while_it_is_open_by_passthrough() {
 fn an_object_can_be_leased_when_nobody_has_it_open() {
     let file = TestFile::new("f", 100_000);
     for kept in [0, 10] {
-        let Some(mount) = Mount::new(std::slice::from_ref(&file), Setup { kept, ..WITH }) else { return };
+        let Some(mount) = Mount::new(std::slice::from_ref(&file), Setup { kept, ..WITH }) else {
+            return;
+        };
         mount.worker.complete(&file);
-        let object = File::open(super::super::testing::object_path(mount.directory.path(), file.id())).unwrap();
+        let object = File::open(super::super::testing::object_path(
+            mount.directory.path(),
+            file.id(),
+        ))
+        .unwrap();
         let held = File::open(mount.path("live/f")).unwrap();
         assert!(lease(&object, libc::F_WRLCK).is_err(), "it is open");
         drop(held);
@@ -172,9 +217,13 @@ fn an_object_can_be_leased_when_nobody_has_it_open() {
 
 #[test]
 fn many_files_are_opened_again_and_again() {
-    let files: Vec<_> = (0..200).map(|index| TestFile::new(format!("d/{index}"), 1000 + index)).collect();
+    let files: Vec<_> = (0..200)
+        .map(|index| TestFile::new(format!("d/{index}"), 1000 + index))
+        .collect();
     for kept in [0, 50, 1000] {
-        let Some(mount) = Mount::new(&files, Setup { kept, ..WITH }) else { return };
+        let Some(mount) = Mount::new(&files, Setup { kept, ..WITH }) else {
+            return;
+        };
         for file in &files {
             mount.worker.complete(file);
         }
@@ -198,13 +247,21 @@ fn many_files_are_opened_again_and_again() {
 #[test]
 fn failures_have_their_error_numbers() {
     let file = TestFile::new("f", 100_000);
-    let Some(mount) = Mount::new(std::slice::from_ref(&file), WITH) else { return };
+    let Some(mount) = Mount::new(std::slice::from_ref(&file), WITH) else {
+        return;
+    };
     let path = mount.path("live/f");
-    for (fault, number) in
-        [(Fault::Changed, libc::ESTALE), (Fault::Unavailable, libc::EIO), (Fault::Short, libc::EIO)]
-    {
+    for (fault, number) in [
+        (Fault::Changed, libc::ESTALE),
+        (Fault::Unavailable, libc::EIO),
+        (Fault::Short, libc::EIO),
+    ] {
         mount.worker.fail(file.id(), Some(fault));
-        assert_eq!(std::fs::read(&path).unwrap_err().raw_os_error(), Some(number), "{fault:?}");
+        assert_eq!(
+            std::fs::read(&path).unwrap_err().raw_os_error(),
+            Some(number),
+            "{fault:?}"
+        );
     }
     mount.worker.fail(file.id(), None);
     assert!(std::fs::read(&path).unwrap() == file.whole());
@@ -213,11 +270,18 @@ fn failures_have_their_error_numbers() {
 #[test]
 fn a_complete_file_cut_short_is_an_error_and_no_signal() {
     let file = TestFile::new("f", 100_000);
-    let Some(mount) = Mount::new(std::slice::from_ref(&file), WITHOUT) else { return };
+    let Some(mount) = Mount::new(std::slice::from_ref(&file), WITHOUT) else {
+        return;
+    };
     mount.worker.complete(&file);
     let held = File::open(mount.path("live/f")).unwrap();
     let object = super::super::testing::object_path(mount.directory.path(), file.id());
-    OpenOptions::new().write(true).open(object).unwrap().set_len(0).unwrap();
+    OpenOptions::new()
+        .write(true)
+        .open(object)
+        .unwrap()
+        .set_len(0)
+        .unwrap();
     let error = held.read_exact_at(&mut [0; 5000], 50_000).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EIO));
 }
@@ -225,7 +289,9 @@ fn a_complete_file_cut_short_is_an_error_and_no_signal() {
 #[test]
 fn a_mount_in_use_is_unmounted_only_by_force() {
     let file = TestFile::new("f", 100_000);
-    let Some(mount) = Mount::new(std::slice::from_ref(&file), WITH) else { return };
+    let Some(mount) = Mount::new(std::slice::from_ref(&file), WITH) else {
+        return;
+    };
     let held = File::open(mount.path("live/f")).unwrap();
     assert!(mount.server.unmount(Unmount::IfIdle).is_err());
     mount.server.unmount(Unmount::Detach).unwrap();

@@ -16,9 +16,9 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 
-use super::super::testing::{Fault, FakeWorker, TestFile, complete, write_catalog};
-use super::super::{FuseMetrics, FuseOptions, FuseServer, Layout, Unmount};
-use super::{GUARD, can_mount, wait_until};
+use super::super::testing::{FakeWorker, Fault, TestFile, complete, write_catalog};
+use super::super::{FuseOptions, FuseServer, Layout, Unmount};
+use super::{GUARD, can_mount, metrics, wait_until};
 use crate::keeper::{Client, Holder};
 
 const CHILD: &str = "MILLPOND_TEST_SERVER";
@@ -48,12 +48,19 @@ fn serves_when_told_to() {
         image: catalog.join("gen-1.erofs"),
         index: catalog.join("gen-1.index"),
     });
-    let worker =
-        FakeWorker::new(&orders.directory, Some(newest), Duration::from_millis(orders.delay_ms));
+    let worker = FakeWorker::new(
+        &orders.directory,
+        Some(newest),
+        Duration::from_millis(orders.delay_ms),
+    );
     if let Some(path) = &orders.stopping {
         worker.fail(TestFile::new(path, FILE_BYTES).id(), Some(Fault::Stopping));
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     let options = || FuseOptions {
         mountpoint: orders.directory.join("mnt"),
         name: "test".to_owned(),
@@ -63,7 +70,9 @@ fn serves_when_told_to() {
         passthrough: orders.passthrough,
         kept_backing_ids: orders.kept,
         threads: 2,
-        metrics: FuseMetrics::register(&prometheus::Registry::new()).unwrap(),
+        metrics: metrics(),
+        ledger: None,
+        generations: None,
         keeper: Some(Arc::clone(&keeper)),
     };
     let server = match FuseServer::take_over(options()).unwrap() {
@@ -100,7 +109,12 @@ impl Supervised {
         };
         orders(&mut own);
         let holder = Some(Holder::start(limit).unwrap());
-        let mut supervised = Self { orders: own, holder, server: None, directory };
+        let mut supervised = Self {
+            orders: own,
+            holder,
+            server: None,
+            directory,
+        };
         supervised.start();
         Some(supervised)
     }
@@ -111,7 +125,11 @@ impl Supervised {
 
     fn start(&mut self) {
         let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "fuse::kernel_tests::take_over::serves_when_told_to", "--nocapture"])
+            .args([
+                "--exact",
+                "fuse::kernel_tests::take_over::serves_when_told_to",
+                "--nocapture",
+            ])
             .env(CHILD, serde_json::to_string(&self.orders).unwrap())
             .stdin(Stdio::from(self.holder().socket().unwrap()))
             .stdout(Stdio::null())
@@ -141,11 +159,10 @@ impl Drop for Supervised {
     fn drop(&mut self) {
         // Whoever still waits in the mount gets an error from here on.
         let mountpoint = self.directory.path().canonicalize().unwrap().join("mnt");
-        let connection = super::super::mounting::connection(&mountpoint);
-        let _ = super::super::mounting::unmount(&mountpoint, true);
-        if let Ok(connection) = connection {
+        if let Ok(connection) = super::super::mounting::connection(&mountpoint) {
             let _ = super::super::mounting::abort(connection);
         }
+        let _ = super::super::mounting::unmount(&mountpoint, true);
         if let Some(mut server) = self.server.take() {
             let _ = server.kill();
             let _ = server.wait();
@@ -157,15 +174,20 @@ impl Drop for Supervised {
 const FILE_BYTES: u64 = 300_000;
 
 fn files() -> Vec<TestFile> {
-    (0..40).map(|index| TestFile::new(format!("d{}/f{index}", index % 3), FILE_BYTES)).collect()
+    (0..40)
+        .map(|index| TestFile::new(format!("d{}/f{index}", index % 3), FILE_BYTES))
+        .collect()
 }
 
 fn read_and_check(live: &Path, file: &TestFile, random: &mut SmallRng) {
-    let open = File::open(live.join(&file.path)).unwrap_or_else(|error| panic!("open {}: {error}", file.path));
+    let open =
+        File::open(live.join(&file.path)).unwrap_or_else(|error| panic!("open {}: {error}", file.path));
     check_piece(&open, file, random);
     if random.random_bool(0.3) {
         let mut whole = Vec::new();
-        (&open).read_to_end(&mut whole).unwrap_or_else(|error| panic!("read {}: {error}", file.path));
+        (&open)
+            .read_to_end(&mut whole)
+            .unwrap_or_else(|error| panic!("read {}: {error}", file.path));
         assert!(whole == file.whole(), "{}", file.path);
     }
 }
@@ -174,7 +196,8 @@ fn check_piece(open: &File, file: &TestFile, random: &mut SmallRng) {
     let start = random.random_range(0..file.size);
     let end = (start + random.random_range(1..70_000)).min(file.size);
     let mut piece = vec![0; usize::try_from(end - start).unwrap()];
-    open.read_exact_at(&mut piece, start).unwrap_or_else(|error| panic!("piece of {}: {error}", file.path));
+    open.read_exact_at(&mut piece, start)
+        .unwrap_or_else(|error| panic!("piece of {}: {error}", file.path));
     assert!(piece == file.content(start..end), "{} at {start}", file.path);
 }
 
@@ -195,7 +218,10 @@ fn kill_under_load(passthrough: bool, kept: usize) {
     let done = AtomicU64::new(0);
     let failed = AtomicBool::new(false);
     // Held open across all of it: complete and not.
-    let held: Vec<_> = files[..6].iter().map(|file| (file, File::open(live.join(&file.path)).unwrap())).collect();
+    let held: Vec<_> = files[..6]
+        .iter()
+        .map(|file| (file, File::open(live.join(&file.path)).unwrap()))
+        .collect();
     std::thread::scope(|scope| {
         for seed in 0..6 {
             let (live, files, held, stop, done, failed) = (&live, &files, &held, &stop, &done, &failed);
@@ -260,7 +286,9 @@ fn thirty_kills_show_no_error_without_passthrough() {
 #[test]
 fn a_file_open_by_passthrough_can_be_opened_again_from_the_next_server() {
     let files = files();
-    let Some(mut supervised) = Supervised::new(&files, GUARD, |_| {}) else { return };
+    let Some(mut supervised) = Supervised::new(&files, GUARD, |_| {}) else {
+        return;
+    };
     complete(supervised.directory.path(), &files[0]);
     let path = supervised.live().join(&files[0].path);
     let held = File::open(&path).unwrap();
@@ -310,15 +338,22 @@ fn a_read_that_meets_a_stopping_worker_waits_for_the_next_server() {
 #[test]
 fn a_mount_without_a_server_is_given_up_after_the_limit() {
     let files = files();
-    let Some(mut supervised) = Supervised::new(&files, Duration::from_millis(300), |_| {}) else { return };
+    let Some(mut supervised) = Supervised::new(&files, Duration::from_millis(300), |_| {}) else {
+        return;
+    };
     complete(supervised.directory.path(), &files[0]);
     let native = File::open(supervised.live().join(&files[0].path)).unwrap();
     let through_server = File::open(supervised.live().join(&files[1].path)).unwrap();
     supervised.kill();
     // It waits for a server, and gets an error when the time is over.
     let error = through_server.read_exact_at(&mut [0; 10], 0).unwrap_err();
-    assert!(matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::ENOTCONN)), "{error}");
-    assert_eq!(supervised.holder().status().borrow().aborted, 1);
+    assert!(
+        matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::ENOTCONN)),
+        "{error}"
+    );
+    wait_until("the keeper to say so", || {
+        supervised.holder().status().borrow().aborted == 1
+    });
     assert!(File::open(supervised.live().join(&files[2].path)).is_err());
     check_piece(&native, &files[0], &mut SmallRng::seed_from_u64(1));
 }
@@ -326,7 +361,9 @@ fn a_mount_without_a_server_is_given_up_after_the_limit() {
 #[test]
 fn a_server_that_leaves_is_followed_without_an_error() {
     let files = files();
-    let Some(supervised) = Supervised::new(&files, GUARD, |_| {}) else { return };
+    let Some(supervised) = Supervised::new(&files, GUARD, |_| {}) else {
+        return;
+    };
     // Nothing is known to the keeper under another name.
     let client = Client::new(supervised.holder().socket().unwrap());
     assert!(client.take("other").unwrap().is_none());
@@ -334,7 +371,9 @@ fn a_server_that_leaves_is_followed_without_an_error() {
     assert!(supervised.holder().status().borrow().stopping);
     assert_eq!(supervised.holder().status().borrow().mounts, ["test"]);
     drop(client);
-    wait_until("the keeper to notice", || !supervised.holder().status().borrow().stopping);
+    wait_until("the keeper to notice", || {
+        !supervised.holder().status().borrow().stopping
+    });
 }
 
 #[test]
@@ -349,7 +388,11 @@ fn a_clean_unmount_is_told_to_the_keeper() {
     std::fs::create_dir(&mountpoint).unwrap();
     let newest = write_catalog(&catalog, 1, &files());
     let holder = Holder::start(GUARD).unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
     let server = FuseServer::mount(FuseOptions {
         mountpoint: mountpoint.clone(),
         name: "test".to_owned(),
@@ -359,7 +402,9 @@ fn a_clean_unmount_is_told_to_the_keeper() {
         passthrough: true,
         kept_backing_ids: 0,
         threads: 1,
-        metrics: FuseMetrics::register(&prometheus::Registry::new()).unwrap(),
+        metrics: metrics(),
+        ledger: None,
+        generations: None,
         keeper: Some(Arc::new(Client::new(holder.socket().unwrap()))),
     })
     .unwrap();

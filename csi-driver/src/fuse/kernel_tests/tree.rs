@@ -20,7 +20,9 @@ fn files() -> Vec<TestFile> {
 
 #[test]
 fn the_tree_is_what_the_catalog_says() {
-    let Some(mount) = Mount::new(&files(), Setup::default()) else { return };
+    let Some(mount) = Mount::new(&files(), Setup::default()) else {
+        return;
+    };
     for root in ["gen-1", "live"] {
         for file in files() {
             let metadata = std::fs::metadata(mount.path(root).join(&file.path)).unwrap();
@@ -49,14 +51,21 @@ fn the_tree_is_what_the_catalog_says() {
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
-    assert_eq!(root, ["gen-1", "last", "live", "objects"].map(str::to_owned).into());
+    assert_eq!(
+        root,
+        ["gen-1", "last", "live", "objects"].map(str::to_owned).into()
+    );
     assert_eq!(std::fs::read_dir(mount.path("objects")).unwrap().count(), 0);
 }
 
 #[test]
 fn a_large_directory_lists_each_name_once() {
-    let files: Vec<_> = (0..20_000).map(|index| TestFile::new(format!("d/file-{index:06}"), index)).collect();
-    let Some(mount) = Mount::new(&files, Setup::default()) else { return };
+    let files: Vec<_> = (0..20_000)
+        .map(|index| TestFile::new(format!("d/file-{index:06}"), index))
+        .collect();
+    let Some(mount) = Mount::new(&files, Setup::default()) else {
+        return;
+    };
     for root in ["gen-1/d", "live/d"] {
         // Twice: the second listing comes from what the kernel kept.
         for _ in 0..2 {
@@ -68,12 +77,17 @@ fn a_large_directory_lists_each_name_once() {
             assert!(names.iter().eq(files.iter().map(|file| &file.path["d/".len()..])));
         }
     }
-    assert_eq!(std::fs::metadata(mount.path("live/d/file-012345")).unwrap().len(), 12_345);
+    assert_eq!(
+        std::fs::metadata(mount.path("live/d/file-012345")).unwrap().len(),
+        12_345
+    );
 }
 
 #[test]
 fn statfs_tells_the_size_of_the_tree() {
-    let Some(mount) = Mount::new(&files(), Setup::default()) else { return };
+    let Some(mount) = Mount::new(&files(), Setup::default()) else {
+        return;
+    };
     for path in ["", "gen-1/a", "live"] {
         let status = rustix::fs::statvfs(mount.path(path)).unwrap();
         assert_eq!(status.f_blocks, 5_100_017_u64.div_ceil(4096));
@@ -85,7 +99,9 @@ fn statfs_tells_the_size_of_the_tree() {
 
 #[test]
 fn xattrs_name_validator_and_source_and_nothing_else() {
-    let Some(mount) = Mount::new(&files(), Setup::default()) else { return };
+    let Some(mount) = Mount::new(&files(), Setup::default()) else {
+        return;
+    };
     let path = mount.path("live/a/three.bin");
     let get = |name: &str, room: usize| {
         let mut value = vec![0; room];
@@ -95,21 +111,36 @@ fn xattrs_name_validator_and_source_and_nothing_else() {
     assert_eq!(get("user.millpond.etag", 100).unwrap().1, b"\"one\"");
     assert_eq!(rustix::fs::getxattr_query(&path, "user.millpond.etag"), Ok(5));
     assert_eq!(get("user.millpond.etag", 2), Err(rustix::io::Errno::RANGE));
-    assert!(get("user.millpond.source", 100).unwrap().1.starts_with(b"s3://bucket"));
+    assert!(
+        get("user.millpond.source", 100)
+            .unwrap()
+            .1
+            .starts_with(b"s3://bucket")
+    );
     assert_eq!(get("user.other", 100), Err(rustix::io::Errno::NODATA));
-    assert_eq!(get("trusted.overlay.redirect", 100), Err(rustix::io::Errno::NODATA));
+    assert_eq!(
+        get("trusted.overlay.redirect", 100),
+        Err(rustix::io::Errno::NODATA)
+    );
     let mut names = vec![0; 1000];
     let length = rustix::fs::listxattr(&path, &mut names).unwrap();
-    let names: BTreeSet<_> =
-        names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()).collect();
-    assert_eq!(names, [b"user.millpond.etag".as_slice(), b"user.millpond.source"].into());
+    let names: BTreeSet<_> = names[..length]
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+        .collect();
+    assert_eq!(
+        names,
+        [b"user.millpond.etag".as_slice(), b"user.millpond.source"].into()
+    );
     let mut none = [0; 10];
     assert_eq!(rustix::fs::listxattr(mount.path("live/a"), &mut none), Ok(0));
 }
 
 #[test]
 fn every_modification_is_erofs() {
-    let Some(mount) = Mount::new(&files(), Setup::default()) else { return };
+    let Some(mount) = Mount::new(&files(), Setup::default()) else {
+        return;
+    };
     for root in ["gen-1", "live"] {
         let file = mount.path(root).join("four.bin");
         let new = mount.path(root).join("new");
@@ -127,7 +158,10 @@ fn every_modification_is_erofs() {
             ("rename", std::fs::rename(&file, &new)),
             ("link", std::fs::hard_link(&file, &new)),
             ("symlink", symlink("x", &new)),
-            ("chmod", std::fs::set_permissions(&file, Permissions::from_mode(0o644))),
+            (
+                "chmod",
+                std::fs::set_permissions(&file, Permissions::from_mode(0o644)),
+            ),
             ("chown", std::os::unix::fs::chown(&file, Some(1), Some(1))),
             ("utimes", File::open(&file).and_then(|file| file.set_times(times))),
             (
@@ -135,7 +169,10 @@ fn every_modification_is_erofs() {
                 rustix::fs::setxattr(&file, "user.x", b"y", rustix::fs::XattrFlags::empty())
                     .map_err(Into::into),
             ),
-            ("removexattr", rustix::fs::removexattr(&file, "user.millpond.etag").map_err(Into::into)),
+            (
+                "removexattr",
+                rustix::fs::removexattr(&file, "user.millpond.etag").map_err(Into::into),
+            ),
             (
                 "mkfifo",
                 rustix::fs::mknodat(

@@ -11,7 +11,7 @@ use e2e::{expect_errno, files_below};
 use crate::Statement;
 use crate::tree::{EMPTY, LARGE, LARGE_BYTES, MANY, MANY_FILES, SMALL, SMALL_BYTES, Tree};
 
-pub const STATEMENTS: &[Statement] = statements![
+pub(crate) const STATEMENTS: &[Statement] = statements![
     lists_what_the_source_has,
     directories_are_the_prefixes_of_keys,
     a_large_directory_lists_each_name_once,
@@ -245,7 +245,7 @@ fn an_xattr_names_the_etag(tree: &Tree) {
     let value = String::from_utf8(xattr(&tree.join("README"), "user.millpond.etag").unwrap()).unwrap();
     assert_eq!(
         value.trim_matches('"'),
-        origin::etag(tree.bytes("README")).trim_matches('"')
+        tree.readme_etag().trim_matches('"')
     );
 }
 

@@ -1,5 +1,10 @@
 //! `docs/semantics.md`, statement by statement, on both views: each trial has the name that the document gives.
 
+/// Collects functions under their own names.
+macro_rules! statements {
+    ($($name:ident),* $(,)?) => { &[$((stringify!($name), $name as fn(&$crate::tree::Tree))),*] };
+}
+
 mod listing;
 mod modifying;
 mod reading;
@@ -14,12 +19,6 @@ use tree::Tree;
 
 /// A statement: its name in the document, and what must hold of a tree.
 type Statement = (&'static str, fn(&Tree));
-
-/// Collects functions under their own names.
-#[macro_export]
-macro_rules! statements {
-    ($($name:ident),* $(,)?) => { &[$((stringify!($name), $name as fn(&$crate::tree::Tree))),*] };
-}
 
 /// The mount of a view that lives for as long as a trial uses or awaits it.
 struct Shared {

@@ -11,7 +11,7 @@ use nix::sys::stat::{Mode, SFlag};
 use crate::Statement;
 use crate::tree::{SMALL, Tree};
 
-pub const STATEMENTS: &[Statement] = statements![
+pub(crate) const STATEMENTS: &[Statement] = statements![
     opening_for_writing_is_erofs,
     creating_is_erofs,
     truncating_is_erofs,

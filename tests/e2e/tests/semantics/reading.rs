@@ -16,7 +16,7 @@ use rand::{RngExt, SeedableRng};
 use crate::Statement;
 use crate::tree::{EMPTY, LARGE, LARGE_BYTES, SMALL, SMALL_BYTES, Tree};
 
-pub const STATEMENTS: &[Statement] = statements![
+pub(crate) const STATEMENTS: &[Statement] = statements![
     a_file_reads_as_its_object,
     a_large_file_reads_as_its_object,
     an_empty_file_reads_as_nothing,

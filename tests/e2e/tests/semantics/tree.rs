@@ -7,43 +7,44 @@ use e2e::{Mount, MountCommand, Scratch, View};
 use origin::{Origin, OriginOptions};
 
 /// A small object: fetched whole on its first lookup.
-pub const SMALL: &str = "train/n01440764/img_1.jpg";
+pub(crate) const SMALL: &str = "train/n01440764/img_1.jpg";
 /// Length of [`SMALL`].
-pub const SMALL_BYTES: usize = 100_003;
+pub(crate) const SMALL_BYTES: usize = 100_003;
 /// An object above the limit for small ones, and no whole number of blocks.
-pub const LARGE: &str = "shards/000.tar";
+pub(crate) const LARGE: &str = "shards/000.tar";
 /// Length of [`LARGE`].
-pub const LARGE_BYTES: usize = 20 * 1024 * 1024 + 77;
+pub(crate) const LARGE_BYTES: usize = 20 * 1024 * 1024 + 77;
 /// An object without a byte.
-pub const EMPTY: &str = "train/empty";
+pub(crate) const EMPTY: &str = "train/empty";
 /// A directory with more entries than one answer of getdents holds.
-pub const MANY: &str = "many";
+pub(crate) const MANY: &str = "many";
 /// How many.
-pub const MANY_FILES: usize = 3_000;
+pub(crate) const MANY_FILES: usize = 3_000;
 
 /// One mounted view and what it must show.
-pub struct Tree {
+pub(crate) struct Tree {
     // Dropped in this order: the mount needs the origin and the folder to end well.
     mount: Mount,
     _origin: Origin,
     scratch: Scratch,
     objects: BTreeMap<String, Vec<u8>>,
+    readme_etag: String,
 }
 
 impl Tree {
     /// Fills a bucket and mounts it.
-    pub fn new(view: View) -> Self {
+    pub(crate) fn new(view: View) -> Self {
         let scratch = Scratch::new();
         let origin = Origin::spawn(OriginOptions::default()).expect("start the origin");
         let mut objects = BTreeMap::new();
-        objects.insert(SMALL.to_owned(), origin::data::bytes(1, 0..SMALL_BYTES as u64));
+        objects.insert(SMALL.to_owned(), origin::data::bytes(1, 0..SMALL_BYTES as u64).to_vec());
         objects.insert(
             "train/n01440764/img_2.jpg".to_owned(),
-            origin::data::bytes(2, 0..4_096),
+            origin::data::bytes(2, 0..4_096).to_vec(),
         );
         objects.insert(
             "train/n01443537/img_1.jpg".to_owned(),
-            origin::data::bytes(3, 0..65_536),
+            origin::data::bytes(3, 0..65_536).to_vec(),
         );
         objects.insert("README".to_owned(), b"hello, mill\n".to_vec());
         objects.insert("readme".to_owned(), b"another file\n".to_vec());
@@ -53,16 +54,18 @@ impl Tree {
         );
         objects.insert(format!("names/{}", "n".repeat(255)), b"longest".to_vec());
         objects.insert(EMPTY.to_owned(), Vec::new());
-        objects.insert(LARGE.to_owned(), origin::data::bytes(4, 0..LARGE_BYTES as u64));
+        objects.insert(LARGE.to_owned(), origin::data::bytes(4, 0..LARGE_BYTES as u64).to_vec());
         for number in 0..MANY_FILES {
             objects.insert(
                 format!("{MANY}/file-{number:05}"),
                 number.to_string().into_bytes(),
             );
         }
+        origin.create_bucket("data");
         for (key, bytes) in &objects {
             origin.put("data", key, bytes.clone());
         }
+        let readme_etag = origin.put("data", "README", objects["README"].clone()).quoted();
         let mount = MountCommand::new(&scratch, "s3://data", view)
             .with("--endpoint", origin.url())
             .switch("--anonymous")
@@ -74,31 +77,37 @@ impl Tree {
             _origin: origin,
             scratch,
             objects,
+            readme_etag,
         }
     }
 
     /// Where the view is.
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         self.mount.path()
     }
 
     /// A path in the view.
-    pub fn join(&self, key: &str) -> PathBuf {
+    pub(crate) fn join(&self, key: &str) -> PathBuf {
         self.mount.join(key)
     }
 
     /// What the source holds.
-    pub fn objects(&self) -> &BTreeMap<String, Vec<u8>> {
+    pub(crate) fn objects(&self) -> &BTreeMap<String, Vec<u8>> {
         &self.objects
     }
 
     /// The bytes of one object.
-    pub fn bytes(&self, key: &str) -> &[u8] {
+    pub(crate) fn bytes(&self, key: &str) -> &[u8] {
         &self.objects[key]
     }
 
+    /// The source's ETag of `README`, in quotes.
+    pub(crate) fn readme_etag(&self) -> &str {
+        &self.readme_etag
+    }
+
     /// A folder outside the view, of this test binary's own.
-    pub fn outside(&self) -> &Path {
+    pub(crate) fn outside(&self) -> &Path {
         self.scratch.path()
     }
 }

@@ -1,0 +1,28 @@
+//! The kernel's caches of files.
+
+use std::fs;
+use std::path::Path;
+
+use crate::{Error, Result};
+
+/// What to drop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caches {
+    /// Content of files.
+    Pages,
+    /// Content, names and inodes.
+    All,
+}
+
+/// Writes all dirty data back and drops the caches of the whole machine.
+///
+/// # Errors
+/// Without root.
+pub fn drop_caches(caches: Caches) -> Result<()> {
+    rustix::fs::sync();
+    let what = match caches {
+        Caches::Pages => "1",
+        Caches::All => "3",
+    };
+    fs::write(Path::new("/proc/sys/vm/drop_caches"), what).map_err(Error::Caches)
+}

@@ -1,0 +1,192 @@
+//! CPU time of processes.
+
+use std::collections::HashSet;
+use std::ops::Sub;
+use std::time::Duration;
+
+use procfs::process::{Process, Stat};
+use procfs::{ProcError, ProcResult};
+
+use crate::{Error, Result};
+
+/// CPU time that processes have used, all their threads and those that ended among them, not their children.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// In user mode.
+    pub user: Duration,
+    /// In the kernel.
+    pub system: Duration,
+}
+
+impl Usage {
+    /// The time of one process, in steps of 10 ms.
+    ///
+    /// # Errors
+    /// When it does not exist.
+    pub fn of(pid: i32) -> Result<Self> {
+        let stat = Process::new(pid).and_then(|process| process.stat());
+        let stat = stat.map_err(|source| Error::Process { pid, source })?;
+        let ticks = procfs::ticks_per_second().max(1);
+        let time = |count: u64| Duration::from_secs_f64(count as f64 / ticks as f64);
+        Ok(Self {
+            user: time(stat.utime),
+            system: time(stat.stime),
+        })
+    }
+
+    /// The time of several processes together; one that has ended counts nothing.
+    ///
+    /// # Errors
+    /// When one that exists cannot be read.
+    pub fn of_all(pids: &[i32]) -> Result<Self> {
+        let mut sum = Self::default();
+        for &pid in pids {
+            match Self::of(pid) {
+                Ok(usage) => {
+                    sum = Self {
+                        user: sum.user + usage.user,
+                        system: sum.system + usage.system,
+                    }
+                }
+                Err(Error::Process {
+                    source: ProcError::NotFound(_),
+                    ..
+                }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(sum)
+    }
+
+    /// The time of this process.
+    ///
+    /// # Errors
+    /// When /proc is not mounted.
+    pub fn own() -> Result<Self> {
+        Self::of(rustix::process::getpid().as_raw_nonzero().get())
+    }
+
+    /// Both modes together.
+    pub fn total(self) -> Duration {
+        self.user + self.system
+    }
+}
+
+impl Sub for Usage {
+    type Output = Self;
+
+    /// The time between two looks; never negative.
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            user: self.user.saturating_sub(earlier.user),
+            system: self.system.saturating_sub(earlier.system),
+        }
+    }
+}
+
+/// The processes of a program that have this word among their arguments, zombies left out.
+///
+/// The program is the name that the kernel keeps (15 bytes at most). It is asked for first because reading the arguments
+/// of a process takes its memory's lock: of a stranger that is stuck in a page fault (on a file system whose server does
+/// not answer), that never returns.
+///
+/// # Errors
+/// When the processes cannot be listed.
+pub fn with_argument(program: &str, word: &str) -> Result<Vec<i32>> {
+    living(|process, stat| {
+        stat.comm == program
+            && process
+                .cmdline()
+                .is_ok_and(|words| words.iter().any(|known| known == word))
+    })
+}
+
+/// The process and all below it, zombies left out.
+///
+/// # Errors
+/// When the processes cannot be listed.
+pub fn descendants(root: i32) -> Result<Vec<i32>> {
+    let mut parents = Vec::new();
+    living(|process, stat| {
+        parents.push((process.pid, stat.ppid));
+        false
+    })?;
+    let mut found = HashSet::from([root]);
+    loop {
+        let before = found.len();
+        found.extend(
+            parents
+                .iter()
+                .filter(|(_, parent)| found.contains(parent))
+                .map(|(pid, _)| *pid)
+                .collect::<Vec<_>>(),
+        );
+        if found.len() == before {
+            let mut found: Vec<i32> = found.into_iter().collect();
+            found.sort_unstable();
+            return Ok(found);
+        }
+    }
+}
+
+/// Looks at no more than /proc/PID/stat, which never waits for the process.
+fn living(mut wanted: impl FnMut(&Process, &Stat) -> bool) -> Result<Vec<i32>> {
+    let all = procfs::process::all_processes().map_err(Error::Processes)?;
+    let mut found = Vec::new();
+    // A process may end while it is looked at.
+    for process in all.filter_map(ProcResult::ok) {
+        if let Ok(stat) = process.stat()
+            && stat.state != 'Z'
+            && wanted(&process, &stat)
+        {
+            found.push(process.pid);
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_time_grows_with_work() {
+        let before = Usage::own().expect("read /proc");
+        let mut value = 1_u64;
+        while (Usage::own().expect("read /proc") - before).total() < Duration::from_millis(20) {
+            value = std::hint::black_box(value.wrapping_mul(3));
+        }
+    }
+
+    #[test]
+    fn a_process_that_ended_counts_nothing() {
+        let none = i32::MAX;
+        assert!(Usage::of(none).is_err());
+        assert_eq!(
+            Usage::of_all(&[none]).expect("an ended process is no error"),
+            Usage::default()
+        );
+    }
+
+    #[test]
+    fn a_child_is_a_descendant_and_found_by_its_argument() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("86399")
+            .spawn()
+            .expect("start sleep");
+        let pid = i32::try_from(child.id()).expect("a process number");
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        let below = descendants(own);
+        let named = with_argument("sleep", "86399");
+        child.kill().expect("kill sleep");
+        child.wait().expect("reap sleep");
+        assert!(below.expect("list processes").contains(&pid));
+        assert!(named.expect("list processes").contains(&pid));
+        assert!(!descendants(own).expect("list processes").contains(&pid));
+        assert!(
+            !with_argument("sleep", "86399")
+                .expect("list processes")
+                .contains(&pid)
+        );
+    }
+}
