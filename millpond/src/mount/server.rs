@@ -33,6 +33,7 @@ use super::place::Place;
 use super::readiness::{self, HOPELESS, Ready, Report};
 use super::service::{self, Metrics, Service};
 use super::spec::{Eviction, Spec, ViewKind};
+use super::start::name_process;
 use super::views::{self, Choice, Holders, Record, Settling, Shown};
 
 /// Backing ids of closed files that are kept for their next open: 15,000 cost 4 descriptors (measured).
@@ -52,6 +53,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Serves the mount in `run_directory` until it is told to end.
 pub(crate) fn run(run_directory: &Path, predecessors: u64) -> ExitCode {
+    name_process();
     let code = match serve(run_directory, predecessors) {
         Ok(()) => 0,
         Err(Failure { hopeless, error }) => {
@@ -412,11 +414,7 @@ async fn start_dataset(dataset: &Dataset) -> Result<()> {
 }
 
 /// Takes the FUSE mount over, or mounts it; whether it was taken over.
-async fn mount_fuse(mut options: FuseOptions, place: &Place) -> Result<(FuseServer, bool)> {
-    if !views::is_direct() {
-        std::fs::create_dir_all(place.fuse())
-            .with_context(|| format!("failed to make {}", place.fuse().display()))?;
-    }
+async fn mount_fuse(options: FuseOptions, place: &Place) -> Result<(FuseServer, bool)> {
     // Taking over consumes its options, so the attempt gets a copy of what both need.
     let mount = FuseOptions {
         mountpoint: options.mountpoint.clone(),
@@ -432,10 +430,16 @@ async fn mount_fuse(mut options: FuseOptions, place: &Place) -> Result<(FuseServ
         generations: options.generations.clone(),
         keeper: options.keeper.clone(),
     };
-    options.threads = options.threads.max(1);
-    let mounting = tokio::task::spawn_blocking(move || match FuseServer::take_over(options)? {
-        Some(server) => Ok((server, true)),
-        None => FuseServer::mount(mount).map(|server| (server, false)),
+    let point = place.fuse();
+    let mounting = tokio::task::spawn_blocking(move || -> Result<_> {
+        if let Some(server) = FuseServer::take_over(options)? {
+            return Ok((server, true));
+        }
+        // Not before: where a mount waits for its server, even a look at the directory does.
+        if !views::is_direct() {
+            std::fs::create_dir_all(&point).with_context(|| format!("failed to make {}", point.display()))?;
+        }
+        Ok((FuseServer::mount(mount)?, false))
     });
     Ok(mounting.await??)
 }

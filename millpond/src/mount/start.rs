@@ -110,3 +110,10 @@ pub(crate) fn bound_log(place: &Place) {
         let _full = writeln!(log, "the log had grown too large and was emptied");
     }
 }
+
+/// Gives the process its name in lists of processes: started by [`SELF`] it would be called `exe`.
+pub(crate) fn name_process() {
+    if let Err(error) = rustix::thread::set_name(c"millpond") {
+        tracing::debug!(%error, "failed to name the process");
+    }
+}

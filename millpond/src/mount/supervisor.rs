@@ -38,7 +38,7 @@ use super::place::{Place, claim_cache};
 use super::readiness::{self, HOPELESS, Report};
 use super::restart::{Decision, End, Restarts};
 use super::spec::Spec;
-use super::start::{SELF, bound_log};
+use super::start::{SELF, bound_log, name_process};
 
 /// How long a server may take to end in order.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
@@ -51,6 +51,7 @@ const ORDER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs the supervisor of the mount in `run_directory`.
 pub(crate) fn run(run_directory: &Path, foreground: bool) -> Result<ExitCode> {
+    name_process();
     runtime::telemetry::init(&runtime::telemetry::TelemetryOptions::default())?;
     if !foreground {
         rustix::process::setsid().context("failed to leave the terminal")?;

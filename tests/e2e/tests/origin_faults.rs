@@ -7,7 +7,7 @@ use e2e::{Bucket, Mount, Scratch, View, expect_errno, read_range, wait_until};
 use origin::{Fault, Kind, Rule};
 
 /// Short enough for tests, long enough for a retry.
-const DEADLINE: &str = "4s";
+const DEADLINE: &str = "2s";
 /// What a read with that deadline may take at the very most, on a busy machine.
 const NO_HANG: Duration = Duration::from_secs(40);
 
