@@ -1,6 +1,6 @@
 //! A FUSE server from its mount, or its take-over, to its end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -27,7 +27,6 @@ use super::serve::{Pond, PondParts};
 use super::session::{self, Negotiated};
 use super::table::Table;
 use super::tree::{FOREVER, Trees};
-use crate::generations::{Generations, HeldGeneration};
 use crate::keeper::{Client, KeeperError};
 use crate::view::Ledger;
 
@@ -114,8 +113,6 @@ pub struct FuseOptions {
     /// Where the opens of kernel views that come here are written down, so that they are not counted twice. `None`:
     /// there are no such views.
     pub ledger: Option<Arc<Ledger>>,
-    /// Where the generations of open files are held. `None`: their catalogs may go.
-    pub generations: Option<Arc<Generations>>,
     /// Who keeps the mount alive when this process dies. `None`: nobody; the mount dies with it.
     pub keeper: Option<Arc<Client>>,
 }
@@ -350,7 +347,6 @@ struct Start {
     layout: Layout,
     keeper: Option<Arc<Client>>,
     catalogs: watch::Receiver<Option<Arc<CatalogFile>>>,
-    generations: Option<Arc<Generations>>,
     runtime: Handle,
 }
 
@@ -367,7 +363,6 @@ impl Start {
             threads: _,
             metrics,
             ledger,
-            generations,
             keeper,
         } = options;
         let trees = Trees::new(layout);
@@ -396,7 +391,6 @@ impl Start {
             layout,
             keeper,
             catalogs,
-            generations,
             runtime,
         })
     }
@@ -409,7 +403,6 @@ impl Start {
             layout,
             keeper,
             catalogs,
-            generations,
             runtime,
         } = self;
         let negotiated = *pond.negotiated.get().ok_or_else(|| FuseError::Foreign {
@@ -435,11 +428,9 @@ impl Start {
             keeper.give(&name, connection, &note, pond.device.as_fd(), table.as_fd())?;
         }
         let cancel = CancellationToken::new();
-        let mut following = Following {
+        let following = Following {
             pond: Arc::clone(&pond),
             catalogs,
-            generations,
-            held: BTreeMap::new(),
             notifier: session.notifier(),
             live: INodeNo(if layout == Layout::Live {
                 1
@@ -448,7 +439,6 @@ impl Start {
             }),
             epochs: negotiated.has_epochs(),
         };
-        following.hold();
         let stop = cancel.clone();
         drop(pond.tasks.spawn_on(
             async move { stop.run_until_cancelled(following.run()).await },
@@ -487,9 +477,6 @@ impl Start {
 struct Following {
     pond: Arc<Pond>,
     catalogs: watch::Receiver<Option<Arc<CatalogFile>>>,
-    generations: Option<Arc<Generations>>,
-    /// The newest generation, and those of files that were open when it came.
-    held: BTreeMap<Generation, HeldGeneration>,
     notifier: Notifier,
     live: INodeNo,
     epochs: bool,
@@ -510,23 +497,7 @@ impl Following {
             if let Err(error) = shown {
                 error!(%error, "failed to show a new catalog");
             }
-            self.hold();
         }
-    }
-
-    /// Holds what a successor will need: the newest generation, before another can come, and those of open files.
-    fn hold(&mut self) {
-        let Some(generations) = &self.generations else {
-            return;
-        };
-        let mut needed = generations_of(&self.pond.opens.open_nodes());
-        needed.extend(self.pond.trees.catalogs.newest().map(|open| open.generation));
-        for generation in &needed {
-            self.held
-                .entry(*generation)
-                .or_insert_with(|| generations.hold(*generation));
-        }
-        self.held.retain(|generation, _| needed.contains(generation));
     }
 }
 

@@ -199,6 +199,7 @@ impl Server {
             },
             threads: 2,
             metrics: FuseMetrics::register(&metrics.all)?,
+            ledger: Some(Arc::clone(registry.ledger())),
             keeper: Some(Arc::clone(&keeper)),
         };
         let (fuse, taken_over) = mount_fuse(fuse, &place).await?;
@@ -424,6 +425,7 @@ async fn mount_fuse(mut options: FuseOptions, place: &Place) -> Result<(FuseServ
         kept_backing_ids: options.kept_backing_ids,
         threads: options.threads,
         metrics: options.metrics.clone(),
+        ledger: options.ledger.clone(),
         keeper: options.keeper.clone(),
     };
     options.threads = options.threads.max(1);
