@@ -167,12 +167,9 @@ impl Index {
 
     /// Finds all places of an object, in the order of their inodes.
     pub fn find(&self, id: ObjectId) -> impl Iterator<Item = Place> + '_ {
-        let records = self.records();
-        let start = records.partition_point(|record| record.id < *id.as_bytes());
-        let rest = records.get(start..).unwrap_or_default();
-        rest.iter()
-            .take_while(move |record| record.id == *id.as_bytes())
-            .map(DiskRecord::place)
+        self.starting_at(id)
+            .take_while(move |(found, _)| *found == id)
+            .map(|(_, place)| place)
     }
 
     /// The number of places, which is the number of files.
@@ -187,9 +184,7 @@ impl Index {
 
     /// All objects and their places, in the order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = (ObjectId, Place)> + '_ {
-        self.records()
-            .iter()
-            .map(|record| (ObjectId::from_bytes(record.id), record.place()))
+        self.starting_at(ObjectId::from_bytes([0; 16]))
     }
 
     /// The sources that the catalog was made of.

@@ -166,6 +166,7 @@ fn an_unknown_object_has_no_place() {
     assert!(catalog.index().iter().is_sorted());
     for (id, place) in catalog.index().iter() {
         assert_eq!(catalog.find(id), Some(place));
+        assert_eq!(catalog.index().starting_at(id).next(), Some((id, place)));
         assert_eq!(catalog.image().object_id(place.inode).unwrap(), id);
     }
 }

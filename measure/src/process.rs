@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ops::Sub;
 use std::time::Duration;
 
-use procfs::process::Process;
+use procfs::process::{Process, Stat};
 use procfs::{ProcError, ProcResult};
 
 use crate::{Error, Result};
@@ -84,15 +84,20 @@ impl Sub for Usage {
     }
 }
 
-/// The processes that have this word among their arguments, zombies left out.
+/// The processes of a program that have this word among their arguments, zombies left out.
+///
+/// The program is the name that the kernel keeps (15 bytes at most). It is asked for first because reading the arguments
+/// of a process takes its memory's lock: of a stranger that is stuck in a page fault (on a file system whose server does
+/// not answer), that never returns.
 ///
 /// # Errors
 /// When the processes cannot be listed.
-pub fn with_argument(word: &str) -> Result<Vec<i32>> {
-    living(|process| {
-        process
-            .cmdline()
-            .is_ok_and(|words| words.iter().any(|known| known == word))
+pub fn with_argument(program: &str, word: &str) -> Result<Vec<i32>> {
+    living(|process, stat| {
+        stat.comm == program
+            && process
+                .cmdline()
+                .is_ok_and(|words| words.iter().any(|known| known == word))
     })
 }
 
@@ -102,10 +107,8 @@ pub fn with_argument(word: &str) -> Result<Vec<i32>> {
 /// When the processes cannot be listed.
 pub fn descendants(root: i32) -> Result<Vec<i32>> {
     let mut parents = Vec::new();
-    living(|process| {
-        if let Ok(stat) = process.stat() {
-            parents.push((process.pid, stat.ppid));
-        }
+    living(|process, stat| {
+        parents.push((process.pid, stat.ppid));
         false
     })?;
     let mut found = HashSet::from([root]);
@@ -126,16 +129,20 @@ pub fn descendants(root: i32) -> Result<Vec<i32>> {
     }
 }
 
-fn living(mut wanted: impl FnMut(&Process) -> bool) -> Result<Vec<i32>> {
+/// Looks at no more than /proc/PID/stat, which never waits for the process.
+fn living(mut wanted: impl FnMut(&Process, &Stat) -> bool) -> Result<Vec<i32>> {
     let all = procfs::process::all_processes().map_err(Error::Processes)?;
+    let mut found = Vec::new();
     // A process may end while it is looked at.
-    let all = all
-        .filter_map(ProcResult::ok)
-        .filter(|process| process.stat().is_ok_and(|stat| stat.state != 'Z'));
-    Ok(all
-        .filter(|process| wanted(process))
-        .map(|process| process.pid)
-        .collect())
+    for process in all.filter_map(ProcResult::ok) {
+        if let Ok(stat) = process.stat()
+            && stat.state != 'Z'
+            && wanted(&process, &stat)
+        {
+            found.push(process.pid);
+        }
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -170,10 +177,16 @@ mod tests {
         let pid = i32::try_from(child.id()).expect("a process number");
         let own = rustix::process::getpid().as_raw_nonzero().get();
         let below = descendants(own);
+        let named = with_argument("sleep", "86399");
         child.kill().expect("kill sleep");
         child.wait().expect("reap sleep");
         assert!(below.expect("list processes").contains(&pid));
+        assert!(named.expect("list processes").contains(&pid));
         assert!(!descendants(own).expect("list processes").contains(&pid));
-        assert!(!with_argument("86399").expect("list processes").contains(&pid));
+        assert!(
+            !with_argument("sleep", "86399")
+                .expect("list processes")
+                .contains(&pid)
+        );
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use catalog::ObjectId;
-use fuser::{INodeNo, Notifier, SessionACL};
+use fuser::{INodeNo, SessionACL};
 use parking_lot::Mutex;
 use protocol::{CatalogFile, Generation, Worker};
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::filesystem::PondFilesystem;
+use super::following::{Following, generations_of};
 use super::metrics::FuseMetrics;
 use super::mounting;
 use super::node::Node;
@@ -310,16 +311,6 @@ impl Drop for FuseServer {
     }
 }
 
-fn generations_of(nodes: &[u64]) -> BTreeSet<Generation> {
-    nodes
-        .iter()
-        .filter_map(|node| match Node::unpack(*node)? {
-            Node::Tree(generation, _) | Node::LiveTree(generation, _) => Some(generation),
-            Node::Root | Node::Live | Node::Layer(_) | Node::LayerDirectory(..) | Node::Object(_) => None,
-        })
-        .collect()
-}
-
 /// A mount whose server is not running yet.
 struct UnmountOnDrop(Option<PathBuf>);
 
@@ -470,56 +461,5 @@ impl Start {
             thread: Mutex::new(Some(thread)),
             mounted: AtomicBool::new(true),
         })
-    }
-}
-
-/// Brings each new catalog into the mount.
-struct Following {
-    pond: Arc<Pond>,
-    catalogs: watch::Receiver<Option<Arc<CatalogFile>>>,
-    notifier: Notifier,
-    live: INodeNo,
-    epochs: bool,
-}
-
-impl Following {
-    async fn run(mut self) {
-        while self.catalogs.changed().await.is_ok() {
-            let Some(newest) = self.catalogs.borrow_and_update().clone() else {
-                continue;
-            };
-            let pond = Arc::clone(&self.pond);
-            let notifier = self.notifier.clone();
-            let (live, epochs) = (self.live, self.epochs);
-            // Opening a catalog reads the disk, and the kernel may take its time over a notification.
-            let shown =
-                tokio::task::spawn_blocking(move || show(&pond, &newest, &notifier, live, epochs)).await;
-            if let Err(error) = shown {
-                error!(%error, "failed to show a new catalog");
-            }
-        }
-    }
-}
-
-fn show(pond: &Pond, newest: &CatalogFile, notifier: &Notifier, live: INodeNo, epochs: bool) {
-    let generation = newest.generation;
-    let in_use = generations_of(&pond.opens.open_nodes());
-    if let Err(error) = pond.trees.catalogs.update(newest, &in_use) {
-        error!(%generation, %error, "failed to open a new catalog: the live tree stays as it was");
-        return;
-    }
-    let told = if epochs {
-        session::begin_epoch(&pond.device)
-    } else {
-        Ok(())
-    };
-    // Only its attributes: listings of the live root are never cached.
-    let told = told.and_then(|()| match notifier.inval_inode(live, -1, 0) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
-    });
-    match told {
-        Ok(()) => info!(%generation, "the live tree shows a new generation"),
-        Err(error) => warn!(%generation, %error, "failed to tell the kernel of a new generation"),
     }
 }

@@ -32,7 +32,7 @@ use super::memory;
 use super::place::Place;
 use super::readiness::{self, HOPELESS, Ready, Report};
 use super::service::{self, Metrics, Service};
-use super::spec::{Eviction, Spec};
+use super::spec::{Eviction, Spec, ViewKind};
 use super::views::{self, Choice, Holders, Record, Settling, Shown};
 
 /// Backing ids of closed files that are kept for their next open: 15,000 cost 4 descriptors (measured).
@@ -162,10 +162,11 @@ impl Server {
         };
         let record = Record::read(&place)?;
         let mut choice = choose(&spec, &place, record.as_ref()).await?;
+        let view_metrics = ViewMetrics::register(&metrics.views)?;
         let registry = Registry::new(RegistryOptions {
             mode: choice.mode,
             settle: SettleRules::default(),
-            metrics: ViewMetrics::register(&metrics.views)?,
+            metrics: view_metrics,
         })?;
         let holders = Arc::new(Holders {
             registry: registry.clone(),
@@ -199,7 +200,8 @@ impl Server {
             },
             threads: 2,
             metrics: FuseMetrics::register(&metrics.all)?,
-            ledger: Some(Arc::clone(registry.ledger())),
+            // Opens of a FUSE view are counted once, by the worker.
+            ledger: (choice.kind == ViewKind::Kernel).then(|| Arc::clone(registry.ledger())),
             keeper: Some(Arc::clone(&keeper)),
         };
         let (fuse, taken_over) = mount_fuse(fuse, &place).await?;

@@ -55,8 +55,9 @@ impl Versitygw {
         let places = places
             .chain(home.map(|home| home.join("go/bin")))
             .chain(std::env::split_paths(&path));
-        places
-            .map(|place| place.join(NAME))
+        named
+            .into_iter()
+            .chain(places.map(|place| place.join(NAME)))
             .find(|program| program.is_file())
             .ok_or_else(|| {
                 let install = "go install github.com/versity/versitygw/cmd/versitygw@v1.8.0";
