@@ -132,7 +132,7 @@ impl Filesystem for PondFilesystem {
 
     fn read(
         &self,
-        request: &Request,
+        _request: &Request,
         inode: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -143,7 +143,6 @@ impl Filesystem for PondFilesystem {
     ) {
         self.count(Operation::Read);
         let read = Read {
-            unique: request.unique().into(),
             handle: handle.0,
             offset,
             length,

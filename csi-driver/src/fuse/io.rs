@@ -1,6 +1,9 @@
 //! What the FUSE server asks of the kernel beyond `fuser`'s safe face: memory shared with a successor, backing
-//! ids, and a descriptor put in another's place.
-#![expect(unsafe_code, reason = "shared memory, ioctls and dup3 have no safe face")]
+//! ids, a descriptor put in another's place, and mapped files.
+#![expect(
+    unsafe_code,
+    reason = "shared memory, ioctls, dup3 and maps have no safe face"
+)]
 
 use std::fs::File;
 use std::io;
@@ -12,6 +15,7 @@ use std::sync::atomic::AtomicU64;
 use fuser::{BackingId, FileHandle, FopenFlags, ReplyOpen};
 use memmap2::{Mmap, MmapOptions, MmapRaw};
 use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::mm::{Advice, madvise};
 
 nix::ioctl_write_ptr!(
     /// Makes the connection forget a backing id (`FUSE_DEV_IOC_BACKING_CLOSE`).
@@ -96,6 +100,22 @@ pub(crate) fn put_in_place(descriptor: &OwnedFd, place: impl AsFd) -> io::Result
 /// Maps a complete object to answer reads from it.
 pub(crate) fn map_object(file: &File) -> io::Result<Arc<Mmap>> {
     // SAFETY: objects are never written once they are complete. Should one be cut short all the same, its bytes
-    // are only ever read by the kernel (`writev` of an answer), which then returns EFAULT instead of a signal.
+    // are only ever read by the kernel ([`bring_in`], `writev` of an answer), which returns EFAULT instead of a signal.
     Ok(Arc::new(unsafe { Mmap::map(file) }?))
+}
+
+/// Brings mapped bytes into memory, so that an answer with them meets no fault.
+///
+/// # Errors
+/// The file cannot be read there, or has been cut short. Kernels before 5.14 bring nothing in and give no error.
+pub(crate) fn bring_in(bytes: &[u8]) -> io::Result<()> {
+    let page = rustix::param::page_size();
+    let before = bytes.as_ptr().addr() % page;
+    let start = bytes.as_ptr().wrapping_sub(before).cast_mut();
+    // SAFETY: the advice changes no memory, only what of it is present; the range lies in the mapping of `bytes`, whose
+    // pages it rounds to.
+    match unsafe { madvise(start.cast(), before + bytes.len(), Advice::LinuxPopulateRead) } {
+        Ok(()) | Err(rustix::io::Errno::INVAL) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }

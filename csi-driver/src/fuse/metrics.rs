@@ -3,8 +3,6 @@
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use protocol::Served;
 
-use crate::metrics::{ServedFrom, ViewMetrics};
-
 /// The requests that the kernel makes, as the label `operation`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -54,21 +52,28 @@ impl Operation {
 #[derive(Clone, Debug)]
 pub struct FuseMetrics {
     operations: Vec<IntCounter>,
-    views: ViewMetrics,
     /// Opens that the kernel serves by passthrough from then on.
     pub passthrough_opens: IntCounter,
+    /// The sizes of the files so opened: right for readers of whole files.
+    pub passthrough_bytes: IntCounter,
     /// Opens whose reads come to the server.
     pub direct_opens: IntCounter,
     /// Requests that were answered with an error other than "no such entry".
     pub errors: IntCounter,
+    /// Bytes that the server answered reads with, from this node.
+    pub local_bytes: IntCounter,
+    /// The same, from another worker.
+    pub peer_bytes: IntCounter,
+    /// The same, from the source.
+    pub origin_bytes: IntCounter,
 }
 
 impl FuseMetrics {
-    /// Registers the counters. Opens and bytes are counted in those of the views, whoever serves them.
+    /// Registers the counters.
     ///
     /// # Errors
     /// When they are registered already.
-    pub fn register(registry: &Registry, views: ViewMetrics) -> prometheus::Result<Self> {
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
         let family = |name: &str, help: &str, label: &str| -> prometheus::Result<IntCounterVec> {
             let family = IntCounterVec::new(Opts::new(name, help), &[label])?;
             registry.register(Box::new(family.clone()))?;
@@ -84,6 +89,16 @@ impl FuseMetrics {
             "Files opened through FUSE, by how they are read.",
             "mode",
         )?;
+        let bytes = family(
+            "millpond_fuse_read_bytes_total",
+            "Bytes with which the FUSE server answered reads, by where they came from.",
+            "served_from",
+        )?;
+        let passthrough_bytes = IntCounter::new(
+            "millpond_fuse_passthrough_bytes_total",
+            "Sizes of the files opened by passthrough, whose reads no process sees.",
+        )?;
+        registry.register(Box::new(passthrough_bytes.clone()))?;
         let errors = IntCounter::new(
             "millpond_fuse_errors_total",
             "Requests that the FUSE server answered with an error, other than names that do not exist.",
@@ -95,9 +110,12 @@ impl FuseMetrics {
                 .map(|operation| operations.with_label_values(&[operation.label()]))
                 .collect(),
             passthrough_opens: opens.with_label_values(&["passthrough"]),
+            passthrough_bytes,
             direct_opens: opens.with_label_values(&["direct"]),
             errors,
-            views,
+            local_bytes: bytes.with_label_values(&["local"]),
+            peer_bytes: bytes.with_label_values(&["peer"]),
+            origin_bytes: bytes.with_label_values(&["origin"]),
         })
     }
 
@@ -107,23 +125,9 @@ impl FuseMetrics {
         }
     }
 
-    /// Counts bytes that reads were answered with.
     pub(crate) fn served(&self, served: Served) {
-        self.views.bytes(ServedFrom::Local).inc_by(served.local_bytes);
-        self.views.bytes(ServedFrom::Peer).inc_by(served.peer_bytes);
-        self.views.bytes(ServedFrom::Origin).inc_by(served.origin_bytes);
-    }
-
-    /// Counts an open whose reads no process will see: its bytes are taken to be the file's.
-    pub(crate) fn passed_through(&self, size_bytes: u64) {
-        self.passthrough_opens.inc();
-        self.views.opens(ServedFrom::Local).inc();
-        self.views.bytes(ServedFrom::Local).inc_by(size_bytes);
-    }
-
-    /// Counts an open whose reads come to the server.
-    pub(crate) fn opened(&self, from: ServedFrom) {
-        self.direct_opens.inc();
-        self.views.opens(from).inc();
+        self.local_bytes.inc_by(served.local_bytes);
+        self.peer_bytes.inc_by(served.peer_bytes);
+        self.origin_bytes.inc_by(served.origin_bytes);
     }
 }

@@ -8,7 +8,7 @@
 //! - [`serve`]: lookups of objects, opens, reads: what has to ask the worker. [`errno`]: what a failure is to a reader.
 //! - [`opens`]: which inode is open how, in a [`table`] that a successor inherits.
 //! - [`filesystem`]: the kernel's requests. [`session`]: what is agreed with the kernel. [`mounting`]: mounts.
-//! - [`FuseServer`]: all of it together, mounted or taken over from a dead server.
+//! - [`following`]: new generations. [`FuseServer`]: all of it together, mounted or taken over from a dead server.
 //!
 //! **Reads.** A complete object is opened by passthrough, and the kernel reads the cache file itself; an incomplete
 //! one with direct I/O, each read a question to the worker. Nothing is ever opened through FUSE's page cache: it would
@@ -25,6 +25,7 @@
 mod catalogs;
 mod errno;
 mod filesystem;
+mod following;
 mod io;
 #[cfg(test)]
 mod kernel_tests;

@@ -6,7 +6,6 @@
 
 use std::fs::File;
 use std::future::Future;
-use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, error};
 
 use super::errno;
-use super::io::{map_object, reply_passthrough};
+use super::io::{bring_in, map_object, reply_passthrough};
 use super::metrics::FuseMetrics;
 use super::node::{Layer, Node};
 use super::opens::{Mode, OpenError, Opens, Wish};
@@ -264,16 +263,12 @@ impl Pond {
         let handle = FileHandle(opening.handle);
         match mode {
             Mode::Passthrough(id) => {
-                self.metrics.passed_through(opening.object.size_bytes);
+                self.metrics.passthrough_opens.inc();
+                self.metrics.passthrough_bytes.inc_by(opening.object.size_bytes);
                 reply_passthrough(reply, handle, FopenFlags::FOPEN_NOFLUSH, id);
             }
             Mode::Direct => {
-                let mapped = self.maps.read().contains_key(&opening.handle);
-                self.metrics.opened(if mapped {
-                    ServedFrom::Local
-                } else {
-                    ServedFrom::Origin
-                });
+                self.metrics.direct_opens.inc();
                 reply.opened(handle, FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
             }
         }
@@ -308,7 +303,7 @@ impl Pond {
         if let Some(map) = map {
             // The page cache may have to read the disk: not on fuser's threads, nor on the runtime's.
             let reply = Pending::new(reply);
-            let read_map = move || reply.answer(|reply| pond.read_map(&map, range, read.unique, reply));
+            let read_map = move || reply.answer(|reply| pond.read_map(&map, range, reply));
             drop(self.tasks.spawn_blocking_on(read_map, &self.runtime));
             return;
         }
@@ -318,7 +313,7 @@ impl Pond {
             match data {
                 Ok(data) if data.len() as u64 == range.end - range.start => {
                     pond.metrics.served(data.served());
-                    reply.answer(|reply| pond.send(&data, read.unique, reply));
+                    reply.answer(|reply| pond.send(&data, reply));
                 }
                 Ok(data) => {
                     let got = data.len();
@@ -336,7 +331,7 @@ impl Pond {
         });
     }
 
-    fn read_map(&self, map: &Arc<Mmap>, range: std::ops::Range<u64>, unique: u64, reply: ReplyData) {
+    fn read_map(&self, map: &Arc<Mmap>, range: std::ops::Range<u64>, reply: ReplyData) {
         let slice = usize::try_from(range.start)
             .ok()
             .zip(usize::try_from(range.end).ok())
@@ -350,35 +345,20 @@ impl Pond {
             ..Served::default()
         };
         self.metrics.served(served);
-        self.send(&Data::Mapped(mapping, served), unique, reply);
+        self.send(&Data::Mapped(mapping, served), reply);
     }
 
-    /// Sends bytes. Those of a map are read by the kernel during the call, and may turn out to be unreadable: `fuser`
-    /// would leave the request unanswered then, so such an answer is written here.
-    fn send(&self, data: &Data, unique: u64, reply: ReplyData) {
-        let Data::Mapped(mapping, _) = data else {
-            return reply.data(data);
-        };
-        let Ok(length) = u32::try_from(ANSWER_HEADER + mapping.len()) else {
+    /// Sends bytes. Those of a map are brought into memory first: if the kernel could not read them during the
+    /// answer, because the disk fails or this process is killed just then, it would end the request with EIO, where a
+    /// killed server must leave it to the next.
+    fn send(&self, data: &Data, reply: ReplyData) {
+        if let Data::Mapped(mapping, _) = data
+            && let Err(error) = bring_in(mapping)
+        {
+            error!(%error, "failed to read a cache file");
             return self.refuse_read(reply, Errno::EIO);
-        };
-        let mut header = [0; ANSWER_HEADER];
-        header[..4].copy_from_slice(&length.to_ne_bytes());
-        header[8..].copy_from_slice(&unique.to_ne_bytes());
-        match nix::sys::uio::writev(&*self.device, &[IoSlice::new(&header), IoSlice::new(mapping)]) {
-            Ok(_) => std::mem::forget(reply),
-            Err(
-                number @ (nix::errno::Errno::EFAULT | nix::errno::Errno::EIO | nix::errno::Errno::ENOMEM),
-            ) => {
-                error!(%number, "failed to read a cache file");
-                self.refuse_read(reply, Errno::EIO);
-            }
-            // Nobody waits for it any more: the connection is gone.
-            Err(number) => {
-                debug!(%number, "failed to send an answer");
-                std::mem::forget(reply);
-            }
         }
+        reply.data(data);
     }
 
     fn refuse_read(&self, reply: ReplyData, number: Errno) {
@@ -410,9 +390,6 @@ impl Pond {
     }
 }
 
-/// `struct fuse_out_header`: length, error, number of the request.
-const ANSWER_HEADER: usize = 16;
-
 struct Opening {
     object: ObjectRef,
     inode: u64,
@@ -422,7 +399,6 @@ struct Opening {
 /// A read of an open file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Read {
-    pub(crate) unique: u64,
     pub(crate) handle: u64,
     pub(crate) offset: u64,
     pub(crate) length: u32,

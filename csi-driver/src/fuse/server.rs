@@ -1,6 +1,6 @@
 //! A FUSE server from its mount, or its take-over, to its end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use catalog::ObjectId;
-use fuser::{INodeNo, Notifier, SessionACL};
+use fuser::{INodeNo, SessionACL};
 use parking_lot::Mutex;
 use protocol::{CatalogFile, Generation, Worker};
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::filesystem::PondFilesystem;
+use super::following::{Following, generations_of};
 use super::metrics::FuseMetrics;
 use super::mounting;
 use super::node::Node;
@@ -27,7 +28,6 @@ use super::serve::{Pond, PondParts};
 use super::session::{self, Negotiated};
 use super::table::Table;
 use super::tree::{FOREVER, Trees};
-use crate::generations::{Generations, HeldGeneration};
 use crate::keeper::{Client, KeeperError};
 use crate::view::Ledger;
 
@@ -114,8 +114,6 @@ pub struct FuseOptions {
     /// Where the opens of kernel views that come here are written down, so that they are not counted twice. `None`:
     /// there are no such views.
     pub ledger: Option<Arc<Ledger>>,
-    /// Where the generations of open files are held. `None`: their catalogs may go.
-    pub generations: Option<Arc<Generations>>,
     /// Who keeps the mount alive when this process dies. `None`: nobody; the mount dies with it.
     pub keeper: Option<Arc<Client>>,
 }
@@ -313,16 +311,6 @@ impl Drop for FuseServer {
     }
 }
 
-fn generations_of(nodes: &[u64]) -> BTreeSet<Generation> {
-    nodes
-        .iter()
-        .filter_map(|node| match Node::unpack(*node)? {
-            Node::Tree(generation, _) | Node::LiveTree(generation, _) => Some(generation),
-            Node::Root | Node::Live | Node::Layer(_) | Node::LayerDirectory(..) | Node::Object(_) => None,
-        })
-        .collect()
-}
-
 /// A mount whose server is not running yet.
 struct UnmountOnDrop(Option<PathBuf>);
 
@@ -350,7 +338,6 @@ struct Start {
     layout: Layout,
     keeper: Option<Arc<Client>>,
     catalogs: watch::Receiver<Option<Arc<CatalogFile>>>,
-    generations: Option<Arc<Generations>>,
     runtime: Handle,
 }
 
@@ -367,7 +354,6 @@ impl Start {
             threads: _,
             metrics,
             ledger,
-            generations,
             keeper,
         } = options;
         let trees = Trees::new(layout);
@@ -396,7 +382,6 @@ impl Start {
             layout,
             keeper,
             catalogs,
-            generations,
             runtime,
         })
     }
@@ -409,7 +394,6 @@ impl Start {
             layout,
             keeper,
             catalogs,
-            generations,
             runtime,
         } = self;
         let negotiated = *pond.negotiated.get().ok_or_else(|| FuseError::Foreign {
@@ -435,11 +419,9 @@ impl Start {
             keeper.give(&name, connection, &note, pond.device.as_fd(), table.as_fd())?;
         }
         let cancel = CancellationToken::new();
-        let mut following = Following {
+        let following = Following {
             pond: Arc::clone(&pond),
             catalogs,
-            generations,
-            held: BTreeMap::new(),
             notifier: session.notifier(),
             live: INodeNo(if layout == Layout::Live {
                 1
@@ -448,7 +430,6 @@ impl Start {
             }),
             epochs: negotiated.has_epochs(),
         };
-        following.hold();
         let stop = cancel.clone();
         drop(pond.tasks.spawn_on(
             async move { stop.run_until_cancelled(following.run()).await },
@@ -480,75 +461,5 @@ impl Start {
             thread: Mutex::new(Some(thread)),
             mounted: AtomicBool::new(true),
         })
-    }
-}
-
-/// Brings each new catalog into the mount.
-struct Following {
-    pond: Arc<Pond>,
-    catalogs: watch::Receiver<Option<Arc<CatalogFile>>>,
-    generations: Option<Arc<Generations>>,
-    /// The newest generation, and those of files that were open when it came.
-    held: BTreeMap<Generation, HeldGeneration>,
-    notifier: Notifier,
-    live: INodeNo,
-    epochs: bool,
-}
-
-impl Following {
-    async fn run(mut self) {
-        while self.catalogs.changed().await.is_ok() {
-            let Some(newest) = self.catalogs.borrow_and_update().clone() else {
-                continue;
-            };
-            let pond = Arc::clone(&self.pond);
-            let notifier = self.notifier.clone();
-            let (live, epochs) = (self.live, self.epochs);
-            // Opening a catalog reads the disk, and the kernel may take its time over a notification.
-            let shown =
-                tokio::task::spawn_blocking(move || show(&pond, &newest, &notifier, live, epochs)).await;
-            if let Err(error) = shown {
-                error!(%error, "failed to show a new catalog");
-            }
-            self.hold();
-        }
-    }
-
-    /// Holds what a successor will need: the newest generation, before another can come, and those of open files.
-    fn hold(&mut self) {
-        let Some(generations) = &self.generations else {
-            return;
-        };
-        let mut needed = generations_of(&self.pond.opens.open_nodes());
-        needed.extend(self.pond.trees.catalogs.newest().map(|open| open.generation));
-        for generation in &needed {
-            self.held
-                .entry(*generation)
-                .or_insert_with(|| generations.hold(*generation));
-        }
-        self.held.retain(|generation, _| needed.contains(generation));
-    }
-}
-
-fn show(pond: &Pond, newest: &CatalogFile, notifier: &Notifier, live: INodeNo, epochs: bool) {
-    let generation = newest.generation;
-    let in_use = generations_of(&pond.opens.open_nodes());
-    if let Err(error) = pond.trees.catalogs.update(newest, &in_use) {
-        error!(%generation, %error, "failed to open a new catalog: the live tree stays as it was");
-        return;
-    }
-    let told = if epochs {
-        session::begin_epoch(&pond.device)
-    } else {
-        Ok(())
-    };
-    // Only its attributes: listings of the live root are never cached.
-    let told = told.and_then(|()| match notifier.inval_inode(live, -1, 0) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
-    });
-    match told {
-        Ok(()) => info!(%generation, "the live tree shows a new generation"),
-        Err(error) => warn!(%generation, %error, "failed to tell the kernel of a new generation"),
     }
 }

@@ -168,7 +168,7 @@ impl Server {
         let registry = Registry::new(RegistryOptions {
             mode: choice.mode,
             settle: SettleRules::default(),
-            metrics: view_metrics.clone(),
+            metrics: view_metrics,
         })?;
         let holders = Arc::new(Holders {
             registry: registry.clone(),
@@ -201,10 +201,9 @@ impl Server {
                 Eviction::Lru | Eviction::TinyLfu => 0,
             },
             threads: 2,
-            metrics: FuseMetrics::register(&metrics.all, view_metrics)?,
+            metrics: FuseMetrics::register(&metrics.all)?,
             // Opens of a FUSE view are counted once, by the worker.
             ledger: (choice.kind == ViewKind::Kernel).then(|| Arc::clone(registry.ledger())),
-            generations: Some(Arc::clone(registry.generations())),
             keeper: Some(Arc::clone(&keeper)),
         };
         let (fuse, taken_over) = mount_fuse(fuse, &place).await?;
@@ -427,7 +426,6 @@ async fn mount_fuse(options: FuseOptions, place: &Place) -> Result<(FuseServer, 
         threads: options.threads,
         metrics: options.metrics.clone(),
         ledger: options.ledger.clone(),
-        generations: options.generations.clone(),
         keeper: options.keeper.clone(),
     };
     let point = place.fuse();

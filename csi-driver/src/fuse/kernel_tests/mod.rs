@@ -17,7 +17,6 @@ use tokio::runtime::Runtime;
 
 use super::testing::{FakeWorker, TestFile, write_catalog};
 use super::{FuseMetrics, FuseOptions, FuseServer, Layout};
-use crate::{ServedFrom, ViewMetrics};
 
 /// How long a test waits for what must happen; only a guard against hanging.
 const GUARD: Duration = Duration::from_secs(60);
@@ -27,7 +26,6 @@ struct Mount {
     server: FuseServer,
     worker: Arc<FakeWorker>,
     metrics: FuseMetrics,
-    views: ViewMetrics,
     directory: TempDir,
     _runtime: Runtime,
 }
@@ -75,8 +73,8 @@ impl Mount {
             .build()
             .unwrap();
         let registry = prometheus::Registry::new();
-        let views = ViewMetrics::register(&registry).unwrap();
-        let metrics = FuseMetrics::register(&registry, views.clone()).unwrap();
+
+        let metrics = FuseMetrics::register(&registry).unwrap();
         let server = FuseServer::mount(FuseOptions {
             mountpoint: directory.path().join("mnt"),
             name: "test".to_owned(),
@@ -88,7 +86,6 @@ impl Mount {
             threads: 2,
             metrics: metrics.clone(),
             ledger: None,
-            generations: None,
             keeper: None,
         })
         .unwrap();
@@ -96,7 +93,6 @@ impl Mount {
             server,
             worker,
             metrics,
-            views,
             directory,
             _runtime: runtime,
         })
@@ -104,10 +100,6 @@ impl Mount {
 
     fn path(&self, path: &str) -> PathBuf {
         self.server.mountpoint().join(path)
-    }
-
-    fn bytes(&self, from: ServedFrom) -> u64 {
-        self.views.bytes(from).get()
     }
 
     fn show(&self, generation: u64, files: &[TestFile]) {
@@ -121,7 +113,7 @@ impl Mount {
 
 fn metrics() -> FuseMetrics {
     let registry = prometheus::Registry::new();
-    FuseMetrics::register(&registry, ViewMetrics::register(&registry).unwrap()).unwrap()
+    FuseMetrics::register(&registry).unwrap()
 }
 
 /// Waits until something is so.

@@ -72,7 +72,6 @@ fn serves_when_told_to() {
         threads: 2,
         metrics: metrics(),
         ledger: None,
-        generations: None,
         keeper: Some(Arc::clone(&keeper)),
     };
     let server = match FuseServer::take_over(options()).unwrap() {
@@ -404,7 +403,6 @@ fn a_clean_unmount_is_told_to_the_keeper() {
         threads: 1,
         metrics: metrics(),
         ledger: None,
-        generations: None,
         keeper: Some(Arc::new(Client::new(holder.socket().unwrap()))),
     })
     .unwrap();
