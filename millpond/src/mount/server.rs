@@ -32,7 +32,7 @@ use super::memory;
 use super::place::Place;
 use super::readiness::{self, HOPELESS, Ready, Report};
 use super::service::{self, Metrics, Service};
-use super::spec::{Eviction, Spec};
+use super::spec::{Eviction, Spec, ViewKind};
 use super::start::name_process;
 use super::views::{self, Choice, Holders, Record, Settling, Shown};
 
@@ -164,10 +164,11 @@ impl Server {
         };
         let record = Record::read(&place)?;
         let mut choice = choose(&spec, &place, record.as_ref()).await?;
+        let view_metrics = ViewMetrics::register(&metrics.views)?;
         let registry = Registry::new(RegistryOptions {
             mode: choice.mode,
             settle: SettleRules::default(),
-            metrics: ViewMetrics::register(&metrics.views)?,
+            metrics: view_metrics.clone(),
         })?;
         let holders = Arc::new(Holders {
             registry: registry.clone(),
@@ -200,7 +201,10 @@ impl Server {
                 Eviction::Lru | Eviction::TinyLfu => 0,
             },
             threads: 2,
-            metrics: FuseMetrics::register(&metrics.all)?,
+            metrics: FuseMetrics::register(&metrics.all, view_metrics)?,
+            // Opens of a FUSE view are counted once, by the worker.
+            ledger: (choice.kind == ViewKind::Kernel).then(|| Arc::clone(registry.ledger())),
+            generations: Some(Arc::clone(registry.generations())),
             keeper: Some(Arc::clone(&keeper)),
         };
         let (fuse, taken_over) = mount_fuse(fuse, &place).await?;
@@ -422,6 +426,8 @@ async fn mount_fuse(options: FuseOptions, place: &Place) -> Result<(FuseServer, 
         kept_backing_ids: options.kept_backing_ids,
         threads: options.threads,
         metrics: options.metrics.clone(),
+        ledger: options.ledger.clone(),
+        generations: options.generations.clone(),
         keeper: options.keeper.clone(),
     };
     let point = place.fuse();

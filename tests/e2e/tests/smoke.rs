@@ -125,7 +125,7 @@ fn metrics_and_health_are_served() {
     let metrics = get(&address, "/metrics");
     let origin: f64 = metrics
         .lines()
-        .filter(|line| line.starts_with("millpond_read_bytes_total{") && line.contains("served_from=\"origin\""))
+        .filter(|line| line.starts_with("millpond_origin_bytes_total"))
         .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
         .sum();
     assert!((origin - fetched as f64).abs() < 1.0, "{origin} of {fetched} in\n{metrics}");
@@ -203,7 +203,7 @@ fn bad_flags_name_themselves() {
     }
     let output = MountCommand::new(&scratch, "ftp://host/path", View::Kernel).run();
     assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("s3://"), "the error names what is possible");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("s3"), "the error names what is possible");
 }
 
 #[test]
