@@ -17,6 +17,9 @@ use super::node::{Node, ObjectHead, Prefix};
 /// The kernel may keep what never changes; a year is as good as for ever.
 pub(crate) const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// The longest name that a file system of Linux holds; the kernel lets longer ones through to a FUSE server.
+const MAX_NAME_BYTES: usize = 255;
+
 /// The attributes of xattrs that a reader may see begin so; the others are the overlay's.
 const VISIBLE_XATTRS: &[u8] = b"user.millpond.";
 
@@ -105,6 +108,9 @@ impl Trees {
     /// Looks a name up in any directory except those of objects. `Ok(None)`: there is no such name, and there
     /// will not be before the answer's time is over.
     pub(crate) fn lookup(&self, parent: Node, name: &[u8]) -> Result<(Option<FileAttr>, Duration), Errno> {
+        if name.len() > MAX_NAME_BYTES {
+            return Err(Errno::from_i32(libc::ENAMETOOLONG));
+        }
         let (open, dir) = match parent {
             Node::Root => return self.lookup_root(name),
             Node::Layer(layer) => {

@@ -441,7 +441,7 @@ async fn mount_fuse(options: FuseOptions, place: &Place) -> Result<(FuseServer, 
         }
         Ok((FuseServer::mount(mount)?, false))
     });
-    Ok(mounting.await??)
+    mounting.await?
 }
 
 fn listen_at(socket: &Path) -> Result<UnixListener> {

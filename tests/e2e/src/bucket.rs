@@ -24,11 +24,17 @@ impl Bucket {
     ///
     /// # Panics
     /// If the origin cannot be started.
-    #[expect(clippy::new_without_default, reason = "starting a server is not a default value")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "starting a server is not a default value"
+    )]
     pub fn new() -> Self {
         let origin = Origin::spawn(OriginOptions::default()).expect("start the origin");
         origin.create_bucket(NAME);
-        Self { origin, objects: BTreeMap::new() }
+        Self {
+            origin,
+            objects: BTreeMap::new(),
+        }
     }
 
     /// A bucket with `count` objects `dir-D/file-NNNNN` of `size` bytes each, a hundred to a directory.
@@ -103,7 +109,11 @@ impl Bucket {
         let found = read(&root.join(key));
         let expected = &self.objects[key];
         assert_eq!(found.len(), expected.len(), "length of {key}");
-        if let Some(offset) = found.iter().zip(expected.iter()).position(|(found, expected)| found != expected) {
+        if let Some(offset) = found
+            .iter()
+            .zip(expected.iter())
+            .position(|(found, expected)| found != expected)
+        {
             panic!("{key}: wrong byte at {offset}");
         }
     }
@@ -113,8 +123,10 @@ impl Bucket {
     /// # Panics
     /// If it is not.
     pub fn check_all(&self, root: &Path) {
-        let mut listed: Vec<_> =
-            files_below(root).into_iter().map(|path| path.to_str().expect("names are UTF-8").to_owned()).collect();
+        let mut listed: Vec<_> = files_below(root)
+            .into_iter()
+            .map(|path| path.to_str().expect("names are UTF-8").to_owned())
+            .collect();
         listed.sort();
         assert_eq!(listed, self.keys());
         for key in self.objects.keys() {

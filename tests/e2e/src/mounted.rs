@@ -83,8 +83,11 @@ impl MountCommand {
         self
     }
 
-    /// Adds a flag with its value.
+    /// Adds a flag with its value, instead of the one that the flag had.
     pub fn flag(&mut self, name: &str, value: impl Into<OsString>) -> &mut Self {
+        if let Some(at) = self.words.iter().position(|word| word == name) {
+            self.words.drain(at..at + 2);
+        }
         self.words.push(name.into());
         self.words.push(value.into());
         self

@@ -47,6 +47,8 @@ pub fn processes(scratch: &Path) -> Vec<Process> {
     };
     let mut found: Vec<Process> = all
         .flatten()
+        // Only ours are asked for their environment: one that hangs in a page fault would not answer.
+        .filter(|process| process.stat().is_ok_and(|stat| stat.comm == "millpond"))
         .filter(|process| {
             process.environ().is_ok_and(|environ| {
                 environ

@@ -10,7 +10,6 @@ const SMALL: u64 = 60_000;
 
 fn each_view(test: impl Fn(&Scratch, &Bucket, &MountCommand)) {
     for view in View::BOTH {
-        eprintln!("{view:?} view");
         let scratch = Scratch::new();
         let mut bucket = Bucket::with_files(60, SMALL);
         bucket.generate("large", 900, 20 << 20);
@@ -31,7 +30,11 @@ fn cached(cache: &Path, kind: &str) -> Vec<PathBuf> {
 
 /// Flips a bit in the middle of a file, whatever its mode.
 fn flip(path: &Path) {
-    let file = fs::OpenOptions::new().read(true).write(true).open(path).expect("open a cached object");
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .expect("open a cached object");
     let middle = file.metadata().expect("its size").len() / 2;
     let mut byte = [0];
     file.read_exact_at(&mut byte, middle).expect("read a byte");
@@ -48,7 +51,9 @@ fn kill_everything(scratch: &Scratch) {
     for process in e2e::processes(scratch.path()) {
         process.kill();
     }
-    e2e::wait_until("all processes to be gone", || e2e::processes(scratch.path()).is_empty());
+    e2e::wait_until("all processes to be gone", || {
+        e2e::processes(scratch.path()).is_empty()
+    });
 }
 
 #[test]
@@ -59,7 +64,8 @@ fn bits_flipped_by_a_crash_of_the_machine_are_found() {
         kill_everything(scratch);
         drop(mount);
         for point in scratch.mounts() {
-            nix::mount::umount2(&point, nix::mount::MntFlags::MNT_DETACH).expect("unmount what a crash would have");
+            nix::mount::umount2(&point, nix::mount::MntFlags::MNT_DETACH)
+                .expect("unmount what a crash would have");
         }
         let objects = cached(&scratch.join("cache"), "objects");
         assert!(objects.len() >= 61, "{}", objects.len());
@@ -77,7 +83,10 @@ fn bits_flipped_by_a_crash_of_the_machine_are_found() {
 #[test]
 fn a_clean_stop_needs_no_check_after_a_restart_of_the_machine() {
     each_view(|_, bucket, command| {
-        fill_and_unmount(bucket, &command.clone().env("UNSTABLE_MILLPOND_BOOT_ID", "before"));
+        fill_and_unmount(
+            bucket,
+            &command.clone().env("UNSTABLE_MILLPOND_BOOT_ID", "before"),
+        );
         let before = bucket.counters();
         let mount = command.clone().env("UNSTABLE_MILLPOND_BOOT_ID", "after").mount();
         bucket.check_all(mount.path());
@@ -129,10 +138,17 @@ fn truncated_objects_are_never_served_short() {
     each_view(|scratch, bucket, command| {
         fill_and_unmount(bucket, command);
         for path in cached(&scratch.join("cache"), "objects").iter().step_by(2) {
-            let file = fs::OpenOptions::new().write(true).open(path).expect("open a cached object");
-            file.set_len(file.metadata().expect("its size").len() / 2).expect("cut it");
+            let file = fs::OpenOptions::new()
+                .write(true)
+                .open(path)
+                .expect("open a cached object");
+            file.set_len(file.metadata().expect("its size").len() / 2)
+                .expect("cut it");
         }
-        let mount = command.clone().env("UNSTABLE_MILLPOND_BOOT_ID", "another").mount();
+        let mount = command
+            .clone()
+            .env("UNSTABLE_MILLPOND_BOOT_ID", "another")
+            .mount();
         // Without a crash nothing is read again at once; the mark of the clean stop goes first.
         drop(mount);
         fs::remove_file(scratch.join("cache/state.json")).expect("remove the mark");
@@ -148,7 +164,10 @@ fn a_full_disk_serves_through() {
         let scratch = Scratch::new();
         let bucket = Bucket::with_files(300, 100_000);
         let cache = scratch.tmpfs("small", "16m");
-        let mount = bucket.mount(&scratch, view).with("--cache-dir", cache.join("cache")).mount();
+        let mount = bucket
+            .mount(&scratch, view)
+            .with("--cache-dir", cache.join("cache"))
+            .mount();
         bucket.check_all(mount.path());
         bucket.check_all(mount.path());
         mount.unmount();
@@ -161,7 +180,10 @@ fn a_disk_that_somebody_else_fills_serves_through() {
         let scratch = Scratch::new();
         let bucket = Bucket::with_files(100, 100_000);
         let cache = scratch.tmpfs("small", "32m");
-        let mount = bucket.mount(&scratch, view).with("--cache-dir", cache.join("cache")).mount();
+        let mount = bucket
+            .mount(&scratch, view)
+            .with("--cache-dir", cache.join("cache"))
+            .mount();
         for key in bucket.keys().iter().take(20) {
             bucket.check(mount.path(), key);
         }
@@ -187,15 +209,21 @@ fn a_cache_that_was_killed_while_it_was_written_is_right() {
                 let reading = scope.spawn(|| {
                     for key in bucket.keys().iter().skip(round * 120).take(240) {
                         // Ends with an error when everything is killed.
-                        let Ok(bytes) = fs::read(mount.join(key)) else { return };
+                        let Ok(bytes) = fs::read(mount.join(key)) else {
+                            return;
+                        };
                         assert!(bytes == bucket.objects()[key], "{key}");
                     }
                 });
                 let before = bucket.counters().gets;
-                e2e::wait_until("some reads", || bucket.counters().gets >= before + 20 || reading.is_finished());
+                e2e::wait_until("some reads", || {
+                    bucket.counters().gets >= before + 20 || reading.is_finished()
+                });
                 kill_everything(&scratch);
                 // Without server and keeper a waiting read ends; then all is clear for the next round.
-                reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                reading
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             });
         }
         let mount = command.mount();
@@ -209,7 +237,10 @@ fn a_cache_directory_that_cannot_be_used_is_a_reason() {
     let scratch = Scratch::new();
     let bucket = Bucket::with_files(5, 1_000);
     fs::write(scratch.join("file"), b"not a directory").expect("write a file");
-    let output = bucket.mount(&scratch, View::Kernel).with("--cache-dir", scratch.join("file/cache")).run();
+    let output = bucket
+        .mount(&scratch, View::Kernel)
+        .with("--cache-dir", scratch.join("file/cache"))
+        .run();
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("cache"), "{said}");

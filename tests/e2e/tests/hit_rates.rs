@@ -37,13 +37,20 @@ fn half_a_cache_that_never_evicts_hits_half_the_time() {
         let bucket = Bucket::with_files(1_000, 100_000);
         // A file takes 25 blocks of 4 KiB; the directories of the cache and its state take theirs besides.
         let room = 500 * 25 * 4_096 + overhead();
-        let mount = bucket.mount(&scratch, view).with("--cache-size", room.to_string()).mount();
+        let mount = bucket
+            .mount(&scratch, view)
+            .with("--cache-size", room.to_string())
+            .mount();
         epoch(&bucket, &mount, 1);
         for seed in 2..4 {
             let before = bucket.counters().bytes_sent;
             epoch(&bucket, &mount, seed);
             let missed = (bucket.counters().bytes_sent - before) as f64 / bucket.total_bytes() as f64;
-            assert!((0.49..=0.51).contains(&(1.0 - missed)), "{view:?}: hit rate {}", 1.0 - missed);
+            assert!(
+                (0.49..=0.51).contains(&(1.0 - missed)),
+                "{view:?}: hit rate {}",
+                1.0 - missed
+            );
         }
         mount.unmount();
     }
@@ -53,7 +60,10 @@ fn half_a_cache_that_never_evicts_hits_half_the_time() {
 fn overhead() -> u64 {
     let scratch = Scratch::new();
     let bucket = Bucket::with_files(1_000, 100_000);
-    let mount = bucket.mount(&scratch, View::Kernel).with("--cache-size", "1Gi").mount();
+    let mount = bucket
+        .mount(&scratch, View::Kernel)
+        .with("--cache-size", "1Gi")
+        .mount();
     let used = used_bytes(&mount);
     mount.unmount();
     used
@@ -62,7 +72,10 @@ fn overhead() -> u64 {
 fn used_bytes(mount: &Mount) -> u64 {
     let stats = mount.stats();
     let tiers = stats["tiers"].as_array().expect("stats name the tiers");
-    tiers.iter().map(|tier| tier["used_bytes"].as_u64().expect("a tier's used bytes")).sum()
+    tiers
+        .iter()
+        .map(|tier| tier["used_bytes"].as_u64().expect("a tier's used bytes"))
+        .sum()
 }
 
 #[test]
@@ -80,7 +93,10 @@ fn stats_agree_with_the_origin() {
             let origin = read["origin_bytes"].as_u64().expect("bytes from the origin");
             let local = read["local_bytes"].as_u64().expect("bytes from here");
             assert_eq!(origin, fetched, "{view:?}");
-            assert!(local <= fetched + fetched / 100, "{view:?}: {local} local bytes, more than were read");
+            assert!(
+                local <= fetched + fetched / 100,
+                "{view:?}: {local} local bytes, more than were read"
+            );
             local >= fetched - fetched / 100
         });
         mount.unmount();

@@ -39,7 +39,7 @@ fn hostile_keys_never_escape_and_are_counted() {
         for key in HOSTILE {
             origin.put("data", key, b"hostile".to_vec());
         }
-        origin.put("data", &format!("long/{}", "y".repeat(256)), b"too long".to_vec());
+        origin.put("data", format!("long/{}", "y".repeat(256)), b"too long".to_vec());
         // `dir` is a directory for the sake of `dir/file`, so the object of that name has no place.
         origin.put("data", "dir", b"shadowed".to_vec());
         // A marker makes a directory, as S3's console does.
@@ -47,7 +47,11 @@ fn hostile_keys_never_escape_and_are_counted() {
         let mount = good.mount(&scratch, view).mount();
         good.check_all(mount.path());
         assert!(std::fs::read_dir(mount.join("marker")).unwrap().next().is_none());
-        assert!(!files_below(mount.path()).iter().any(|path| std::fs::read(mount.join(path)).unwrap() == b"hostile"));
+        assert!(
+            !files_below(mount.path())
+                .iter()
+                .any(|path| std::fs::read(mount.join(path)).unwrap() == b"hostile")
+        );
         let stats = mount.stats();
         let refused: u64 = stats["catalog"]["refused"]
             .as_object()
@@ -56,7 +60,10 @@ fn hostile_keys_never_escape_and_are_counted() {
             .map(|count| count.as_u64().expect("a count"))
             .sum();
         // Not all are told apart from each other by a client's listing; none may be lost silently.
-        assert!(refused >= HOSTILE.len() as u64 + 2 - 1, "{view:?}: {refused} refused: {stats}");
+        assert!(
+            refused >= HOSTILE.len() as u64 + 2 - 1,
+            "{view:?}: {refused} refused: {stats}"
+        );
         mount.unmount();
     }
 }

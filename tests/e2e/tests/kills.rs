@@ -50,7 +50,8 @@ fn survives_kills(view: View) {
                         }
                         2 => {
                             let key = format!("large/{}", random.random_range(0..6));
-                            let file = File::open(mount.join(&key)).unwrap_or_else(|error| panic!("open {key}: {error}"));
+                            let file = File::open(mount.join(&key))
+                                .unwrap_or_else(|error| panic!("open {key}: {error}"));
                             check_range(bucket, &key, &file, &mut random);
                         }
                         _ => {
@@ -68,7 +69,9 @@ fn survives_kills(view: View) {
             for _ in 0..KILLS {
                 let before = reads.load(Ordering::Relaxed);
                 // Readers must get on between kills, or nothing is shown.
-                wait_until("reads between two kills", || reads.load(Ordering::Relaxed) > before + 5);
+                wait_until("reads between two kills", || {
+                    reads.load(Ordering::Relaxed) > before + 5
+                });
                 wait_until("a server to kill", || mount.kill_server().is_some());
             }
         }));
@@ -83,7 +86,10 @@ fn survives_kills(view: View) {
     bucket.check_all(mount.path());
     for (key, file) in &held {
         let bytes = &bucket.objects()[*key];
-        assert!(read_range(file, 0, bytes.len()).expect("read a held file") == *bytes, "{key}");
+        assert!(
+            read_range(file, 0, bytes.len()).expect("read a held file") == *bytes,
+            "{key}"
+        );
     }
     drop(held);
     mount.unmount();
@@ -96,7 +102,10 @@ fn check_range(bucket: &Bucket, key: &str, file: &File, random: &mut rand::rngs:
     let end = bytes.len().min(offset + random.random_range(1..200_000));
     let found = read_range(file, offset as u64, end - offset)
         .unwrap_or_else(|error| panic!("read {key} at {offset}: {error}"));
-    assert!(found == bytes[offset..end], "{key}: wrong bytes in {offset}..{end}");
+    assert!(
+        found == bytes[offset..end],
+        "{key}: wrong bytes in {offset}..{end}"
+    );
 }
 
 #[test]
@@ -118,7 +127,9 @@ fn cached_files_read_on_without_any_process() {
     for process in e2e::processes(scratch.path()) {
         process.kill();
     }
-    wait_until("all processes to be gone", || e2e::processes(scratch.path()).is_empty());
+    wait_until("all processes to be gone", || {
+        e2e::processes(scratch.path()).is_empty()
+    });
     bucket.check_all(mount.path());
     e2e::drop_caches();
     bucket.check_all(mount.path());
@@ -136,10 +147,16 @@ fn a_mount_can_be_made_again_where_all_processes_were_killed() {
         for process in e2e::processes(scratch.path()) {
             process.kill();
         }
-        wait_until("all processes to be gone", || e2e::processes(scratch.path()).is_empty());
+        wait_until("all processes to be gone", || {
+            e2e::processes(scratch.path()).is_empty()
+        });
         let again = command.mount();
         bucket.check_all(again.path());
-        assert_eq!(bucket.counters().gets, fetched, "{view:?}: what was whole is still whole");
+        assert_eq!(
+            bucket.counters().gets,
+            fetched,
+            "{view:?}: what was whole is still whole"
+        );
         again.unmount();
         assert!(scratch.mounts().is_empty(), "{view:?}: {:?}", scratch.mounts());
     }
@@ -170,7 +187,10 @@ fn an_upgrade_is_seen_by_no_reader() {
                 let after = mount.processes(Role::Server).first().map(|process| process.pid);
                 if !output.status.success() || before == after {
                     stop.store(true, Ordering::Relaxed);
-                    panic!("upgrade: {before:?} -> {after:?}: {}", String::from_utf8_lossy(&output.stderr));
+                    panic!(
+                        "upgrade: {before:?} -> {after:?}: {}",
+                        String::from_utf8_lossy(&output.stderr)
+                    );
                 }
             }
             stop.store(true, Ordering::Relaxed);
@@ -201,7 +221,10 @@ fn nothing_hangs_for_ever_where_no_server_comes_up() {
         });
         let result = std::fs::read(mount.join("dir-000/file-00001"));
         killing.store(false, Ordering::Relaxed);
-        assert!(result.is_err(), "a read that no server answers ends with an error");
+        assert!(
+            result.is_err(),
+            "a read that no server answers ends with an error"
+        );
     });
     bucket.origin().faults().remove(rule);
 }

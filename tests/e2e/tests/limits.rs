@@ -50,8 +50,15 @@ fn holds_its_limit(view: View, eviction: &str) {
                     let mut random = rand::rngs::StdRng::seed_from_u64(reader);
                     for _ in 0..600 {
                         // Half of the reads go to a tenth of the files, as a working set.
-                        let upper = if random.random_bool(0.5) { keys.len() / 10 } else { keys.len() };
-                        bucket.check(mount.path(), keys[..upper].choose(&mut random).expect("there are keys"));
+                        let upper = if random.random_bool(0.5) {
+                            keys.len() / 10
+                        } else {
+                            keys.len()
+                        };
+                        bucket.check(
+                            mount.path(),
+                            keys[..upper].choose(&mut random).expect("there are keys"),
+                        );
                     }
                 })
             })
@@ -64,8 +71,14 @@ fn holds_its_limit(view: View, eviction: &str) {
         }
         highest
     });
-    assert!(highest <= LIMIT, "{view:?} {eviction}: {highest} bytes on the disk, {LIMIT} allowed");
-    assert!(highest > LIMIT / 2, "{view:?} {eviction}: the cache was used: {highest}");
+    assert!(
+        highest <= LIMIT,
+        "{view:?} {eviction}: {highest} bytes on the disk, {LIMIT} allowed"
+    );
+    assert!(
+        highest > LIMIT / 2,
+        "{view:?} {eviction}: the cache was used: {highest}"
+    );
     bucket.check_all(mount.path());
     mount.unmount();
 }
@@ -110,13 +123,19 @@ fn a_hot_set_stays_while_a_scan_passes() {
                 bucket.check(mount.path(), key);
             }
             let after = bucket.counters();
-            missed += hot.iter().map(|key| after.key("data", key).gets - before.key("data", key).gets).sum::<u64>();
+            missed += hot
+                .iter()
+                .map(|key| after.key("data", key).gets - before.key("data", key).gets)
+                .sum::<u64>();
             for key in part {
                 bucket.check(mount.path(), key);
             }
         }
         // Read 9 times each; fetched once, and seldom again: what the kernel serves counts as used too.
-        assert!(missed <= 300, "{view:?}: the hot files were fetched {missed} times in 900 reads");
+        assert!(
+            missed <= 300,
+            "{view:?}: the hot files were fetched {missed} times in 900 reads"
+        );
         mount.unmount();
     }
 }
@@ -145,11 +164,17 @@ fn files_that_are_open_are_never_evicted() {
         }
         for (key, file) in held.iter().zip(&open) {
             let bytes = &bucket.objects()[key];
-            assert!(e2e::read_range(file, 0, bytes.len()).expect("read a held file") == *bytes, "{key}");
+            assert!(
+                e2e::read_range(file, 0, bytes.len()).expect("read a held file") == *bytes,
+                "{key}"
+            );
             bucket.check(mount.path(), key);
         }
         let after = bucket.counters();
-        let fetched: u64 = held.iter().map(|key| after.key("data", key).gets - before.key("data", key).gets).sum();
+        let fetched: u64 = held
+            .iter()
+            .map(|key| after.key("data", key).gets - before.key("data", key).gets)
+            .sum();
         assert_eq!(fetched, 0, "{view:?}: an open file is still in the cache");
         drop(open);
         mount.unmount();

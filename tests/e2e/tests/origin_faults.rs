@@ -7,13 +7,12 @@ use e2e::{Bucket, Mount, Scratch, View, expect_errno, read_range, wait_until};
 use origin::{Fault, Kind, Rule};
 
 /// Short enough for tests, long enough for a retry.
-const DEADLINE: &str = "4s";
+const DEADLINE: &str = "2s";
 /// What a read with that deadline may take at the very most, on a busy machine.
 const NO_HANG: Duration = Duration::from_secs(40);
 
 fn each_view(files: u64, test: impl Fn(&mut Bucket, &Mount)) {
     for view in View::BOTH {
-        eprintln!("{view:?} view");
         let scratch = Scratch::new();
         let mut bucket = Bucket::with_files(files, 50_000);
         bucket.generate("large", 1_000, 20 << 20);
@@ -27,7 +26,10 @@ fn each_view(files: u64, test: impl Fn(&mut Bucket, &Mount)) {
 /// A fault that comes and goes is not seen by a reader.
 fn passes_unseen(fault: Fault, fraction: f64) {
     each_view(40, |bucket, mount| {
-        let rule = bucket.origin().faults().add(Rule::new(fault).on(&[Kind::Get]).fraction(fraction));
+        let rule = bucket
+            .origin()
+            .faults()
+            .add(Rule::new(fault).on(&[Kind::Get]).fraction(fraction));
         bucket.check_all(mount.path());
         assert!(bucket.origin().faults().applied(rule) > 0, "the fault happened");
     });
@@ -40,12 +42,22 @@ fn is_an_error(fault: Fault, errno: i32) {
         let rule = bucket.fail_gets(fault);
         for key in ["dir-000/file-00001", "large"] {
             let start = Instant::now();
-            expect_errno(std::fs::read(mount.join(key)), errno, &format!("{fault:?}: {key}"));
-            assert!(start.elapsed() < NO_HANG, "{fault:?}: {key} hung for {:?}", start.elapsed());
+            expect_errno(
+                std::fs::read(mount.join(key)),
+                errno,
+                &format!("{fault:?}: {key}"),
+            );
+            assert!(
+                start.elapsed() < NO_HANG,
+                "{fault:?}: {key} hung for {:?}",
+                start.elapsed()
+            );
         }
         bucket.check(mount.path(), "dir-000/file-00000");
         bucket.origin().faults().remove(rule);
-        wait_until("the source to be asked again", || std::fs::read(mount.join("dir-000/file-00001")).is_ok());
+        wait_until("the source to be asked again", || {
+            std::fs::read(mount.join("dir-000/file-00001")).is_ok()
+        });
         bucket.check_all(mount.path());
     });
 }
@@ -92,7 +104,12 @@ fn a_source_that_stalls_is_eio_and_heals() {
 
 #[test]
 fn a_source_that_trickles_is_eio_and_heals() {
-    is_an_error(Fault::Trickle { bytes_per_second: 100 }, libc::EIO);
+    is_an_error(
+        Fault::Trickle {
+            bytes_per_second: 100,
+        },
+        libc::EIO,
+    );
 }
 
 #[test]
@@ -105,7 +122,10 @@ fn an_object_that_changed_is_estale_and_then_its_new_version() {
     let scratch = Scratch::new();
     let mut bucket = Bucket::with_files(5, 50_000);
     bucket.generate("large", 1_000, 20 << 20);
-    let mount = bucket.mount(&scratch, View::Fuse).with("--deadline", DEADLINE).mount();
+    let mount = bucket
+        .mount(&scratch, View::Fuse)
+        .with("--deadline", DEADLINE)
+        .mount();
     let held = File::open(mount.join("large")).unwrap();
     let part = read_range(&held, 0, 100_000).unwrap();
     assert!(part == bucket.objects()["large"][..100_000]);
@@ -124,7 +144,8 @@ fn an_object_that_changed_is_estale_and_then_its_new_version() {
         Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "{error}"),
     }
     wait_until("the refresh that a changed object starts", || {
-        std::fs::read(mount.join("dir-000/file-00001")).is_ok_and(|bytes| bytes == bucket.objects()["dir-000/file-00001"])
+        std::fs::read(mount.join("dir-000/file-00001"))
+            .is_ok_and(|bytes| bytes == bucket.objects()["dir-000/file-00001"])
     });
     wait_until("the new version of the large one", || {
         std::fs::read(mount.join("large")).is_ok_and(|bytes| bytes == bucket.objects()["large"])
@@ -139,7 +160,10 @@ fn a_kernel_view_says_estale_for_what_changed() {
     let scratch = Scratch::new();
     let mut bucket = Bucket::with_files(5, 50_000);
     bucket.generate("large", 1_000, 20 << 20);
-    let mount = bucket.mount(&scratch, View::Kernel).with("--deadline", DEADLINE).mount();
+    let mount = bucket
+        .mount(&scratch, View::Kernel)
+        .with("--deadline", DEADLINE)
+        .mount();
     bucket.check(mount.path(), "dir-000/file-00000");
     let unchanged = bucket.objects()["dir-000/file-00000"].clone();
     for (key, seed) in [("dir-000/file-00000", 1), ("dir-000/file-00001", 2), ("large", 3)] {
@@ -147,7 +171,10 @@ fn a_kernel_view_says_estale_for_what_changed() {
         bucket.generate(key, 7_000 + seed, size);
     }
     bucket.delete("dir-000/file-00002");
-    assert!(e2e::read(&mount.join("dir-000/file-00000")) == unchanged, "what is cached keeps its version");
+    assert!(
+        e2e::read(&mount.join("dir-000/file-00000")) == unchanged,
+        "what is cached keeps its version"
+    );
     for key in ["dir-000/file-00001", "dir-000/file-00002", "large"] {
         expect_errno(std::fs::read(mount.join(key)), libc::ESTALE, key);
     }
@@ -173,7 +200,10 @@ fn an_object_that_changes_between_two_gets_is_never_mixed() {
         let mut bucket = Bucket::new();
         bucket.generate("large", 1_000, 40 << 20);
         let mount = bucket.mount(&scratch, view).with("--deadline", DEADLINE).mount();
-        bucket.origin().faults().add(Rule::new(Fault::ChangeBetween).on(&[Kind::Get]).times(1));
+        bucket
+            .origin()
+            .faults()
+            .add(Rule::new(Fault::ChangeBetween).on(&[Kind::Get]).times(1));
         match std::fs::read(mount.join("large")) {
             Ok(bytes) => assert!(bytes == bucket.objects()["large"], "{view:?}: one version, whole"),
             Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "{view:?}: {error}"),

@@ -21,7 +21,11 @@ fn readers_of_one_file_share_its_fetch() {
                 });
             }
         });
-        assert_eq!(bucket.counters().bytes_sent, bucket.total_bytes(), "{view:?}: no byte twice");
+        assert_eq!(
+            bucket.counters().bytes_sent,
+            bucket.total_bytes(),
+            "{view:?}: no byte twice"
+        );
         mount.unmount();
     }
 }
@@ -33,16 +37,25 @@ fn a_stalled_object_holds_up_no_other() {
         let bucket = Bucket::with_files(200, 20_000);
         let mount = bucket.mount(&scratch, view).mount();
         let stalled = "data/dir-000/file-00000";
-        let rule = bucket.origin().faults().add(Rule::new(Fault::Stall { after: 10 }).on(&[Kind::Get]).under(stalled));
+        let rule = bucket.origin().faults().add(
+            Rule::new(Fault::Stall { after: 10 })
+                .on(&[Kind::Get])
+                .under(stalled),
+        );
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| std::fs::read(mount.join("dir-000/file-00000")));
-            wait_until("the stalled request", || bucket.counters().key("data", "dir-000/file-00000").gets > 0);
+            wait_until("the stalled request", || {
+                bucket.counters().key("data", "dir-000/file-00000").gets > 0
+            });
             for key in bucket.keys().iter().skip(1) {
                 bucket.check(mount.path(), key);
             }
             assert_eq!(files_below(mount.path()).len(), 200, "listings go on");
             bucket.origin().faults().remove(rule);
-            let bytes = waiting.join().expect("the reader").expect("the stalled object comes when it can");
+            let bytes = waiting
+                .join()
+                .expect("the reader")
+                .expect("the stalled object comes when it can");
             assert!(bytes == bucket.objects()["dir-000/file-00000"]);
         });
         mount.unmount();
@@ -75,7 +88,10 @@ fn a_mount_of_a_known_source_needs_no_listing() {
     let command = bucket.mount(&scratch, View::Kernel);
     command.mount().unmount();
     // Listings never end now; the catalog that is there is enough.
-    let rule = bucket.origin().faults().add(Rule::new(Fault::Stall { after: 0 }).on(&[Kind::List]));
+    let rule = bucket
+        .origin()
+        .faults()
+        .add(Rule::new(Fault::Stall { after: 0 }).on(&[Kind::List]));
     let mount = command.mount();
     bucket.check_all(mount.path());
     bucket.origin().faults().remove(rule);

@@ -7,7 +7,6 @@ use e2e::{Bucket, MountCommand, Role, Scratch, View, files_below, wait_until};
 
 fn both(test: impl Fn(View)) {
     for view in View::BOTH {
-        eprintln!("{view:?} view");
         test(view);
     }
 }
@@ -22,10 +21,18 @@ fn a_bucket_becomes_a_directory_and_is_fetched_once() {
         let mount = bucket.mount(&scratch, view).mount();
         bucket.check_all(mount.path());
         let fetched = bucket.counters();
-        assert_eq!(fetched.bytes_sent, bucket.total_bytes(), "each byte is fetched once");
+        assert_eq!(
+            fetched.bytes_sent,
+            bucket.total_bytes(),
+            "each byte is fetched once"
+        );
         e2e::drop_caches();
         bucket.check_all(mount.path());
-        assert_eq!(bucket.counters().gets, fetched.gets, "the second pass asks the origin for nothing");
+        assert_eq!(
+            bucket.counters().gets,
+            fetched.gets,
+            "the second pass asks the origin for nothing"
+        );
         mount.unmount();
         assert!(scratch.mounts().is_empty(), "{:?}", scratch.mounts());
     });
@@ -106,9 +113,17 @@ fn warming_fetches_everything_ahead() {
         let warmed = bucket.counters();
         assert_eq!(warmed.bytes_sent, bucket.total_bytes());
         bucket.check_all(mount.path());
-        assert_eq!(bucket.counters().gets, warmed.gets, "reads after a warm-up ask the origin for nothing");
+        assert_eq!(
+            bucket.counters().gets,
+            warmed.gets,
+            "reads after a warm-up ask the origin for nothing"
+        );
         mount.succeed(&["warmup"]);
-        assert_eq!(bucket.counters().gets, warmed.gets, "a second warm-up has nothing to fetch");
+        assert_eq!(
+            bucket.counters().gets,
+            warmed.gets,
+            "a second warm-up has nothing to fetch"
+        );
         mount.unmount();
     });
 }
@@ -118,7 +133,10 @@ fn metrics_and_health_are_served() {
     let scratch = Scratch::new();
     let bucket = Bucket::with_files(20, 10_000);
     let address = free_address();
-    let mount = bucket.mount(&scratch, View::Kernel).with("--metrics", address.as_str()).mount();
+    let mount = bucket
+        .mount(&scratch, View::Kernel)
+        .with("--metrics", address.as_str())
+        .mount();
     bucket.check_all(mount.path());
     let fetched = bucket.counters().bytes_sent;
     assert!(get(&address, "/healthz").starts_with("HTTP/1.1 200"));
@@ -128,7 +146,10 @@ fn metrics_and_health_are_served() {
         .filter(|line| line.starts_with("millpond_origin_bytes_total"))
         .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
         .sum();
-    assert!((origin - fetched as f64).abs() < 1.0, "{origin} of {fetched} in\n{metrics}");
+    assert!(
+        (origin - fetched as f64).abs() < 1.0,
+        "{origin} of {fetched} in\n{metrics}"
+    );
     mount.unmount();
 }
 
@@ -142,12 +163,20 @@ fn umount_and_sigterm_end_a_mount() {
         bucket.check_all(mount.path());
         let status = Command::new("umount").arg(mount.path()).status().unwrap();
         assert!(status.success());
-        wait_until("the processes to end after umount", || mount.processes(Role::Supervisor).is_empty());
+        wait_until("the processes to end after umount", || {
+            mount.processes(Role::Supervisor).is_empty()
+        });
         drop(mount);
         let mount = command.mount();
         bucket.check_all(mount.path());
-        mount.processes(Role::Supervisor).first().expect("a supervisor").terminate();
-        wait_until("the processes to end after SIGTERM", || mount.processes(Role::Supervisor).is_empty());
+        mount
+            .processes(Role::Supervisor)
+            .first()
+            .expect("a supervisor")
+            .terminate();
+        wait_until("the processes to end after SIGTERM", || {
+            mount.processes(Role::Supervisor).is_empty()
+        });
         assert!(scratch.mounts().is_empty(), "{:?}", scratch.mounts());
     });
 }
@@ -159,7 +188,12 @@ fn the_same_directory_or_cache_is_refused_twice() {
     let command = bucket.mount(&scratch, View::Kernel);
     let mount = command.mount();
     let again = command.run();
-    assert_eq!(again.status.code(), Some(1), "{}", String::from_utf8_lossy(&again.stderr));
+    assert_eq!(
+        again.status.code(),
+        Some(1),
+        "{}",
+        String::from_utf8_lossy(&again.stderr)
+    );
     assert!(String::from_utf8_lossy(&again.stderr).contains("already"));
     let elsewhere = scratch.directory("elsewhere");
     let shared = command.clone().at(&elsewhere).run();
@@ -181,7 +215,10 @@ fn a_source_that_cannot_be_listed_is_a_reason() {
         .run();
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("no-such-bucket") || said.contains("NoSuchBucket"), "{said}");
+    assert!(
+        said.contains("no-such-bucket") || said.contains("NoSuchBucket"),
+        "{said}"
+    );
     assert!(scratch.mounts().is_empty(), "{:?}", scratch.mounts());
 }
 
@@ -196,14 +233,22 @@ fn bad_flags_name_themselves() {
         ("--option", "no_such_key=1"),
         ("--endpoint", "not a url"),
     ] {
-        let output = MountCommand::new(&scratch, "s3://data", View::Kernel).with(flag, value).run();
+        let output = MountCommand::new(&scratch, "s3://data", View::Kernel)
+            .with(flag, value)
+            .run();
         assert!(!output.status.success(), "{flag} {value}");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(said.contains(flag.trim_start_matches('-')) || said.contains("no_such_key"), "{flag} {value}: {said}");
+        assert!(
+            said.contains(flag.trim_start_matches('-')) || said.contains("no_such_key"),
+            "{flag} {value}: {said}"
+        );
     }
     let output = MountCommand::new(&scratch, "ftp://host/path", View::Kernel).run();
     assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("s3"), "the error names what is possible");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("s3"),
+        "the error names what is possible"
+    );
 }
 
 #[test]
@@ -214,10 +259,18 @@ fn a_directory_is_a_source() {
         fs::write(source.join("file"), b"from a directory").unwrap();
         fs::write(scratch.join("source/other"), b"and another").unwrap();
         std::os::unix::fs::symlink("/etc/passwd", scratch.join("source/link")).unwrap();
-        let mount = MountCommand::new(&scratch, &format!("file://{}", scratch.join("source").display()), view).mount();
+        let mount = MountCommand::new(
+            &scratch,
+            &format!("file://{}", scratch.join("source").display()),
+            view,
+        )
+        .mount();
         assert_eq!(fs::read(mount.join("sub/file")).unwrap(), b"from a directory");
         assert_eq!(fs::read(mount.join("other")).unwrap(), b"and another");
-        assert!(!mount.join("link").exists(), "links out of the source are not followed");
+        assert!(
+            !mount.join("link").exists(),
+            "links out of the source are not followed"
+        );
         mount.unmount();
     });
 }
@@ -233,15 +286,24 @@ fn the_doctor_says_what_there_is() {
 }
 
 fn free_address() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("speak to the metrics address");
+    listener
+        .local_addr()
+        .expect("speak to the metrics address")
+        .to_string()
 }
 
 fn get(address: &str, path: &str) -> String {
     use std::io::{Read, Write};
-    let mut connection = std::net::TcpStream::connect(address).unwrap();
-    write!(connection, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut connection = std::net::TcpStream::connect(address).expect("speak to the metrics address");
+    write!(
+        connection,
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    )
+    .expect("speak to the metrics address");
     let mut answer = String::new();
-    connection.read_to_string(&mut answer).unwrap();
+    connection
+        .read_to_string(&mut answer)
+        .expect("speak to the metrics address");
     answer
 }

@@ -243,10 +243,7 @@ fn xattr(path: &Path, name: &str) -> io::Result<Vec<u8>> {
 
 fn an_xattr_names_the_etag(tree: &Tree) {
     let value = String::from_utf8(xattr(&tree.join("README"), "user.millpond.etag").unwrap()).unwrap();
-    assert_eq!(
-        value.trim_matches('"'),
-        tree.readme_etag().trim_matches('"')
-    );
+    assert_eq!(value.trim_matches('"'), tree.readme_etag().trim_matches('"'));
 }
 
 fn an_xattr_names_the_source(tree: &Tree) {

@@ -1,4 +1,5 @@
 //! `docs/semantics.md`, statement by statement, on both views: each trial has the name that the document gives.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 /// Collects functions under their own names.
 macro_rules! statements {

@@ -37,7 +37,10 @@ impl Tree {
         let scratch = Scratch::new();
         let origin = Origin::spawn(OriginOptions::default()).expect("start the origin");
         let mut objects = BTreeMap::new();
-        objects.insert(SMALL.to_owned(), origin::data::bytes(1, 0..SMALL_BYTES as u64).to_vec());
+        objects.insert(
+            SMALL.to_owned(),
+            origin::data::bytes(1, 0..SMALL_BYTES as u64).to_vec(),
+        );
         objects.insert(
             "train/n01440764/img_2.jpg".to_owned(),
             origin::data::bytes(2, 0..4_096).to_vec(),
@@ -54,7 +57,10 @@ impl Tree {
         );
         objects.insert(format!("names/{}", "n".repeat(255)), b"longest".to_vec());
         objects.insert(EMPTY.to_owned(), Vec::new());
-        objects.insert(LARGE.to_owned(), origin::data::bytes(4, 0..LARGE_BYTES as u64).to_vec());
+        objects.insert(
+            LARGE.to_owned(),
+            origin::data::bytes(4, 0..LARGE_BYTES as u64).to_vec(),
+        );
         for number in 0..MANY_FILES {
             objects.insert(
                 format!("{MANY}/file-{number:05}"),
