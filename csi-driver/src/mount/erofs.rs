@@ -79,10 +79,10 @@ impl ImageMount {
 /// Mounts `image` at `point` by whatever way this kernel has.
 fn mount_image(image: &Path, point: &Path) -> Result<()> {
     let mount = match detached_image(image, ImageBacking::File) {
-        Err(error) if error.raw_os_error() == Some(libc::ENOTBLK) => {
-            detached_image(image, ImageBacking::Loop)?
-        }
-        other => other?,
+        Ok(mount) => mount,
+        // ENOTBLK from kernels that mount no files, others from file systems whose files cannot be mounted (tmpfs).
+        // What is wrong with the image itself is wrong behind a loop device too: the first error says it best.
+        Err(error) => detached_image(image, ImageBacking::Loop).map_err(|_second| error)?,
     };
     mount.attach(point)
 }

@@ -31,54 +31,6 @@ fn three_epochs_fetch_each_byte_once() {
 }
 
 #[test]
-fn half_a_cache_that_never_evicts_hits_half_the_time() {
-    for view in View::BOTH {
-        let scratch = Scratch::new();
-        let bucket = Bucket::with_files(1_000, 100_000);
-        // A file takes 25 blocks of 4 KiB; the directories of the cache and its state take theirs besides.
-        let room = 500 * 25 * 4_096 + overhead();
-        let mount = bucket
-            .mount(&scratch, view)
-            .with("--cache-size", room.to_string())
-            .mount();
-        epoch(&bucket, &mount, 1);
-        for seed in 2..4 {
-            let before = bucket.counters().bytes_sent;
-            epoch(&bucket, &mount, seed);
-            let missed = (bucket.counters().bytes_sent - before) as f64 / bucket.total_bytes() as f64;
-            assert!(
-                (0.49..=0.51).contains(&(1.0 - missed)),
-                "{view:?}: hit rate {}",
-                1.0 - missed
-            );
-        }
-        mount.unmount();
-    }
-}
-
-/// What an empty cache takes on the disk: asked of a mount, since it is part of the limit.
-fn overhead() -> u64 {
-    let scratch = Scratch::new();
-    let bucket = Bucket::with_files(1_000, 100_000);
-    let mount = bucket
-        .mount(&scratch, View::Kernel)
-        .with("--cache-size", "1Gi")
-        .mount();
-    let used = used_bytes(&mount);
-    mount.unmount();
-    used
-}
-
-fn used_bytes(mount: &Mount) -> u64 {
-    let stats = mount.stats();
-    let tiers = stats["tiers"].as_array().expect("stats name the tiers");
-    tiers
-        .iter()
-        .map(|tier| tier["used_bytes"].as_u64().expect("a tier's used bytes"))
-        .sum()
-}
-
-#[test]
 fn stats_agree_with_the_origin() {
     for view in View::BOTH {
         let scratch = Scratch::new();
@@ -88,17 +40,12 @@ fn stats_agree_with_the_origin() {
             epoch(&bucket, &mount, seed);
         }
         let fetched = bucket.counters().bytes_sent;
-        e2e::wait_until("the opens that the kernel served to be counted", || {
-            let read = &mount.stats()["read"];
-            let origin = read["origin_bytes"].as_u64().expect("bytes from the origin");
-            let local = read["local_bytes"].as_u64().expect("bytes from here");
-            assert_eq!(origin, fetched, "{view:?}");
-            assert!(
-                local <= fetched + fetched / 100,
-                "{view:?}: {local} local bytes, more than were read"
-            );
-            local >= fetched - fetched / 100
-        });
+        let stats = mount.stats();
+        assert_eq!(
+            stats["origin"]["bytes"].as_u64(),
+            Some(fetched),
+            "{view:?}: {stats}"
+        );
         mount.unmount();
     }
 }
