@@ -1,4 +1,4 @@
-# The two commands of the README: make demo, make test. The rest are parts of them.
+# The two commands of the README: make build, make test. The rest are parts of them.
 .DEFAULT_GOAL := help
 .PHONY: help test check build deps
 
