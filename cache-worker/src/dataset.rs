@@ -175,7 +175,7 @@ impl Dataset {
             state: RefreshState::default(),
         });
         let mut origin_options = options.origin;
-        origin_options.budget = Some(budget.clone());
+        origin_options.budget = options.hedging.then(|| budget.clone());
         let fetching = Arc::new(Fetching {
             store: Arc::clone(&store),
             origin: Origin::new(Arc::clone(&source), origin_options, origin_metrics.clone()),

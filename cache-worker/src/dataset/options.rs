@@ -48,6 +48,9 @@ pub struct DatasetOptions {
     pub small_object_bytes: u64,
     /// What all buffers on the read path may take together; at least 64 MiB.
     pub memory_bytes: u64,
+    /// Whether a reader that waits unusually long sends a second request for the same bytes. Without it every byte
+    /// is asked for once, as long as nothing fails.
+    pub hedging: bool,
     /// How the source is read. Its `budget` is set by the Dataset.
     pub origin: OriginOptions,
     /// How the source is listed.
@@ -72,6 +75,7 @@ impl DatasetOptions {
             changed_interval: Duration::from_secs(30),
             small_object_bytes: SMALL_OBJECT_BYTES,
             memory_bytes: 256 << 20,
+            hedging: true,
             origin: OriginOptions::default(),
             listing: ListOptions::default(),
         }

@@ -13,8 +13,8 @@ const STALE_AFTER: usize = 16;
 /// Nobody knows the source yet.
 const UNKNOWN: Duration = Duration::from_secs(1);
 
-/// A hedge before this costs more than it saves.
-const SHORTEST: Duration = Duration::from_millis(50);
+/// A hedge before this costs more than it saves: a pause of a busy machine, this one or the source, looks no other.
+const SHORTEST: Duration = Duration::from_millis(200);
 
 /// A request that needs longer than nineteen of twenty by this factor is stuck rather than slow.
 const FACTOR: f64 = 1.5;
@@ -105,9 +105,9 @@ mod tests {
         let pace = Pace::default();
         for index in 0_u64..128 {
             let slow = index % 64 == 0;
-            pace.answered(Duration::from_millis(if slow { 900 } else { 100 }));
+            pace.answered(Duration::from_millis(if slow { 900 } else { 200 }));
         }
-        assert_eq!(pace.hedge_after(), Duration::from_millis(150));
+        assert_eq!(pace.hedge_after(), Duration::from_millis(300));
     }
 
     #[test]

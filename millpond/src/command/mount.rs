@@ -63,6 +63,9 @@ pub(super) struct Arguments {
     /// How long a read may wait for the source before it fails.
     #[arg(long, value_name = "DURATION", value_parser = value::positive_duration, default_value = "30s", help_heading = "Source")]
     deadline: Duration,
+    /// Never send a second request for what the source is slow to give: each byte is asked for once, unless it fails.
+    #[arg(long, help_heading = "Source")]
+    no_hedging: bool,
 
     /// How the files are shown. The kernel view needs root and Linux 6.5.
     #[arg(long, value_enum, default_value_t = ViewFlag::Auto, help_heading = "View")]
@@ -154,6 +157,7 @@ fn spec(arguments: Arguments) -> Result<Spec> {
         refresh,
         fresh,
         deadline,
+        no_hedging,
         view,
         uid,
         gid,
@@ -214,6 +218,7 @@ fn spec(arguments: Arguments) -> Result<Spec> {
         refresh,
         fresh,
         deadline,
+        hedging: !no_hedging,
         view: match view {
             ViewFlag::Auto => ViewChoice::Auto,
             ViewFlag::Kernel => ViewChoice::Kernel,

@@ -86,6 +86,17 @@ fn take_away(directory: &Path) -> Result<()> {
 /// # Errors
 /// Where something cannot be unmounted; the directory stays then.
 pub(crate) fn remove(place: &Place) -> Result<()> {
+    detach_all(place)?;
+    match std::fs::remove_dir_all(place.run()) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("failed to remove {}", place.run().display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Detaches everything that is mounted below the run directory.
+fn detach_all(place: &Place) -> Result<()> {
     let table = MountTable::read().context("failed to read the table of mounts")?;
     let mut points: Vec<_> = table
         .iter()
@@ -97,12 +108,7 @@ pub(crate) fn remove(place: &Place) -> Result<()> {
     for point in points {
         detach(&point).with_context(|| format!("failed to unmount {}", point.display()))?;
     }
-    match std::fs::remove_dir_all(place.run()) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("failed to remove {}", place.run().display()))
-        }
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 /// Clears what processes that were killed left of a mount: a server that lost its supervisor, mounts, sockets. The
@@ -114,16 +120,7 @@ pub(crate) fn leftovers(place: &Place, directory: &Path) -> Result<()> {
     while shown(place, directory)?.is_some() {
         detach(directory).with_context(|| format!("failed to unmount {}", directory.display()))?;
     }
-    let table = MountTable::read().context("failed to read the table of mounts")?;
-    let mut points: Vec<_> = table
-        .iter()
-        .map(|mount| mount.point.clone())
-        .filter(|point| point.starts_with(place.run()))
-        .collect();
-    points.reverse();
-    for point in points {
-        detach(&point).with_context(|| format!("failed to unmount {}", point.display()))?;
-    }
+    detach_all(place)?;
     for file in [
         place.pid(),
         place.spec(),

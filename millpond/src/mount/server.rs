@@ -386,6 +386,7 @@ fn dataset_options(spec: &Spec, memory_tier: Option<MemoryTier>, first: bool) ->
         let limit = runtime::memory_limit_bytes().unwrap_or(0);
         (limit / 4).max(MIN_BUDGET_BYTES)
     });
+    options.hedging = spec.hedging;
     options.origin.deadline = spec.deadline;
     options.listing.page_deadline = options.listing.page_deadline.min(spec.deadline);
     Ok(options)

@@ -31,6 +31,8 @@ pub(crate) struct Spec {
     pub(crate) fresh: bool,
     /// The longest that a read waits for the source.
     pub(crate) deadline: Duration,
+    /// Whether slow requests are sent a second time.
+    pub(crate) hedging: bool,
     pub(crate) view: ViewChoice,
     pub(crate) owner: Owner,
     /// Where metrics are served; `None`: nowhere.
@@ -150,6 +152,7 @@ pub(crate) mod tests {
             refresh: Some(Duration::from_secs(600)),
             fresh: false,
             deadline: Duration::from_secs(30),
+            hedging: true,
             view: ViewChoice::Auto,
             owner: Owner {
                 uid: 0,

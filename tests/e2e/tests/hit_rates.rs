@@ -21,7 +21,7 @@ fn three_epochs_fetch_each_byte_once() {
         let scratch = Scratch::new();
         let mut bucket = Bucket::with_files(400, 40_000);
         bucket.generate("large", 9, 30 << 20);
-        let mount = bucket.mount(&scratch, view).mount();
+        let mount = bucket.mount(&scratch, view).switch("--no-hedging").mount();
         for seed in 0..3 {
             epoch(&bucket, &mount, seed);
         }
@@ -35,7 +35,7 @@ fn stats_agree_with_the_origin() {
     for view in View::BOTH {
         let scratch = Scratch::new();
         let bucket = Bucket::with_files(300, 40_000);
-        let mount = bucket.mount(&scratch, view).mount();
+        let mount = bucket.mount(&scratch, view).switch("--no-hedging").mount();
         for seed in 0..2 {
             epoch(&bucket, &mount, seed);
         }

@@ -12,7 +12,7 @@ fn readers_of_one_file_share_its_fetch() {
         let mut bucket = Bucket::with_files(1, 80_000);
         bucket.generate("large", 3, 30 << 20);
         bucket.origin().set_latency(Duration::from_millis(50));
-        let mount = bucket.mount(&scratch, view).mount();
+        let mount = bucket.mount(&scratch, view).switch("--no-hedging").mount();
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {

@@ -18,7 +18,7 @@ fn a_bucket_becomes_a_directory_and_is_fetched_once() {
         let mut bucket = Bucket::with_files(150, 30_000);
         bucket.generate("large.bin", 999, 20 << 20);
         bucket.put("empty", Vec::new());
-        let mount = bucket.mount(&scratch, view).mount();
+        let mount = bucket.mount(&scratch, view).switch("--no-hedging").mount();
         bucket.check_all(mount.path());
         let fetched = bucket.counters();
         assert_eq!(
