@@ -1,6 +1,6 @@
 # The two commands of the README: make build, make test. The rest are parts of them.
 .DEFAULT_GOAL := help
-.PHONY: help test check build deps
+.PHONY: help test check build bench deps
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST)
@@ -13,6 +13,10 @@ check: deps ## Format, lints and dependency rules alone
 
 build: deps ## The release binary
 	@cargo build --release --locked -p millpond
+
+bench: deps ## The figures of this machine beside their goals (docs/benchmarks.md), 12 minutes; FLAGS="--only large"
+	@cargo build --release --locked -p millpond -p origin -p bench
+	@target/release/millpond-figures $(FLAGS)
 
 deps: ## Installs what building and testing need
 	@scripts/deps
