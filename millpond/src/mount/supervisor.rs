@@ -225,7 +225,7 @@ impl Supervisor {
             }
             Event::UpgradeLate => {
                 if let Some(upgrade) = self.upgrade.take() {
-                    self.upgrade = upgrade.is_late().await;
+                    self.upgrade = upgrade.overdue().await;
                     if self.upgrade.is_some() {
                         self.kill();
                     }

@@ -107,7 +107,7 @@ impl Upgrade {
     }
 
     /// A step took too long. `None`: the upgrade is over; else the server of the step is to be killed.
-    pub(super) async fn is_late(mut self) -> Option<Self> {
+    pub(super) async fn overdue(mut self) -> Option<Self> {
         match &mut self.phase {
             Phase::Leaving => warn!("the server does not leave: it is killed"),
             Phase::Starting(said) => *said = Some("it was not ready in time".to_owned()),

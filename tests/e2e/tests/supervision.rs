@@ -211,7 +211,7 @@ impl Foreground {
             .arg("s3://data")
             .arg(&directory)
             .stdout(Stdio::null())
-            .stderr(File::create(log).unwrap())
+            .stderr(File::create(log).expect("make a file for the log"))
             .spawn()
             .expect("run millpond mount");
         Self(child)
