@@ -58,13 +58,20 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
 fn show(stats: &StatsAnswer) {
     let StatsAnswer { mount, dataset } = stats;
     say(format_args!(
-        "{} at {} ({}, {} earlier servers, version {})\n",
+        "{} at {} ({}, {} earlier servers, version {})",
         dataset.source,
         mount.directory.display(),
         mount.view.words(),
         mount.predecessors,
         mount.version
     ));
+    if !mount.supervised {
+        say(
+            "its supervisor was killed: nothing would start another server; unmount it, and mount it again when \
+             its readers are done",
+        );
+    }
+    say(format_args!("log {}\n", mount.log.display()));
     let read = &dataset.read;
     let mut reads = table(&["reads", "local", "peers", "origin", "hit rate"]);
     reads.add_row([

@@ -12,6 +12,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
 use axum::extract::State;
@@ -38,6 +39,8 @@ pub(crate) struct Control {
     pub(crate) dataset: Arc<Dataset>,
     pub(crate) views: Registry,
     pub(crate) mount: MountStats,
+    /// Set once the supervisor is gone.
+    pub(crate) orphaned: Arc<AtomicBool>,
     pub(crate) loads: Arc<Semaphore>,
 }
 
@@ -54,6 +57,12 @@ pub(crate) struct MountStats {
     pub(crate) predecessors: u64,
     /// The server's program version.
     pub(crate) version: String,
+    /// The server's process number.
+    pub(crate) server_pid: u32,
+    /// Whether a supervisor lives that would start another server.
+    pub(crate) supervised: bool,
+    /// What its processes log.
+    pub(crate) log: PathBuf,
 }
 
 /// The answer to `GET /stats`.
@@ -94,11 +103,17 @@ pub(crate) enum LoadReport {
 }
 
 impl Control {
-    pub(crate) fn new(dataset: Arc<Dataset>, views: Registry, mount: MountStats) -> Self {
+    pub(crate) fn new(
+        dataset: Arc<Dataset>,
+        views: Registry,
+        mount: MountStats,
+        orphaned: Arc<AtomicBool>,
+    ) -> Self {
         Self {
             dataset,
             views,
             mount,
+            orphaned,
             loads: Arc::new(Semaphore::new(MAX_LOADS)),
         }
     }
@@ -127,7 +142,10 @@ async fn stats(State(control): State<Control>) -> Result<Json<StatsAnswer>, Fail
     let counted = control.views.count_now().await;
     counted.map_err(|error| Failure(StatusCode::INTERNAL_SERVER_ERROR, words(&error)))?;
     Ok(Json(StatsAnswer {
-        mount: control.mount,
+        mount: MountStats {
+            supervised: !control.orphaned.load(Ordering::Relaxed),
+            ..control.mount
+        },
         dataset: control.dataset.stats(),
     }))
 }

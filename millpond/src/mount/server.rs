@@ -4,11 +4,13 @@
 //! cache directory.
 //!
 //! - SIGTERM: take everything away and end. SIGUSR1: leave all to the next server and end.
+//! - Where its supervisor is killed it serves on, as an [`orphan`](super::orphan).
 //! - It reports to the supervisor through its standard output; its standard input is the keeper's socket.
 //! - Each of its parts must live: where one ends, the process ends, and the supervisor starts another.
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -17,7 +19,7 @@ use axum::Router;
 use cache_worker::dataset::{Dataset, DatasetOptions};
 use cache_worker::{Limit, MemoryTier};
 use csi_driver::ViewMetrics;
-use csi_driver::fuse::{FuseMetrics, FuseOptions, FuseServer, Layout, Unmount};
+use csi_driver::fuse::{FuseError, FuseMetrics, FuseOptions, FuseServer, Layout, Unmount};
 use csi_driver::keeper::Client as Keeper;
 use csi_driver::view::{InUse, Registry, RegistryOptions, SettleRules};
 use protocol::Worker;
@@ -27,8 +29,11 @@ use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use super::changes::MountChanges;
+use super::clean;
 use super::control::{Control, MountStats};
 use super::memory;
+use super::orphan::Supervision;
 use super::place::Place;
 use super::readiness::{self, HOPELESS, Ready, Report};
 use super::service::{self, Metrics, Service};
@@ -123,6 +128,12 @@ enum Reason {
 
 struct Server {
     spec: Spec,
+    place: Place,
+    supervision: Supervision,
+    /// Set once the supervisor is gone.
+    orphaned: Arc<AtomicBool>,
+    /// From then on it has to be noticed here that somebody unmounts.
+    changes: Option<MountChanges>,
     dataset: Arc<Dataset>,
     registry: Registry,
     fuse: Arc<FuseServer>,
@@ -132,13 +143,16 @@ struct Server {
     /// What the FUSE server's worker has begun.
     tasks: TaskTracker,
     signals: Signals,
+    /// Held as long as this process lives.
+    _lock: std::fs::File,
 }
 
 struct Signals {
     terminate: Signal,
     leave: Signal,
-    /// A terminal sends it to all of its processes; the supervisor decides.
+    /// A terminal sends these to all of its processes; the supervisor decides.
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -148,6 +162,7 @@ impl Signals {
             terminate: handle(SignalKind::terminate())?,
             leave: handle(SignalKind::user_defined1())?,
             interrupt: handle(SignalKind::interrupt())?,
+            hangup: handle(SignalKind::hangup())?,
         })
     }
 }
@@ -156,6 +171,8 @@ impl Server {
     /// Opens everything and shows the mount.
     async fn open(spec: Spec, place: Place, predecessors: u64) -> Result<Self> {
         let signals = Signals::new()?;
+        let lock = place.serve()?;
+        let supervision = Supervision::of_stdin().context("failed to watch the supervisor")?;
         let keeper = Arc::new(Keeper::from_stdin().context("failed to reach the keeper")?);
         let metrics = Metrics::new(predecessors)?;
         let listener = match spec.metrics {
@@ -224,6 +241,10 @@ impl Server {
         };
         let mut server = Self {
             spec,
+            place,
+            supervision,
+            orphaned: Arc::default(),
+            changes: None,
             dataset,
             registry,
             fuse,
@@ -231,8 +252,9 @@ impl Server {
             parts: JoinSet::new(),
             tasks,
             signals,
+            _lock: lock,
         };
-        server.start_parts(&place, metrics, listener, predecessors)?;
+        server.start_parts(metrics, listener, predecessors)?;
         keeper.ready()?;
         server.tell_ready(choice.notes);
         Ok(server)
@@ -240,7 +262,6 @@ impl Server {
 
     fn start_parts(
         &mut self,
-        place: &Place,
         metrics: Metrics,
         listener: Option<tokio::net::TcpListener>,
         predecessors: u64,
@@ -254,9 +275,13 @@ impl Server {
                 generation: self.shown.generation.map(|generation| generation.0),
                 predecessors,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
+                server_pid: std::process::id(),
+                supervised: true,
+                log: self.place.log(),
             },
+            Arc::clone(&self.orphaned),
         );
-        let socket = listen_at(&place.control())?;
+        let socket = listen_at(&self.place.control())?;
         self.parts
             .spawn(serve_http("the control socket", socket, control.router()));
         if let Some(listener) = listener {
@@ -300,7 +325,17 @@ impl Server {
             tokio::select! {
                 _ = self.signals.terminate.recv() => return Ok(Reason::Stop),
                 _ = self.signals.leave.recv() => return Ok(Reason::Leave),
-                _ = self.signals.interrupt.recv() => {}
+                _ = self.signals.interrupt.recv() => if self.is_orphan() {
+                    return Ok(Reason::Stop);
+                },
+                _ = self.signals.hangup.recv() => {}
+                () = self.supervision.lost(), if !self.is_orphan() => self.serve_as_orphan()?,
+                () = next_change(self.changes.as_ref()) => {
+                    if clean::shown(&self.place, &self.spec.directory)?.is_none() {
+                        info!("was unmounted");
+                        return Ok(Reason::Stop);
+                    }
+                }
                 Some(part) = self.parts.join_next() => match part {
                     Ok("the FUSE session") if views::is_direct() => {
                         info!("was unmounted");
@@ -313,8 +348,24 @@ impl Server {
         }
     }
 
+    fn serve_as_orphan(&mut self) -> Result<()> {
+        error!(
+            directory = %self.spec.directory.display(),
+            "the supervisor was killed: this server serves on, but nothing starts another one; `millpond unmount` and \
+             then `millpond mount` make it whole again"
+        );
+        self.changes = Some(MountChanges::watch().context("failed to watch the table of mounts")?);
+        self.orphaned.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn is_orphan(&self) -> bool {
+        self.orphaned.load(Ordering::Relaxed)
+    }
+
     async fn end(self, reason: Reason) -> Result<()> {
         info!(?reason, "ending");
+        let orphan = self.is_orphan();
         match reason {
             Reason::Leave => {
                 self.fuse.leave()?;
@@ -337,8 +388,11 @@ impl Server {
                     shown.take_away();
                     fuse.unmount(Unmount::Detach)
                 });
-                if let Err(error) = unmounted.await? {
-                    warn!(%error, "failed to unmount");
+                match unmounted.await? {
+                    // Its keeper is gone, and needs not be told.
+                    Err(FuseError::Keeper(_)) if orphan => {}
+                    Err(error) => warn!(%error, "failed to unmount"),
+                    Ok(()) => {}
                 }
                 let stop = async {
                     self.registry.stop().await;
@@ -349,9 +403,20 @@ impl Server {
                 if tokio::time::timeout(STOP_PATIENCE, stop).await.is_err() {
                     warn!("the worker does not end: it is left in the middle of work");
                 }
+                // Whoever ends an orphan to mount again has claimed the place, and needs it.
+                if orphan && let Some(_claim) = self.place.claim()? {
+                    clean::remove(&self.place)?;
+                }
             }
         }
         Ok(())
+    }
+}
+
+async fn next_change(changes: Option<&MountChanges>) {
+    match changes {
+        Some(changes) => changes.next().await,
+        None => std::future::pending().await,
     }
 }
 
