@@ -4,13 +4,14 @@
 //!   supervisor and waits for its [`readiness`].
 //! - The supervisor ([`supervisor`]) keeps the FUSE descriptor, starts the server again when it dies, and takes
 //!   everything away in the end ([`clean`]). Commands that must work without a server come to it ([`order`]).
-//! - The server ([`server`]) does the work: the worker's Dataset, the FUSE server, the view ([`views`]), metrics over
-//!   HTTP ([`service`]) and the [`control`] socket that the other commands speak to ([`client`]).
+//! - The server ([`server`]) does the work: the worker's Dataset, the FUSE server, the view ([`views`]) and the catalogs
+//!   that it needs ([`generations`]), metrics over HTTP ([`service`]) and the [`control`] socket that the other commands speak to ([`client`]).
 
 pub(crate) mod changes;
 pub(crate) mod clean;
 pub(crate) mod client;
 pub(crate) mod control;
+pub(crate) mod generations;
 pub(crate) mod limit;
 pub(crate) mod memory;
 pub(crate) mod order;

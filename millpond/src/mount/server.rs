@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::control::{Control, MountStats};
+use super::generations::NeededGenerations;
 use super::memory;
 use super::place::Place;
 use super::readiness::{self, HOPELESS, Ready, Report};
@@ -210,8 +211,13 @@ impl Server {
         let fuse = Arc::new(fuse);
         // Set once, here.
         let _empty = holders.fuse.set(Arc::clone(&fuse));
+        // Before the worker is told for the first time what is in use: all else it may delete.
+        let needed = NeededGenerations::hold(Arc::clone(&fuse), registry.clone());
+        let recorded = record.as_ref().and_then(Record::generation);
+        let recorded = recorded.map(|generation| registry.generations().hold(generation));
         registry.connect(Arc::clone(&worker));
         let shown = views::show(&spec, &place, &mut choice, record, &registry, worker.as_ref()).await;
+        drop(recorded);
         let shown = match shown {
             Ok(shown) => shown,
             Err(error) => {
@@ -222,13 +228,15 @@ impl Server {
                 return Err(error);
             }
         };
+        let mut parts = JoinSet::new();
+        parts.spawn(needed.keep());
         let mut server = Self {
             spec,
             dataset,
             registry,
             fuse,
             shown,
-            parts: JoinSet::new(),
+            parts,
             tasks,
             signals,
         };
@@ -248,6 +256,7 @@ impl Server {
         let control = Control::new(
             Arc::clone(&self.dataset),
             self.registry.clone(),
+            Arc::clone(&self.fuse),
             MountStats {
                 directory: self.spec.directory.clone(),
                 view: self.shown.kind,
@@ -268,10 +277,6 @@ impl Server {
             self.parts
                 .spawn(serve_http("the metrics service", listener, service.router()));
         }
-        let (fuse, registry) = (Arc::clone(&self.fuse), self.registry.clone());
-        let catalogs = self.dataset.catalogs();
-        self.parts
-            .spawn(views::hold_open_generations(fuse, registry, catalogs));
         let fuse = Arc::clone(&self.fuse);
         self.parts.spawn(async move {
             fuse.wait().await;
