@@ -32,6 +32,7 @@ use tracing::{error, info, warn};
 use super::changes::MountChanges;
 use super::clean;
 use super::control::{Control, MountStats};
+use super::generations::NeededGenerations;
 use super::memory;
 use super::orphan::Supervision;
 use super::place::Place;
@@ -227,8 +228,13 @@ impl Server {
         let fuse = Arc::new(fuse);
         // Set once, here.
         let _empty = holders.fuse.set(Arc::clone(&fuse));
+        // Before the worker is told for the first time what is in use: all else it may delete.
+        let needed = NeededGenerations::hold(Arc::clone(&fuse), registry.clone());
+        let recorded = record.as_ref().and_then(Record::generation);
+        let recorded = recorded.map(|generation| registry.generations().hold(generation));
         registry.connect(Arc::clone(&worker));
         let shown = views::show(&spec, &place, &mut choice, record, &registry, worker.as_ref()).await;
+        drop(recorded);
         let shown = match shown {
             Ok(shown) => shown,
             Err(error) => {
@@ -239,6 +245,8 @@ impl Server {
                 return Err(error);
             }
         };
+        let mut parts = JoinSet::new();
+        parts.spawn(needed.keep());
         let mut server = Self {
             spec,
             place,
@@ -249,7 +257,7 @@ impl Server {
             registry,
             fuse,
             shown,
-            parts: JoinSet::new(),
+            parts,
             tasks,
             signals,
             _lock: lock,
@@ -269,6 +277,7 @@ impl Server {
         let control = Control::new(
             Arc::clone(&self.dataset),
             self.registry.clone(),
+            Arc::clone(&self.fuse),
             MountStats {
                 directory: self.spec.directory.clone(),
                 view: self.shown.kind,
@@ -293,10 +302,6 @@ impl Server {
             self.parts
                 .spawn(serve_http("the metrics service", listener, service.router()));
         }
-        let (fuse, registry) = (Arc::clone(&self.fuse), self.registry.clone());
-        let catalogs = self.dataset.catalogs();
-        self.parts
-            .spawn(views::hold_open_generations(fuse, registry, catalogs));
         let fuse = Arc::clone(&self.fuse);
         self.parts.spawn(async move {
             fuse.wait().await;

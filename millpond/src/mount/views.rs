@@ -8,13 +8,11 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use cache_worker::dataset::Dataset;
 use catalog::ObjectId;
-use csi_driver::HeldGeneration;
 use csi_driver::fuse::FuseServer;
 use csi_driver::mount::ImageMount;
 use csi_driver::view::{Abilities, BindSpec, OverlayMode, Registry, ViewError, ViewSpec};
@@ -25,11 +23,9 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::generations::hold_newest;
 use super::place::Place;
 use super::spec::{Eviction, Spec, ViewChoice, ViewKind};
-
-/// How often it is looked which generations open files are of.
-const HOLD_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What kind of view it will be, decided before anything is mounted.
 #[derive(Debug)]
@@ -71,6 +67,13 @@ impl Record {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("failed to read {}", file.display())),
         }
+    }
+
+    /// The generation that a kernel view shows.
+    pub(crate) fn generation(&self) -> Option<Generation> {
+        self.catalog
+            .as_ref()
+            .map(|catalog| Generation(catalog.generation))
     }
 
     /// Writes it down before it is shown: a server that dies between finds nothing there, and shows it.
@@ -185,7 +188,9 @@ async fn show_kernel(
     worker: &dyn Worker,
 ) -> Result<Shown> {
     let recorded = record.and_then(|record| Some((record.catalog?, record.count_opens)));
-    let (catalog, count_opens) = match recorded {
+    let is_recorded = recorded.is_some();
+    // What was shown before is held since this server began.
+    let (catalog, count_opens, _held) = match recorded {
         Some((catalog, count_opens)) => {
             let RecordedCatalog {
                 generation,
@@ -200,12 +205,13 @@ async fn show_kernel(
                     index,
                 },
                 count_opens,
+                None,
             )
         }
         None => {
-            let newest = worker.catalogs().borrow().clone();
-            let newest = newest.context("there is no catalog to show")?;
-            ((*newest).clone(), choice.count_opens)
+            let newest = hold_newest(worker, registry);
+            let (newest, held) = newest.context("there is no catalog to show")?;
+            ((*newest).clone(), choice.count_opens, Some(held))
         }
     };
     let generation = catalog.generation;
@@ -242,8 +248,10 @@ async fn show_kernel(
         Err(error) => Err(error),
     };
     if let Err(error) = shown {
-        // Nothing is shown, so the next one may show something else.
-        let _gone = std::fs::remove_file(place.view_record());
+        // Nothing is shown, so the next one may show something else; but not where a predecessor's view may still be.
+        if !is_recorded {
+            let _gone = std::fs::remove_file(place.view_record());
+        }
         return Err(error.into());
     }
     Ok(Shown {
@@ -287,30 +295,6 @@ impl Shown {
             && let Err(error) = image.detach()
         {
             tracing::warn!(%error, "failed to unmount a catalog");
-        }
-    }
-}
-
-/// Keeps the catalogs of files that are open through FUSE, until the FUSE server ends.
-pub(crate) async fn hold_open_generations(
-    fuse: Arc<FuseServer>,
-    registry: Registry,
-    mut catalogs: watch::Receiver<Option<Arc<CatalogFile>>>,
-) -> &'static str {
-    let mut interval = tokio::time::interval(HOLD_INTERVAL);
-    let mut _held: Vec<HeldGeneration> = Vec::new();
-    loop {
-        let open = fuse.open_generations();
-        // The new holds first, so that none is let go of in between.
-        _held = open
-            .into_iter()
-            .map(|generation| registry.generations().hold(generation))
-            .collect();
-        tokio::select! {
-            _ = interval.tick() => {}
-            changed = catalogs.changed() => if changed.is_err() {
-                return "the worker";
-            },
         }
     }
 }
