@@ -8,6 +8,7 @@
 //! - `land` fetches a small object whole ([`small`]) and watches for walks through directories ([`walk`]);
 //! - `read` answers from the partial file of a large object, fetching what is missing and, for a reader that goes
 //!   forward, what comes next ([`large`], [`pattern`]);
+//! - every file that FUSE may have to read for is a use of its object, which is not evicted then ([`uses`]);
 //! - what there is no room for is served through, its blocks kept in memory for a moment ([`transient`]).
 //!
 //! Invariants:
@@ -37,11 +38,13 @@ mod small;
 mod stats;
 mod streams;
 mod transient;
+mod uses;
 mod walk;
 
 use std::sync::Arc;
 
 use protocol::Views;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -66,6 +69,7 @@ use served::Reads;
 use small::{Fetching, Small};
 use streams::Streams;
 use transient::Transient;
+use uses::Uses;
 use walk::Walks;
 
 /// At most this much of the budget holds blocks that there is no room for on disk.
@@ -117,6 +121,7 @@ pub struct Dataset {
     metrics: DatasetMetrics,
     origin_metrics: OriginMetrics,
     tasks: TaskTracker,
+    runtime: Handle,
     stop: CancellationToken,
 }
 
@@ -183,6 +188,7 @@ impl Dataset {
             catalogs: Arc::clone(&catalogs),
             refresher: Arc::clone(&refresher),
             transient: Transient::new(usize::try_from(transient_bytes).unwrap_or(usize::MAX)),
+            uses: Uses::default(),
         });
         let small = Arc::new(Small::new(Arc::clone(&fetching), Flights::new(tasks.clone())));
         let large = Large::new(
@@ -217,6 +223,7 @@ impl Dataset {
             metrics,
             origin_metrics,
             tasks,
+            runtime: Handle::current(),
             stop,
         })
     }

@@ -23,7 +23,8 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-pub(crate) use self::order::Order;
+pub(crate) use self::order::{Order, spare};
+use crate::store::Demand;
 use crate::tier::Tier;
 use crate::tier::content::{Hidden, Hiding, Purge};
 use crate::tier::ledger::{Amount, Promise, shard_of};
@@ -93,13 +94,22 @@ impl Evictor {
         })
     }
 
-    /// Promises room, evicting for it where the tier evicts.
+    /// Promises room, evicting for it where the tier evicts and the demand is so high.
     ///
     /// # Cancel safety
     /// Safe: a dropped future has promised nothing.
-    pub(crate) async fn promise(&self, id: ObjectId, cost: Amount, seal_is_file: bool) -> Option<Promise> {
+    pub(crate) async fn promise(
+        &self,
+        id: ObjectId,
+        cost: Amount,
+        seal_is_file: bool,
+        demand: Demand,
+    ) -> Option<Promise> {
         self.tier.counted().await;
-        let attempt = || self.tier.promise(id, cost, seal_is_file);
+        let attempt = || self.tier.promise(id, cost, seal_is_file, demand);
+        if demand == Demand::Spare {
+            return attempt();
+        }
         if let Some(promise) = attempt() {
             self.wake_under_pressure();
             return Some(promise);

@@ -38,8 +38,8 @@ use self::landing::Landing;
 use self::ledger::{Amount, Ledger, Promise};
 use self::partial::Partials;
 use self::state::{Epoch, LAYOUT, State};
-use crate::evict::Order;
-use crate::store::{Counters, Eviction, Limit, Medium, NoRoom, StoreError};
+use crate::evict::{Order, spare};
+use crate::store::{Counters, Demand, Eviction, Limit, Medium, NoRoom, StoreError};
 
 /// How to open a tier.
 #[derive(Clone, Debug)]
@@ -176,8 +176,18 @@ impl Tier {
     }
 
     /// Promises room, if there is some right now.
-    pub(crate) fn promise(&self, id: ObjectId, cost: Amount, seal_is_file: bool) -> Option<Promise> {
-        self.ledger.promise(id, cost, seal_is_file)
+    pub(crate) fn promise(
+        &self,
+        id: ObjectId,
+        cost: Amount,
+        seal_is_file: bool,
+        demand: Demand,
+    ) -> Option<Promise> {
+        let mut capacity = self.ledger.totals().capacity;
+        if demand == Demand::Spare && self.order().is_some() {
+            capacity = spare(capacity);
+        }
+        self.ledger.promise(id, cost, seal_is_file, capacity)
     }
 
     /// Puts an object into the order of eviction.

@@ -3,7 +3,8 @@
 //! The worker counts everything. What it serves itself it sees ([`Worker::land`](protocol::Worker::land) and
 //! [`read`](protocol::Worker::read)); opens of complete objects through FUSE it sees in
 //! [`local`](protocol::Worker::local); opens that the kernel answered alone the driver reports through
-//! [`opened`](protocol::Worker::opened). The last two count as a read of the whole object.
+//! [`opened`](protocol::Worker::opened). A landing and the last two count as a read of the whole object: from the origin
+//! where this very landing fetched it, else (fetched ahead of its reader, or for another one) a local one.
 //!
 //! The driver must not report an open that this worker had a part in (the one that follows a landing, or one that
 //! FUSE served), and not count reads under the same names: it would count twice.

@@ -14,7 +14,7 @@ use super::catalogs::Catalogs;
 use super::neighbours::{Ahead, Neighbours};
 use super::small::{Small, Whole};
 use crate::fetch::Urgency;
-use crate::store::Store;
+use crate::store::{Demand, Store};
 
 /// Files on their way at once for one walk.
 const FILES_AT_ONCE: usize = 32;
@@ -100,14 +100,14 @@ impl Walks {
     }
 
     async fn fetch(&self, objects: Vec<Object>) {
-        let fetches =
-            futures::stream::iter(objects).map(|object| self.small.fetch(object, Urgency::ReadAhead));
+        let fetches = futures::stream::iter(objects)
+            .map(|object| self.small.fetch(object, Urgency::ReadAhead, Demand::Evict));
         let mut fetches = std::pin::pin!(fetches.buffer_unordered(FILES_AT_ONCE));
         while let Some(fetched) = fetches.next().await {
             match fetched {
                 Ok(Whole::Here | Whole::Fetched | Whole::Joined) => {}
                 // Those who come to read are told; there is no point in going on.
-                Ok(Whole::NoRoom) | Err(_) => return,
+                Ok(Whole::NoRoom | Whole::NoSpareRoom) | Err(_) => return,
             }
         }
     }

@@ -41,6 +41,15 @@ pub enum Eviction {
     TinyLfu,
 }
 
+/// How much somebody wants the room that they ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// Where the tier evicts, others go for it.
+    Evict,
+    /// Only what is free now, and will not be missed: less than the level at which eviction begins. Nothing goes for it.
+    Spare,
+}
+
 /// How to open a store.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {

@@ -3,6 +3,7 @@
 //! All of this blocks on the file system.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -129,10 +130,41 @@ impl Tier {
         {
             self.failed("count objects", &error);
         }
+        self.remember_landing(id);
+        Ok(())
+    }
+
+    /// Links an object that is complete and verified into `landing/`; whether it is there now.
+    ///
+    /// The link takes no room of its own: the promise that the object came by covers both of its names.
+    pub(crate) fn land(&self, id: ObjectId) -> bool {
+        match self.directory().link(
+            (Place::Objects, &name_in(Place::Objects, id)),
+            (Place::Landing, &name_in(Place::Landing, id)),
+        ) {
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return false,
+            Err(error) => {
+                self.failed("land an object", &error);
+                return false;
+            }
+        }
+        if !self.has(id) {
+            // Evicted between the kernel's look at the old name and its making of the new one.
+            self.unland(id);
+            return false;
+        }
+        self.remember_landing(id);
+        if let Some(order) = self.order() {
+            order.touch(id);
+        }
+        true
+    }
+
+    fn remember_landing(&self, id: ObjectId) {
         if let Some(early) = self.landing().landed(id, Instant::now()) {
             self.unland(early);
         }
-        Ok(())
     }
 
     /// Names a written file in `objects/` and `landing/`; whether the object was new.
@@ -373,6 +405,10 @@ impl Tier {
                 // Fetched again meanwhile, it has the same seal.
                 if !self.has(hidden.id) {
                     self.remove_seal(&directory, hidden.id, hidden.size_bytes);
+                }
+                // A lookup may have landed it in the last moment; without any name left, nobody can give it another.
+                if file.metadata().is_ok_and(|metadata| metadata.nlink() > 0) {
+                    self.unland(hidden.id);
                 }
                 // The inode goes with the last descriptor of it, and only then the space is free.
                 drop(file);

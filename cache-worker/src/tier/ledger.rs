@@ -241,16 +241,17 @@ impl Ledger {
         self.state.lock().wanted(&self.costs, id, cost, seal_is_file)
     }
 
-    /// Promises `cost` to an object, or nothing where it does not fit.
+    /// Promises `cost` to an object, or nothing where it does not fit within `capacity`, which is at most the tier's.
     pub(crate) fn promise(
         self: &Arc<Self>,
         id: ObjectId,
         cost: Amount,
         seal_is_file: bool,
+        capacity: Amount,
     ) -> Option<Promise> {
         let mut state = self.state.lock();
         let wanted = state.wanted(&self.costs, id, cost, seal_is_file);
-        if !state.used.plus(state.aside).plus(wanted).fits(state.capacity) {
+        if !state.used.plus(state.aside).plus(wanted).fits(capacity) {
             return None;
         }
         state.enter(&self.costs, shard_of(id));

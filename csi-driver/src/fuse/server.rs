@@ -212,6 +212,7 @@ impl FuseServer {
         };
         let threads = options.threads;
         let start = Start::new(options, device, opens)?;
+        start.pond.resume();
         let filesystem = PondFilesystem {
             pond: Arc::clone(&start.pond),
         };

@@ -57,6 +57,13 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
         bytes(end.bytes_done),
         bytes(end.bytes_fetched)
     ));
+    if end.left_out > 0 {
+        complain(format_args!(
+            "{} files found no free room: a larger --cache-size makes some, and what is read finds some where --eviction \
+             is not never",
+            end.left_out
+        ));
+    }
     if end.failed > 0 {
         complain(format_args!("error: {} files could not be fetched", end.failed));
         return Ok(ExitCode::FAILURE);

@@ -5,6 +5,7 @@
 //! - What is shown is written down, so that the next server takes it over as it is.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -368,6 +369,10 @@ impl Worker for Settling {
 
     async fn read(&self, object: ObjectRef, stream: StreamId, range: Range<u64>) -> Result<Data, ReadError> {
         self.dataset.read(object, stream, range).await
+    }
+
+    fn reading(&self, object: ObjectRef, stream: StreamId, complete: Option<Arc<File>>) {
+        self.dataset.reading(object, stream, complete);
     }
 
     fn closed(&self, object: ObjectRef, stream: StreamId) {

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use e2e::{Bucket, Scratch, View};
+use e2e::{Bucket, Mount, Scratch, View};
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
@@ -127,44 +127,71 @@ fn a_hot_set_stays_while_a_scan_passes() {
     }
 }
 
+/// Holds 50 files open that are not read, reads all others, and requires that the held ones were not
+/// fetched again. `disturb` is called before and in the middle.
+fn keeps_what_is_open(view: View, disturb: impl Fn(&Mount)) {
+    let scratch = Scratch::new();
+    let bucket = Bucket::with_files(1_000, 100_000);
+    let mount = bucket
+        .mount(&scratch, view)
+        .with("--cache-size", LIMIT.to_string())
+        .with("--eviction", "lru")
+        .mount();
+    let keys = bucket.keys();
+    let (held, others) = keys.split_at(50);
+    let hold = |key| std::fs::File::open(mount.join(key)).expect("open a file to be held");
+    let open: Vec<_> = held
+        .iter()
+        .enumerate()
+        .map(|(number, key)| {
+            // Before its object is here, or just after it was read.
+            if number % 2 == 0 {
+                let file = hold(key);
+                bucket.check(mount.path(), key);
+                file
+            } else {
+                bucket.check(mount.path(), key);
+                hold(key)
+            }
+        })
+        .collect();
+    let before = bucket.counters();
+    disturb(&mount);
+    let (first, second) = others.split_at(others.len() / 2);
+    first.iter().for_each(|key| bucket.check(mount.path(), key));
+    disturb(&mount);
+    second.iter().for_each(|key| bucket.check(mount.path(), key));
+    for (key, file) in held.iter().zip(&open) {
+        let bytes = &bucket.objects()[key];
+        assert!(
+            e2e::read_range(file, 0, bytes.len()).expect("read a held file") == *bytes,
+            "{key}"
+        );
+        bucket.check(mount.path(), key);
+    }
+    let after = bucket.counters();
+    let fetched: u64 = held
+        .iter()
+        .map(|key| after.key("data", key).gets - before.key("data", key).gets)
+        .sum();
+    assert_eq!(fetched, 0, "{view:?}: an open file is still in the cache");
+    drop(open);
+    mount.unmount();
+}
+
 #[test]
 fn files_that_are_open_are_never_evicted() {
-    {
-        let view = View::Kernel;
-        let scratch = Scratch::new();
-        let bucket = Bucket::with_files(1_000, 100_000);
-        let mount = bucket
-            .mount(&scratch, view)
-            .with("--cache-size", LIMIT.to_string())
-            .with("--eviction", "lru")
-            .mount();
-        let held: Vec<_> = bucket.keys().into_iter().take(50).collect();
-        let open: Vec<_> = held
-            .iter()
-            .map(|key| {
-                bucket.check(mount.path(), key);
-                std::fs::File::open(mount.join(key)).expect("open a file to be held")
-            })
-            .collect();
-        let before = bucket.counters();
-        for key in bucket.keys().iter().skip(50) {
-            bucket.check(mount.path(), key);
-        }
-        for (key, file) in held.iter().zip(&open) {
-            let bytes = &bucket.objects()[key];
-            assert!(
-                e2e::read_range(file, 0, bytes.len()).expect("read a held file") == *bytes,
-                "{key}"
-            );
-            bucket.check(mount.path(), key);
-        }
-        let after = bucket.counters();
-        let fetched: u64 = held
-            .iter()
-            .map(|key| after.key("data", key).gets - before.key("data", key).gets)
-            .sum();
-        assert_eq!(fetched, 0, "{view:?}: an open file is still in the cache");
-        drop(open);
-        mount.unmount();
+    for view in View::BOTH {
+        keeps_what_is_open(view, |_| {});
+    }
+}
+
+#[test]
+fn files_that_are_open_are_not_evicted_by_another_server() {
+    for view in View::BOTH {
+        keeps_what_is_open(view, |mount| {
+            let killed = mount.kill_server().expect("a server is up");
+            mount.wait_for_successor(killed);
+        });
     }
 }
