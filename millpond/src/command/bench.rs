@@ -1,19 +1,19 @@
 //! `millpond bench`: a mount measured beside the local disk, for a person who wants to see.
 //!
 //! The cached files of the mount are read through it, and a copy of the same files is read from the cache's own file
-//! system. Each shape is read in turns, so that what disturbs one disturbs the other.
+//! system. Each shape is read in turns ([`Comparison`]), so that what disturbs one disturbs the other.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
+use measure::Comparison;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
@@ -35,6 +35,9 @@ const LARGE_BYTES: u64 = 1 << 30;
 
 /// What is copied at most.
 const COPY_BYTES: u64 = 2 << 30;
+
+/// So many names are looked at for them: a tree of millions is not walked for one large file.
+const LOOKED_AT: usize = 50_000;
 
 /// Random reads of one round.
 const RANDOM_READS: u64 = 4_000;
@@ -67,27 +70,21 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         let Some(amount) = shape.amount(&sample) else {
             continue;
         };
-        let (mut ours, mut native) = (Vec::new(), Vec::new());
-        for round in 0..=ROUNDS {
-            let (through, beside) = (
-                shape.time(&directory, &sample)?,
-                shape.time(copy.path(), &sample)?,
-            );
-            // The first round warms the page cache on both sides.
-            if round > 0 {
-                ours.push(through);
-                native.push(beside);
-            }
-        }
-        let (ours, native) = (median(ours), median(native));
+        // The first round warms the page cache on both sides.
+        shape.read(&directory, &sample)?;
+        shape.read(copy.path(), &sample)?;
+        let measured = Comparison::default()
+            .with("native", || shape.read(copy.path(), &sample))
+            .with("Millpond", || shape.read(&directory, &sample))
+            .run(ROUNDS)?;
+        let [native, ours] = measured.as_slice() else {
+            bail!("two works were measured, and {} came back", measured.len());
+        };
         table.add_row([
             shape.words().to_owned(),
-            amount.rate(ours),
-            amount.rate(native),
-            format!(
-                "{:.2}",
-                native.as_secs_f64() / ours.as_secs_f64().max(f64::EPSILON)
-            ),
+            amount.rate(ours.median_seconds),
+            amount.rate(native.median_seconds),
+            format!("{:.2}", ours.ratio),
         ]);
     }
     say(table);
@@ -110,9 +107,11 @@ impl Sample {
             bytes: 0,
         };
         let mut pending = vec![directory.to_owned()];
+        let mut looked_at = 0;
         while let Some(next) = pending.pop() {
             for entry in fs::read_dir(&next).with_context(|| format!("failed to list {}", next.display()))? {
                 let entry = entry?;
+                looked_at += 1;
                 let metadata = entry.metadata()?;
                 if metadata.is_dir() {
                     pending.push(entry.path());
@@ -121,7 +120,8 @@ impl Sample {
                 let path = entry.path().strip_prefix(directory)?.to_owned();
                 sample.consider(path, metadata.len());
             }
-            if sample.small.len() >= SMALL_FILES && sample.large.is_some() {
+            let enough = sample.small.len() >= SMALL_FILES && sample.large.is_some();
+            if enough || looked_at >= LOOKED_AT {
                 break;
             }
         }
@@ -169,8 +169,8 @@ enum Amount {
 
 impl Amount {
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-    fn rate(&self, time: Duration) -> String {
-        let per_second = |amount: f64| amount / time.as_secs_f64().max(f64::EPSILON);
+    fn rate(&self, seconds: f64) -> String {
+        let per_second = |amount: f64| amount / seconds.max(f64::EPSILON);
         match self {
             Self::Bytes(bytes) => format!("{:.0} MB/s", per_second(*bytes as f64) / 1e6),
             Self::Files(files) => format!("{:.0} files/s", per_second(*files as f64)),
@@ -218,12 +218,12 @@ impl Shape {
         }
     }
 
-    fn time(self, root: &Path, sample: &Sample) -> Result<Duration> {
-        let start = Instant::now();
+    fn read(self, root: &Path, sample: &Sample) -> Result<()> {
         match (self, &sample.large) {
             (Self::Sequential, Some((path, bytes))) => read_whole(&root.join(path), *bytes)?,
             (Self::Random128, Some((path, bytes))) => read_randomly(&root.join(path), *bytes, 128 << 10)?,
             (Self::Random4, Some((path, bytes))) => read_randomly(&root.join(path), *bytes, 4 << 10)?,
+            // No such file: [`Self::amount`] has none either.
             (Self::Sequential | Self::Random128 | Self::Random4, None) => {}
             (Self::Small, _) => {
                 let mut order: Vec<_> = sample.small.iter().collect();
@@ -238,7 +238,7 @@ impl Shape {
                 }
             }
         }
-        Ok(start.elapsed())
+        Ok(())
     }
 }
 
@@ -259,9 +259,4 @@ fn read_randomly(path: &Path, bytes: u64, length: usize) -> Result<()> {
         file.read_at(&mut buffer, offset)?;
     }
     Ok(())
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times.get(times.len() / 2).copied().unwrap_or_default()
 }
