@@ -77,7 +77,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// It caches something else.
-    #[error("cache directory {path} belongs to {found}, not to {wanted}")]
+    #[error("cache directory {path} belongs to {found}, not to {wanted}: give another one, or remove it")]
     OtherIdentity {
         /// The directory.
         path: PathBuf,

@@ -255,38 +255,66 @@ impl Place {
     }
 }
 
-/// Claims a cache directory, or says whose it is.
-///
-/// The store of a server locks it too; but between two servers of one mount it is free, and must not be for others.
-///
-/// # Errors
-/// With the words for the user.
-pub(crate) fn claim_cache(cache: &Path, directory: &Path) -> Result<File> {
-    let failed = || {
-        format!(
-            "failed to use the cache directory {}: check --cache-dir",
-            cache.display()
-        )
-    };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(cache)
-        .with_context(failed)?;
-    let mut lock = open_lock(&cache.join("mount.lock")).with_context(failed)?;
-    if !lock_exclusively(&lock).with_context(failed)? {
-        let other = std::fs::read(cache.join("mount.lock")).unwrap_or_default();
-        bail!(
-            "the cache directory {} is already in use by the mount at {}: give another --cache-dir, or unmount \
-             that one first",
-            cache.display(),
-            String::from_utf8_lossy(&other)
-        );
+/// A cache directory that this process has.
+#[derive(Debug)]
+pub(crate) struct CacheClaim {
+    directory: PathBuf,
+    /// It was not there, or nothing was in it.
+    new: bool,
+    /// Held as long as the claim.
+    _lock: File,
+}
+
+impl CacheClaim {
+    /// Claims a cache directory, or says whose it is.
+    ///
+    /// The store of a server locks it too; but between two servers of one mount it is free, and must not be for others.
+    ///
+    /// # Errors
+    /// With the words for the user.
+    pub(crate) fn new(cache: &Path, directory: &Path) -> Result<Self> {
+        let failed = || {
+            format!(
+                "failed to use the cache directory {}: check --cache-dir",
+                cache.display()
+            )
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(cache)
+            .with_context(failed)?;
+        let new = std::fs::read_dir(cache).with_context(failed)?.next().is_none();
+        let mut lock = open_lock(&cache.join("mount.lock")).with_context(failed)?;
+        if !lock_exclusively(&lock).with_context(failed)? {
+            let other = std::fs::read(cache.join("mount.lock")).unwrap_or_default();
+            bail!(
+                "the cache directory {} is already in use by the mount at {}: give another --cache-dir, or unmount \
+                 that one first",
+                cache.display(),
+                String::from_utf8_lossy(&other)
+            );
+        }
+        lock.set_len(0)
+            .and_then(|()| lock.write_all(directory.as_os_str().as_bytes()))
+            .with_context(failed)?;
+        Ok(Self {
+            directory: cache.to_owned(),
+            new,
+            _lock: lock,
+        })
     }
-    lock.set_len(0)
-        .and_then(|()| lock.write_all(directory.as_os_str().as_bytes()))
-        .with_context(failed)?;
-    Ok(lock)
+
+    /// Takes back what a mount that came to nothing has made: a directory that holds nothing of use must not belong to
+    /// a source whose name was wrong.
+    pub(crate) fn give_up(&self) {
+        if !self.new {
+            return;
+        }
+        if let Err(error) = std::fs::remove_dir_all(&self.directory) {
+            tracing::warn!(%error, directory = %self.directory.display(), "failed to remove a new cache directory");
+        }
+    }
 }
 
 fn open_lock(path: &Path) -> io::Result<File> {
@@ -408,10 +436,24 @@ mod tests {
     fn a_cache_directory_serves_one_mount() {
         let root = tempfile::tempdir().unwrap();
         let cache = root.path().join("cache");
-        let first = claim_cache(&cache, Path::new("/first")).unwrap();
-        let error = claim_cache(&cache, Path::new("/second")).unwrap_err().to_string();
+        let first = CacheClaim::new(&cache, Path::new("/first")).unwrap();
+        let error = CacheClaim::new(&cache, Path::new("/second"))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("already in use by the mount at /first"), "{error}");
         drop(first);
-        claim_cache(&cache, Path::new("/second")).unwrap();
+        CacheClaim::new(&cache, Path::new("/second")).unwrap();
+    }
+
+    #[test]
+    fn only_a_new_cache_directory_is_given_up() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = root.path().join("new");
+        CacheClaim::new(&cache, Path::new("/data")).unwrap().give_up();
+        assert!(!cache.exists());
+        std::fs::create_dir(&cache).unwrap();
+        std::fs::write(cache.join("kept"), b"of use").unwrap();
+        CacheClaim::new(&cache, Path::new("/data")).unwrap().give_up();
+        assert_eq!(std::fs::read(cache.join("kept")).unwrap(), b"of use");
     }
 }

@@ -195,7 +195,9 @@ impl Server {
         let memory_tier = memory::tier(&spec, &place)?;
         let options = dataset_options(&spec, memory_tier, record.is_none())?;
         let dataset = Dataset::open(options, Arc::clone(&holders) as _, &metrics.all).await?;
-        start_dataset(&dataset).await?;
+        start_dataset(&dataset)
+            .await
+            .with_context(|| cannot_be_shown(&spec))?;
 
         let tasks = TaskTracker::new();
         let worker: Arc<dyn Worker> = Arc::new(Settling {
@@ -310,11 +312,17 @@ impl Server {
         Ok(())
     }
 
-    fn tell_ready(&self, notes: Vec<String>) {
+    fn tell_ready(&self, mut notes: Vec<String>) {
+        let catalog = self.dataset.stats().catalog;
+        if catalog.as_ref().is_some_and(|catalog| catalog.files == 0) {
+            notes.push(format!(
+                "there is nothing in {}: is its name right?",
+                self.spec.source.url
+            ));
+        }
         for text in notes {
             let _gone = readiness::tell(&Report::Note { text });
         }
-        let catalog = self.dataset.stats().catalog;
         let ready = Ready {
             view: self.shown.kind,
             files: catalog.as_ref().map_or(0, |catalog| catalog.files),
@@ -423,6 +431,20 @@ async fn next_change(changes: Option<&MountChanges>) {
         Some(changes) => changes.next().await,
         None => std::future::pending().await,
     }
+}
+
+/// What a person can look at when a source cannot be listed.
+fn cannot_be_shown(spec: &Spec) -> String {
+    let url = &spec.source.url;
+    if url.starts_with("file:") {
+        return format!("failed to show {url}: check the directory");
+    }
+    let at = spec.source.endpoint.as_ref();
+    let at = at.map(|endpoint| format!(" at {endpoint}")).unwrap_or_default();
+    format!(
+        "failed to show {url}{at}: check the source's name, --endpoint, --region and the credentials (environment, \
+         config files, or --anonymous)"
+    )
 }
 
 async fn choose(spec: &Spec, place: &Place, record: Option<&Record>) -> Result<Choice> {

@@ -12,7 +12,6 @@
 //! - The first server's failure is the mount's.
 //! - It may be killed itself: its server then serves on as an [`orphan`](super::orphan).
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -32,7 +31,7 @@ use super::child::{Happened, ServerProcess};
 use super::clean::{self, Force};
 use super::limit::successor_limit;
 use super::order::{self, Order, Outcome, answer};
-use super::place::{Place, claim_cache};
+use super::place::{CacheClaim, Place};
 use super::readiness::{self, HOPELESS, Report};
 use super::restart::{Decision, End, Restarts};
 use super::spec::Spec;
@@ -90,7 +89,7 @@ struct Supervisor {
     /// No further server is started.
     given_up: bool,
     /// Held as long as this process lives.
-    _cache: File,
+    cache: CacheClaim,
 }
 
 /// What happened.
@@ -118,7 +117,7 @@ impl Supervisor {
         let spec = Spec::read(&place.spec())?;
         std::fs::write(place.pid(), std::process::id().to_string())
             .with_context(|| format!("failed to write {}", place.pid().display()))?;
-        let cache = claim_cache(&spec.cache.directory, &spec.directory)?;
+        let cache = CacheClaim::new(&spec.cache.directory, &spec.directory)?;
         let holder = Holder::start(successor_limit()).context("failed to start the keeper")?;
         let orders = UnixListener::bind(place.orders())
             .with_context(|| format!("failed to listen at {}", place.orders().display()))?;
@@ -139,7 +138,7 @@ impl Supervisor {
             shown: None,
             awaited: !foreground,
             given_up: false,
-            _cache: cache,
+            cache,
         })
     }
 
@@ -161,6 +160,7 @@ impl Supervisor {
                 Next::GoOn => {}
                 Next::Failed(reason) => {
                     self.stop().await;
+                    self.cache.give_up();
                     bail!(reason);
                 }
                 Next::End(client) => {
