@@ -106,6 +106,11 @@ impl Pond {
         }
     }
 
+    /// Whether the mount is a layer of kernel views.
+    pub(crate) const fn has_kernel_views(&self) -> bool {
+        self.ledger.is_some()
+    }
+
     /// Answers a lookup below `objects` or `last`.
     pub(crate) fn lookup_object(self: &Arc<Self>, layer: Layer, id: ObjectId, reply: ReplyEntry) {
         let found = self.trees.catalogs.find(id).map(|(open, nid)| open.object(nid));

@@ -415,11 +415,10 @@ impl Start {
         let negotiated = *pond.negotiated.get().ok_or_else(|| FuseError::Foreign {
             reason: "the session began without an agreement".to_owned(),
         })?;
-        pond.trees.set_live_ttl(if negotiated.has_epochs() {
-            FOREVER
-        } else {
-            LIVE_TTL
-        });
+        // A new epoch makes all names of the mount doubtful, and overlayfs answers ESTALE from then on for each file that it
+        // has resolved to one of them.
+        let epochs = negotiated.has_epochs() && !pond.has_kernel_views();
+        pond.trees.set_live_ttl(if epochs { FOREVER } else { LIVE_TTL });
         let connection = mounting::connection(&mountpoint).map_err(FuseError::Session)?;
         if let Some(keeper) = &keeper {
             let note = Note {
@@ -446,7 +445,7 @@ impl Start {
             } else {
                 Node::Live.pack().unwrap_or(1)
             }),
-            epochs: negotiated.has_epochs(),
+            epochs,
             resumed,
             shown: sender,
         };

@@ -52,6 +52,35 @@ fn a_kernel_view_of_an_older_generation_survives_its_server() {
 }
 
 #[test]
+fn files_that_a_kernel_view_reads_through_fuse_are_not_stale_after_a_refresh() {
+    let scratch = Scratch::new();
+    let mut bucket = Bucket::with_files(20, SIZE);
+    // Not whole in the cache, so that they stay with FUSE.
+    for number in 0..4 {
+        bucket.generate(&format!("large/{number}"), 1_000 + number, 20 << 20);
+    }
+    let mount = bucket.mount(&scratch, View::Kernel).mount();
+    let check = |offset: u64| {
+        for number in 0..4 {
+            let file = File::open(mount.join(format!("large/{number}"))).expect("open a large file");
+            let found = read_range(&file, offset, 10_000).expect("read a large file");
+            assert!(
+                found == origin::data::bytes(1_000 + number, offset..offset + 10_000),
+                "{number} at {offset}"
+            );
+        }
+    };
+    check(0);
+    for round in 0..3 {
+        change_and_refresh(&mut bucket, &mount, "dir-000/file-00000", 2_000 + round);
+        check(1_000_000);
+        kill_and_wait(&mount);
+        check(2_000_000);
+    }
+    mount.unmount();
+}
+
+#[test]
 fn an_open_file_outlives_its_generation_and_its_server() {
     for view in View::BOTH {
         let scratch = Scratch::new();
