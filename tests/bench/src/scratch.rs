@@ -12,7 +12,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
-const NAME: &str = "millpond-figures";
+const NAME: &str = "millpond-figures-scratch";
 const LOCK: &str = "lock";
 const MOUNTS: &str = "mnt";
 

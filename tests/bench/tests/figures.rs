@@ -60,7 +60,10 @@ fn every_figure_is_measured_and_nothing_is_left() {
     let report: serde_json::Value = serde_json::from_slice(&text).expect("they are JSON");
     let rows = report["figures"].as_array().expect("a list of figures");
     for figure in FIGURES {
-        assert!(rows.iter().any(|row| row["figure"] == figure), "no row of {figure}");
+        assert!(
+            rows.iter().any(|row| row["figure"] == figure),
+            "no row of {figure}"
+        );
         assert!(said.contains(figure), "the table shows no {figure}:\n{said}");
     }
     for row in rows {
@@ -71,7 +74,10 @@ fn every_figure_is_measured_and_nothing_is_left() {
         );
     }
     let held = report["memory"].as_array().expect("a list of mounts");
-    assert!(held.iter().all(|mount| mount["anonymous_bytes"].as_u64() > Some(0)));
+    assert!(
+        held.iter()
+            .all(|mount| mount["anonymous_bytes"].as_u64() > Some(0))
+    );
     fs::remove_file(&json).expect("remove the figures");
     let left: Vec<_> = fs::read_dir(directory.path()).expect("list").collect();
     assert!(left.is_empty(), "left behind: {left:?}");

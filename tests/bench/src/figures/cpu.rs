@@ -8,14 +8,14 @@ use measure::statistics::median;
 use measure::{Usage, reading};
 
 use crate::data::expect_bytes;
-use crate::lab::Lab;
+use crate::lab::{Lab, Which};
 use crate::mount::{View, pause};
 use crate::row::{Goal, Row, Unit};
 
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 5;
 const THREADS: usize = 4;
 /// Passes of one round: the kernel tells CPU time in steps of 10 ms.
-const PASSES: u32 = 4;
+const PASSES: u32 = 3;
 /// Opens are counted behind the reader; so long after a pass all of them are.
 const COUNTING: Duration = Duration::from_millis(300);
 
@@ -28,7 +28,11 @@ struct Cost {
 }
 
 pub(crate) fn measure(lab: &mut Lab) -> Result<Vec<Row>> {
-    let kept = lab.kept(View::Kernel, "counting CPU time of small files, kernel view")?;
+    let kept = lab.kept(
+        View::Kernel,
+        Which::Small,
+        "counting CPU time of small files, kernel view",
+    )?;
     let pids = kept.mount.pids().to_vec();
     let order = reading::shuffled(lab.small.files(), 1);
     let bytes = lab.small.total_bytes();
@@ -44,19 +48,19 @@ pub(crate) fn measure(lab: &mut Lab) -> Result<Vec<Row>> {
         let each = |usage: Usage| usage.total().as_secs_f64() * 1e6 / files;
         Ok((each(reader), each(millpond)))
     };
-    for root in [&kept.native.small, &kept.ours.small] {
+    for root in [&kept.native, &kept.ours] {
         passes(root)?;
     }
     let mut cost = Cost::default();
     for round in 0..lab.rounds(ROUNDS) {
         let mut native = || -> Result<()> {
-            cost.native.push(passes(&kept.native.small)?.0);
+            cost.native.push(passes(&kept.native)?.0);
             Ok(())
         };
         if round % 2 == 0 {
             native()?;
         }
-        let (reader, millpond) = passes(&kept.ours.small)?;
+        let (reader, millpond) = passes(&kept.ours)?;
         if round % 2 == 1 {
             native()?;
         }

@@ -31,11 +31,11 @@ pub(crate) fn measure(lab: &mut Lab) -> Result<Vec<Row>> {
     let native = lab.native()?;
     let mut times = Times::default();
     for round in 0..lab.rounds(ROUNDS) {
-        if round % 2 == 0 {
+        if round.is_multiple_of(2) {
             times.plain.push(plainly(lab, round)?);
         }
         through_millpond(lab, &native, round, &mut times)?;
-        if round % 2 == 1 {
+        if !round.is_multiple_of(2) {
             times.plain.push(plainly(lab, round)?);
         }
     }
@@ -113,11 +113,11 @@ fn through_millpond(lab: &mut Lab, native: &Native, round: usize, times: &mut Ti
     pass(&native.small, HOT_THREADS)?;
     lab.reset_counters()?;
     times.cold.push(pass(mount.path(), COLD_THREADS)?);
-    if round % 2 == 0 {
+    if round.is_multiple_of(2) {
         times.native.push(pass(&native.small, HOT_THREADS)?);
     }
     times.second.push(pass(mount.path(), HOT_THREADS)?);
-    if round % 2 == 1 {
+    if !round.is_multiple_of(2) {
         times.native.push(pass(&native.small, HOT_THREADS)?);
     }
     lab.small.check(mount.path())?;

@@ -4,7 +4,7 @@ use anyhow::Result;
 use measure::{Caches, Comparison, drop_caches, reading};
 
 use crate::data::expect_bytes;
-use crate::lab::{Kept, Lab};
+use crate::lab::{Kept, Lab, Which};
 use crate::mount::View;
 use crate::row::{Goal, Rate, Row};
 
@@ -17,11 +17,15 @@ const SEQUENTIAL_BUFFER_BYTES: usize = 1 << 20;
 
 /// The large file after the caches were dropped.
 pub(crate) fn large_dropped(lab: &mut Lab) -> Result<Vec<Row>> {
-    let kept = lab.kept(View::Kernel, "reading the large file from the disk, kernel view")?;
+    let kept = lab.kept(
+        View::Kernel,
+        Which::Large,
+        "reading the large file from the disk, kernel view",
+    )?;
     let bytes = lab.large.file_bytes();
     let (native, ours) = (
-        kept.native.large.join(lab.large.first()),
-        kept.ours.large.join(lab.large.first()),
+        kept.native.join(lab.large.first()),
+        kept.ours.join(lab.large.first()),
     );
     let prepare = || Ok(drop_caches(Caches::All)?);
     let read = |file| {
@@ -48,7 +52,7 @@ pub(crate) fn small(lab: &mut Lab) -> Result<Vec<Row>> {
 /// The same in either view, with its goal.
 pub(crate) fn small_in_view(lab: &mut Lab, view: View) -> Result<Vec<Row>> {
     let during = format!("reading the small files, {}", view.words());
-    let kept = lab.kept(view, &during)?;
+    let kept = lab.kept(view, Which::Small, &during)?;
     let row = compare(lab, &kept, HOT_ROUNDS, || Ok(()))?;
     lab.unmount(kept.mount)?;
     let goal = match view {
@@ -66,7 +70,11 @@ pub(crate) fn small_in_view(lab: &mut Lab, view: View) -> Result<Vec<Row>> {
 
 /// The small files after all caches were dropped.
 pub(crate) fn small_dropped(lab: &mut Lab) -> Result<Vec<Row>> {
-    let kept = lab.kept(View::Kernel, "reading the small files from the disk, kernel view")?;
+    let kept = lab.kept(
+        View::Kernel,
+        Which::Small,
+        "reading the small files from the disk, kernel view",
+    )?;
     let row = compare(lab, &kept, DROPPED_ROUNDS, || Ok(drop_caches(Caches::All)?))?;
     lab.unmount(kept.mount)?;
     Ok(vec![
@@ -83,12 +91,12 @@ fn compare(lab: &Lab, kept: &Kept, rounds: usize, prepare: impl Fn() -> Result<(
     let order = reading::shuffled(lab.small.files(), 1);
     let bytes = lab.small.total_bytes();
     let pass = |root| expect_bytes(reading::read_files(root, &order, THREADS)?, bytes);
-    for root in [&kept.native.small, &kept.ours.small] {
+    for root in [&kept.native, &kept.ours] {
         pass(root)?;
     }
     let measured = Comparison::default()
-        .with_prepared("native", &prepare, || pass(&kept.native.small))
-        .with_prepared("Millpond", &prepare, || pass(&kept.ours.small))
+        .with_prepared("native", &prepare, || pass(&kept.native))
+        .with_prepared("Millpond", &prepare, || pass(&kept.ours))
         .run(lab.rounds(rounds))?;
     Row::ratio("", &measured, Rate::Files(lab.small.count()))
 }

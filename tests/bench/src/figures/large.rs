@@ -6,12 +6,13 @@ use anyhow::Result;
 use measure::{Comparison, reading};
 
 use crate::data::expect_bytes;
-use crate::lab::Lab;
+use crate::lab::{Lab, Which};
 use crate::mount::View;
 use crate::row::{Goal, Rate, Row};
 
 const ROUNDS: usize = 9;
 const SEQUENTIAL_BUFFER_BYTES: usize = 1 << 20;
+const RANDOM_READS_MAX: u64 = 100_000;
 const SEED: u64 = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,24 +31,34 @@ impl Shape {
         }
     }
 
-    /// Reads as many bytes as the file has.
+    /// Reads all of the file, or so many random pieces of it.
     fn read(self, file: &Path, bytes: u64) -> Result<()> {
-        let read = match self {
-            Self::Sequential => reading::read_sequentially(file, u64::MAX, SEQUENTIAL_BUFFER_BYTES)?,
+        let (read, expected) = match self {
+            Self::Sequential => (
+                reading::read_sequentially(file, u64::MAX, SEQUENTIAL_BUFFER_BYTES)?,
+                bytes,
+            ),
             Self::Random(length) => {
-                reading::read_randomly(file, bytes, length, bytes / u64::try_from(length)?, SEED)?
+                let (length_bytes, reads) = (u64::try_from(length)?, random_reads(bytes, length));
+                let read = reading::read_randomly(file, bytes, length, reads, SEED)?;
+                (read, length_bytes * reads)
             }
-            Self::Mapped => reading::read_mapped(file)?,
+            Self::Mapped => (reading::read_mapped(file)?, bytes),
         };
-        expect_bytes(read, bytes)
+        expect_bytes(read, expected)
     }
 
     fn rate(self, bytes: u64) -> Rate {
         match self {
             Self::Sequential | Self::Mapped => Rate::Bytes(bytes),
-            Self::Random(length) => Rate::Reads(bytes / u64::try_from(length).unwrap_or(1).max(1)),
+            Self::Random(length) => Rate::Reads(random_reads(bytes, length)),
         }
     }
+}
+
+/// As many as give all bytes of the file, if these are not too many.
+fn random_reads(bytes: u64, length: usize) -> u64 {
+    (bytes / u64::try_from(length).unwrap_or(1).max(1)).min(RANDOM_READS_MAX)
 }
 
 /// With the goals of the kernel view.
@@ -71,11 +82,11 @@ pub(crate) fn in_view(lab: &mut Lab, view: View) -> Result<Vec<Row>> {
         ],
     };
     let during = format!("reading the large file, {}", view.words());
-    let kept = lab.kept(view, &during)?;
+    let kept = lab.kept(view, Which::Large, &during)?;
     let bytes = lab.large.file_bytes();
     let (native, ours) = (
-        kept.native.large.join(lab.large.first()),
-        kept.ours.large.join(lab.large.first()),
+        kept.native.join(lab.large.first()),
+        kept.ours.join(lab.large.first()),
     );
     let mut rows = Vec::new();
     for &(shape, goal) in shapes {
