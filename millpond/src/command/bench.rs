@@ -11,8 +11,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use comfy_table::Table;
 use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, Table};
 use measure::Comparison;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -86,6 +86,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
             amount.rate(native.median_seconds),
             format!("{:.2}", ours.ratio),
         ]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
     }
     say(table);
     Ok(ExitCode::SUCCESS)
