@@ -10,8 +10,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use comfy_table::Table;
 use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, Table};
 use measure::{Comparison, reading};
 
 use super::terminal::{bytes, complain, say};
@@ -87,6 +87,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
             amount.rate(native.median_seconds),
             format!("{:.2}", ours.ratio),
         ]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
     }
     say(table);
     Ok(ExitCode::SUCCESS)

@@ -141,6 +141,10 @@ impl Display {
             return;
         }
         self.said = Some(Instant::now());
+        if !progress.counted {
+            say(format_args!("{} files so far", progress.files_done));
+            return;
+        }
         let seconds = self.started.elapsed().as_secs().max(1);
         let rate = progress.bytes_fetched / seconds;
         let left = progress.bytes_total.saturating_sub(progress.bytes_done);
@@ -165,6 +169,7 @@ impl Display {
 }
 
 fn files(progress: &LoadProgress) -> String {
+    // The catalog is still being searched.
     let more = if progress.counted { "" } else { "+" };
     match progress.failed {
         0 => format!("{}/{}{more} files", progress.files_done, progress.files_total),
