@@ -10,6 +10,7 @@
     reason = "the seed of a run is for whoever wants to repeat it"
 )]
 
+mod exerciser;
 mod io;
 mod listing;
 mod modifying;

@@ -35,7 +35,7 @@ pub(crate) enum Way {
 }
 
 impl Way {
-    const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Positioned,
         Self::Whole,
         Self::Vectored,
