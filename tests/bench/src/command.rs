@@ -22,7 +22,7 @@ pub struct Command {
     /// Measure only this; may be repeated.
     #[arg(long, value_enum)]
     only: Vec<Figure>,
-    /// Where caches and native copies lie for the time of the run: a directory on ext4 with 8 GiB free [default:
+    /// Where caches and native copies lie for the time of the run: a directory on ext4 with 20 GiB free [default:
     /// beside this program].
     #[arg(long)]
     dir: Option<PathBuf>,
