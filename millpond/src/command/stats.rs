@@ -73,7 +73,10 @@ fn text(stats: &StatsAnswer) -> String {
             mount.view.words(),
             mount.predecessors,
             mount.version,
-            mount.log.display()
+            mount
+                .log
+                .as_ref()
+                .map_or_else(|| "on standard error".to_owned(), |log| log.display().to_string())
         ),
     ];
     if !mount.supervised {

@@ -68,8 +68,8 @@ pub(crate) struct MountStats {
     pub(crate) server_pid: u32,
     /// Whether a supervisor lives that would start another server.
     pub(crate) supervised: bool,
-    /// What its processes log.
-    pub(crate) log: PathBuf,
+    /// What its processes log; absent where that is their standard error output.
+    pub(crate) log: Option<PathBuf>,
 }
 
 /// The answer to `GET /stats`.

@@ -288,7 +288,7 @@ impl Server {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 server_pid: std::process::id(),
                 supervised: true,
-                log: self.place.log(),
+                log: Some(self.place.log()).filter(|log| log.exists()),
             },
             Arc::clone(&self.orphaned),
         );
@@ -396,11 +396,8 @@ impl Server {
                         warn!(%error, "failed to take a view away");
                     }
                 }
-                let (fuse, shown) = (Arc::clone(&self.fuse), self.shown);
-                let unmounted = tokio::task::spawn_blocking(move || {
-                    shown.take_away();
-                    fuse.unmount(Unmount::Detach)
-                });
+                let fuse = Arc::clone(&self.fuse);
+                let unmounted = tokio::task::spawn_blocking(move || fuse.unmount(Unmount::Detach));
                 match unmounted.await? {
                     // Its keeper is gone, and needs not be told.
                     Err(FuseError::Keeper(_)) if orphan => {}

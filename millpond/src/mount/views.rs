@@ -15,7 +15,6 @@ use async_trait::async_trait;
 use cache_worker::dataset::Dataset;
 use catalog::ObjectId;
 use csi_driver::fuse::FuseServer;
-use csi_driver::mount::ImageMount;
 use csi_driver::view::{Abilities, BindSpec, OverlayMode, Registry, ViewError, ViewSpec};
 use protocol::{
     CatalogFile, Data, Generation, Landed, Local, ObjectRef, Opened, ReadError, ReleaseError, StreamId,
@@ -151,12 +150,12 @@ impl Choice {
     }
 }
 
-/// The views of the mount, with all that they are made of.
+/// What the directory shows. What it is made of is the registry's.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Shown {
     pub(crate) kind: ViewKind,
     /// The generation of a kernel view.
     pub(crate) generation: Option<Generation>,
-    image: Option<ImageMount>,
 }
 
 /// Shows the mount at its directory, or takes over what the server before has shown there.
@@ -219,10 +218,6 @@ async fn show_kernel(
     let point = place.catalogs().join(format!("gen-{generation}"));
     std::fs::create_dir_all(place.catalogs())
         .with_context(|| format!("failed to make {}", place.catalogs().display()))?;
-    let image = {
-        let (image, point) = (catalog.image.clone(), point.clone());
-        tokio::task::spawn_blocking(move || ImageMount::take(&image, &point)).await??
-    };
     Record {
         kind: ViewKind::Kernel,
         direct: false,
@@ -258,7 +253,6 @@ async fn show_kernel(
     Ok(Shown {
         kind: ViewKind::Kernel,
         generation: Some(generation),
-        image: Some(image),
     })
 }
 
@@ -285,19 +279,7 @@ async fn show_fuse(spec: &Spec, place: &Place, record: Option<Record>, registry:
     Ok(Shown {
         kind: ViewKind::Fuse,
         generation: None,
-        image: None,
     })
-}
-
-impl Shown {
-    /// Takes away what was mounted for the view. The view itself may live on for those who use it.
-    pub(crate) fn take_away(self) {
-        if let Some(image) = self.image
-            && let Err(error) = image.detach()
-        {
-            tracing::warn!(%error, "failed to unmount a catalog");
-        }
-    }
 }
 
 /// Whether the FUSE file system is mounted at the directory itself: without root nothing can be mounted of it.
