@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::process::{Process, Role, processes};
-use crate::scratch::{MARK, Scratch};
+use crate::scratch::{MARK, RUN, Scratch};
 
 /// How long anything may take before a test calls it hung. Only ever reached by a defect.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -239,7 +239,7 @@ impl Mount {
     /// The last lines of what the mount's processes logged; empty where nobody knows.
     pub fn log(&self) -> String {
         const LINES: usize = 40;
-        let Ok(places) = std::fs::read_dir("/run/millpond") else {
+        let Ok(places) = std::fs::read_dir(RUN) else {
             return String::new();
         };
         let directory = format!("\"{}\"", self.directory.display());
