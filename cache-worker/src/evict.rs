@@ -28,6 +28,7 @@ use crate::store::Demand;
 use crate::tier::Tier;
 use crate::tier::content::{Hidden, Hiding, Purge};
 use crate::tier::ledger::{Amount, Promise, shard_of};
+use crate::tier::partials::Evicted;
 
 /// Objects hidden before the views are asked to let go of them: a remount drops hot inodes too, so not for a few.
 const BATCH_OBJECTS: usize = 1024;
@@ -43,6 +44,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// After a pass that freed nothing, the next one that nobody waits for.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// Hidden objects that somebody held are tried again after so long, if nobody wants their room sooner: each attempt is
+/// a remount.
+const HELD_PAUSE: Duration = Duration::from_secs(10);
+
+/// How long a pass waits for space that will be free in a moment, before it evicts more instead.
+const SETTLE_PAUSE: Duration = Duration::from_millis(1);
+const SETTLE_ATTEMPTS: usize = 20;
 
 /// What the askers want, and how far the passes are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -175,9 +184,11 @@ impl Evictor {
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut freed = true;
         loop {
+            let is_any_held = !self.held.lock().is_empty() || self.tier.lingering().is_any();
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = self.wake.notified() => {}
+                () = tokio::time::sleep(HELD_PAUSE), if is_any_held => {}
             }
             let is_asked = self.wanted.lock().amount != Amount::default();
             if !freed && !is_asked {
@@ -205,7 +216,7 @@ impl Evictor {
 
     /// Frees what the order says has to go, and goes on until `wanted` fits as well. Says whether anything was freed.
     async fn pass(&self, wanted: Amount) -> bool {
-        let mut freed = self.release(self.tier.take_condemned()).await;
+        let mut freed = self.release(self.tier.take_condemned()).await | self.settle().await;
         let Some(order) = self.tier.order() else {
             return freed;
         };
@@ -249,6 +260,7 @@ impl Evictor {
             spared.extend(in_use);
             freed |= partials_freed;
             freed |= self.release(hidden).await;
+            freed |= self.settle().await;
         }
         order.press(0);
         self.tier
@@ -257,6 +269,25 @@ impl Evictor {
             .fetch_add(spared.len() as u64, Ordering::Relaxed);
         for (id, cost) in spared {
             order.insert(id, cost.bytes);
+        }
+        freed
+    }
+
+    /// Waits a little for the space of what is gone to be free. Says whether any became free.
+    async fn settle(&self) -> bool {
+        let mut freed = false;
+        for _ in 0..SETTLE_ATTEMPTS {
+            if !self.tier.lingering().is_any() {
+                break;
+            }
+            let tier = Arc::clone(&self.tier);
+            // An error means that the runtime is going down.
+            freed |= tokio::task::spawn_blocking(move || tier.sweep_lingering())
+                .await
+                .unwrap_or(false);
+            if self.tier.lingering().is_any() {
+                tokio::time::sleep(SETTLE_PAUSE).await;
+            }
         }
         freed
     }
@@ -283,11 +314,17 @@ impl Evictor {
             let mut still_held = Vec::new();
             let mut freed = false;
             for hidden in all {
+                let condemned = hidden.is_condemned().then(|| shard_of(hidden.id));
                 match tier.purge(hidden) {
                     Purge::Freed(cost) => {
                         freed = true;
                         count_evicted(&tier, cost);
+                        // It may have been of another length than it was counted with.
+                        if let Some(shard) = condemned {
+                            recount(&tier, shard);
+                        }
                     }
+                    Purge::Lingers(cost) => count_evicted(&tier, cost),
                     Purge::Back(id, cost) => tier.order_insert(id, cost),
                     Purge::Held(hidden) => still_held.push(hidden),
                 }
@@ -311,12 +348,16 @@ enum Hid {
 
 fn hide(tier: &Tier, id: ObjectId) -> Hid {
     if tier.partials().has(id) {
-        return match tier.partials().evict(&tier.directory(), id) {
-            Some(size_bytes) => {
-                count_evicted(tier, tier.ledger().costs().partial(size_bytes));
+        return match tier.evict_partial(id) {
+            Evicted::Freed(cost) => {
+                count_evicted(tier, cost);
                 Hid::Freed
             }
-            None => Hid::InUse(
+            Evicted::Lingers(cost) => {
+                count_evicted(tier, cost);
+                Hid::Gone
+            }
+            Evicted::InUse => Hid::InUse(
                 tier.partials()
                     .size_bytes(id)
                     .map_or_else(Amount::default, |size_bytes| {
@@ -333,11 +374,15 @@ fn hide(tier: &Tier, id: ObjectId) -> Hid {
         },
         Hiding::Gone => {
             // Deleted behind our back: its room is found by counting.
-            if let Err(error) = tier.recount_shard(shard_of(id)) {
-                tier.failed("count objects", &error);
-            }
+            recount(tier, shard_of(id));
             Hid::Gone
         }
+    }
+}
+
+fn recount(tier: &Tier, shard: usize) {
+    if let Err(error) = tier.recount_shard(shard) {
+        tier.failed("count objects", &error);
     }
 }
 

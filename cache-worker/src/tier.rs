@@ -16,7 +16,10 @@ pub(crate) mod directory;
 pub(crate) mod io;
 pub(crate) mod landing;
 pub(crate) mod ledger;
+mod lingering;
 pub(crate) mod partial;
+pub(crate) mod partials;
+mod publish;
 pub(crate) mod seal;
 pub(crate) mod state;
 mod stock;
@@ -36,7 +39,8 @@ use tracing::{info, warn};
 use self::directory::{Directory, Place};
 use self::landing::Landing;
 use self::ledger::{Amount, Ledger, Promise};
-use self::partial::Partials;
+use self::lingering::Lingering;
+use self::partials::Partials;
 use self::state::{Epoch, LAYOUT, State};
 use crate::evict::{Order, spare};
 use crate::store::{Counters, Demand, Eviction, Limit, Medium, NoRoom, StoreError};
@@ -67,6 +71,7 @@ pub(crate) struct Tier {
     epoch: Epoch,
     landing: Landing,
     partials: Partials,
+    lingering: Lingering,
     /// Whether there may be objects in `unverified/`.
     unverified: AtomicBool,
     counters: Arc<Counters>,
@@ -74,6 +79,9 @@ pub(crate) struct Tier {
     failing: AtomicBool,
     /// Only one thread makes directories anew.
     healing: Mutex<()>,
+    /// Held over a few calls to the file system: from a look at who has a seal to its removal, and from the making of one to
+    /// that of its object's name. Taken before the table of the partial objects.
+    sealing: Mutex<()>,
     stock: watch::Sender<bool>,
     condemned: Mutex<Vec<content::Hidden>>,
     names: AtomicU64,
@@ -127,10 +135,12 @@ impl Tier {
             state: Mutex::new(verdict.state),
             state_changed: verdict.changed,
             partials: Partials::default(),
+            lingering: Lingering::default(),
             unverified: AtomicBool::new(true),
             counters,
             failing: AtomicBool::new(false),
             healing: Mutex::new(()),
+            sealing: Mutex::new(()),
             stock: watch::Sender::new(false),
             condemned: Mutex::new(Vec::new()),
             names: AtomicU64::new(0),

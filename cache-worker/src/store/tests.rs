@@ -292,6 +292,65 @@ async fn what_lands_while_it_is_evicted_takes_no_room_afterwards() {
     }
 }
 
+/// Begins to fetch an object again in the very moment in which its old copy is about to be removed.
+#[derive(Default)]
+struct FetchAgain {
+    store: std::sync::OnceLock<Arc<Store>>,
+    partial: Mutex<Option<Arc<Partial>>>,
+}
+
+const AGAIN: (u16, u64) = (7, 9 * MIB);
+
+#[async_trait::async_trait]
+impl Views for FetchAgain {
+    async fn release(&self, _unlinked: &[ObjectId]) -> Result<(), protocol::ReleaseError> {
+        let store = self.store.get().unwrap();
+        let partial = store.partial(id(AGAIN.0), AGAIN.1, Demand::Evict).await.unwrap();
+        *self.partial.lock() = Some(partial);
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_fetched_again_while_its_old_copy_goes_keeps_its_map() {
+    let directory = TempDir::new().unwrap();
+    let views = Arc::new(FetchAgain::default());
+    let options = options(directory.path(), 64 * MIB, Eviction::Never, "a");
+    let store = Store::open(options, Arc::clone(&views) as _).unwrap();
+    views.store.set(Arc::clone(&store)).ok().unwrap();
+    let (number, size_bytes) = AGAIN;
+    let bytes = Bytes::from(content(number, size_bytes));
+    let block = |index: u32| {
+        let start = usize::try_from(MIB).unwrap() * usize::try_from(index).unwrap();
+        vec![bytes.slice(start..start + usize::try_from(MIB).unwrap())]
+    };
+    let partial = store
+        .partial(id(number), size_bytes, Demand::Evict)
+        .await
+        .unwrap();
+    for index in 0..9 {
+        partial.write(BlockIndex(index), block(index)).await.unwrap();
+    }
+    drop(partial);
+    let path = directory.path().join("objects").join(id(number).path());
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(size_bytes + 1).unwrap();
+    drop(file);
+    assert!(store.object(id(number), size_bytes).await.is_none());
+    while store.counters().evicted_objects == 0 {
+        tokio::task::yield_now().await;
+    }
+    let partial = views.partial.lock().take().unwrap();
+    partial.write(BlockIndex(3), block(3)).await.unwrap();
+    assert!(
+        directory
+            .path()
+            .join("seals")
+            .join(id(number).to_string())
+            .exists()
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_cache_directory_is_a_miss_and_made_again() {
     let directory = TempDir::new().unwrap();

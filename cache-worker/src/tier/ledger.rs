@@ -330,7 +330,7 @@ impl Ledger {
         }
     }
 
-    /// Turns a counted object with a seal file into a promise: it becomes a partial one again.
+    /// Turns a counted object into a promise: it becomes a partial one again, or is about to be gone.
     pub(crate) fn reopen(self: &Arc<Self>, id: ObjectId, size_bytes: u64) -> Promise {
         let cost = self.costs.object(size_bytes);
         self.state.lock().unpublished(shard_of(id), cost, size_bytes);
@@ -338,7 +338,7 @@ impl Ledger {
             ledger: Arc::clone(self),
             id,
             cost,
-            seal_is_file: true,
+            seal_is_file: self.costs.seal_is_file(size_bytes),
             kept: false,
         }
     }

@@ -1,7 +1,6 @@
 //! Taking stock of a tier's directory: at its start, after a crash of the machine, and after it was deleted under us.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io;
 use std::sync::atomic::Ordering;
 
@@ -11,9 +10,9 @@ use rustix::fs::{AtFlags, fstat, fstatfs, fstatvfs, renameat, statat};
 use rustix::io::Errno;
 use tracing::debug;
 
+use super::Tier;
 use super::directory::{Directory, Place, hidden_id, is_condemned, name_in};
 use super::ledger::{Amount, Costs, Found, SHARDS, XATTR_SEAL_BLOCKS, shard_of};
-use super::{Tier, seal};
 use crate::evict::Order;
 use crate::store::{Eviction, Medium};
 
@@ -328,19 +327,4 @@ fn tidy(directory: &Directory, place: Place, shard: &str) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Opens the data and the map of a partial object that fit each other.
-pub(super) fn open_partial(
-    directory: &Directory,
-    id: ObjectId,
-    size_bytes: u64,
-) -> io::Result<Option<(File, File)>> {
-    let data = directory.open_writable(Place::Partial, &name_in(Place::Partial, id))?;
-    let map = directory.open_writable(Place::Seals, &name_in(Place::Seals, id))?;
-    let (Some(data), Some(map)) = (data, map) else {
-        return Ok(None);
-    };
-    let fits = data.metadata()?.len() == size_bytes && map.metadata()?.len() == seal::file_bytes(size_bytes);
-    Ok(fits.then_some((data, map)))
 }

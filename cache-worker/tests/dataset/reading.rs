@@ -165,8 +165,10 @@ async fn a_random_reader_fetches_only_the_blocks_it_reads() {
     }
     dataset.closed(object, stream);
     let counters = pond.counters();
-    assert_eq!(counters.gets, blocks.len() as u64);
-    assert_eq!(counters.bytes_sent, blocks.len() as u64 * MIB);
+    // On a slow machine some are asked for twice, and the slower answer is dropped.
+    let hedges = dataset.stats().origin.hedges;
+    assert_eq!(counters.gets, blocks.len() as u64 + hedges);
+    assert!((0..=hedges * MIB).contains(&(counters.bytes_sent - blocks.len() as u64 * MIB)));
     dataset.stop().await;
 }
 

@@ -61,12 +61,27 @@ impl Scratch {
     /// If it cannot be mounted.
     pub fn tmpfs(&self, name: &str, size: &str) -> PathBuf {
         let path = self.directory(name);
-        let status = Command::new("mount")
+        run(Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={size}"), "millpond-e2e"])
-            .arg(&path)
-            .status()
-            .expect("run mount");
-        assert!(status.success(), "mount a tmpfs on {}", path.display());
+            .arg(&path));
+        path
+    }
+
+    /// A directory in the folder that is an ext4 of its own on a loop device, `bytes` large. The device ends with the
+    /// mount, however that ends.
+    ///
+    /// # Panics
+    /// If it cannot be made or mounted.
+    pub fn ext4(&self, name: &str, bytes: u64) -> PathBuf {
+        let path = self.directory(name);
+        let image = self.join(&format!("{name}.ext4"));
+        std::fs::File::create(&image)
+            .and_then(|file| file.set_len(bytes))
+            .expect("make an image file");
+        run(Command::new("mkfs.ext4")
+            .args(["-q", "-F", "-m", "0"])
+            .arg(&image));
+        run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&path));
         path
     }
 
@@ -103,6 +118,15 @@ fn mounts_below(directory: &Path) -> Vec<PathBuf> {
         .collect();
     below.reverse();
     below
+}
+
+/// Runs a command that must succeed.
+fn run(command: &mut Command) {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}: {said}", output.status);
 }
 
 impl Drop for Scratch {
