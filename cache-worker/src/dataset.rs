@@ -9,6 +9,7 @@
 //! - `read` answers from the partial file of a large object, fetching what is missing and, for a reader that goes
 //!   forward, what comes next ([`large`], [`pattern`]);
 //! - every file that FUSE may have to read for is a use of its object, which is not evicted then ([`uses`]);
+//! - objects of versions that no catalog names any more go ([`superseded`]);
 //! - what there is no room for is served through, its blocks kept in memory for a moment ([`transient`]).
 //!
 //! Invariants:
@@ -37,6 +38,7 @@ mod served;
 mod small;
 mod stats;
 mod streams;
+mod superseded;
 mod transient;
 mod uses;
 mod walk;
@@ -117,7 +119,7 @@ pub struct Dataset {
     large: Arc<Large>,
     walks: Arc<Walks>,
     streams: Streams,
-    reads: Reads,
+    reads: Arc<Reads>,
     metrics: DatasetMetrics,
     origin_metrics: OriginMetrics,
     tasks: TaskTracker,
@@ -197,10 +199,12 @@ impl Dataset {
             small_object_bytes,
             tasks.clone(),
         );
+        let reads = Arc::new(Reads::new(metrics.reads.clone()));
         let walks = Walks::new(
             Arc::clone(&catalogs),
             Arc::clone(&store),
             Arc::clone(&small),
+            Arc::clone(&reads),
             small_object_bytes,
             tasks.clone(),
             stop.clone(),
@@ -219,7 +223,7 @@ impl Dataset {
             large,
             walks,
             streams: Streams::default(),
-            reads: Reads::new(metrics.reads.clone()),
+            reads,
             metrics,
             origin_metrics,
             tasks,
@@ -240,6 +244,11 @@ impl Dataset {
         if listed {
             self.refresher.refresh().await?;
         }
+        self.tasks.spawn(superseded::remove_all(
+            Arc::clone(&self.catalogs),
+            Arc::clone(&self.store),
+            self.stop.clone(),
+        ));
         let refresher = Arc::clone(&self.refresher);
         self.tasks
             .spawn(async move { refresher.keep_fresh(!listed).await });

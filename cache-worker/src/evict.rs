@@ -11,7 +11,6 @@
 
 mod order;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -78,6 +77,16 @@ pub(crate) struct Evictor {
     passes: watch::Sender<Passes>,
     /// Objects hidden by earlier passes whose space could not be freed yet.
     held: Mutex<Vec<Hidden>>,
+    /// Objects that nothing leads to any more, for the next pass.
+    superseded: Mutex<Vec<ObjectId>>,
+}
+
+/// What became of some victims.
+struct Batch {
+    hidden: Vec<Hidden>,
+    in_use: Vec<(ObjectId, Amount)>,
+    /// Whether space was freed already.
+    freed: bool,
 }
 
 impl std::fmt::Debug for Evictor {
@@ -100,6 +109,7 @@ impl Evictor {
             }),
             passes: watch::Sender::new(Passes::default()),
             held: Mutex::new(Vec::new()),
+            superseded: Mutex::new(Vec::new()),
         })
     }
 
@@ -142,6 +152,15 @@ impl Evictor {
             None
         };
         tokio::time::timeout(PATIENCE, waiting).await.ok().flatten()
+    }
+
+    /// Takes objects away that nothing leads to any more, and waits for it. Those that are in use stay.
+    ///
+    /// # Cancel safety
+    /// Safe: they go all the same.
+    pub(crate) async fn take_away(&self, superseded: Vec<ObjectId>) {
+        self.superseded.lock().extend(superseded);
+        self.pass_for(Amount::default()).await;
     }
 
     /// Asks for a pass, and waits for its end. Says whether it freed anything.
@@ -217,6 +236,7 @@ impl Evictor {
     /// Frees what the order says has to go, and goes on until `wanted` fits as well. Says whether anything was freed.
     async fn pass(&self, wanted: Amount) -> bool {
         let mut freed = self.release(self.tier.take_condemned()).await | self.settle().await;
+        freed |= self.pass_superseded().await;
         let Some(order) = self.tier.order() else {
             return freed;
         };
@@ -224,7 +244,7 @@ impl Evictor {
         let mut pressed_bytes = 0;
         let capacity = self.tier.ledger().totals().capacity;
         loop {
-            let mut victims: VecDeque<_> = order.take_victims(BATCH_OBJECTS).into();
+            let victims = order.take_victims(BATCH_OBJECTS);
             let is_satisfied = self.tier.ledger().totals().used.plus(wanted).fits(capacity);
             if victims.is_empty() {
                 if is_satisfied || pressed_bytes >= capacity.bytes {
@@ -238,28 +258,12 @@ impl Evictor {
                 order.press(pressed_bytes);
                 continue;
             }
-            let tier = Arc::clone(&self.tier);
-            let hiding = tokio::task::spawn_blocking(move || {
-                let mut hidden = Vec::new();
-                let mut in_use = Vec::new();
-                let mut freed = false;
-                while let Some(id) = victims.pop_front() {
-                    match hide(&tier, id) {
-                        Hid::Hidden(victim) => hidden.push(victim),
-                        Hid::Freed => freed = true,
-                        Hid::InUse(cost) => in_use.push((id, cost)),
-                        Hid::Gone => {}
-                    }
-                }
-                (hidden, in_use, freed)
-            });
-            // An error means that the runtime is going down.
-            let Ok((hidden, in_use, partials_freed)) = hiding.await else {
+            let Some(batch) = self.hide(victims).await else {
                 break;
             };
-            spared.extend(in_use);
-            freed |= partials_freed;
-            freed |= self.release(hidden).await;
+            spared.extend(batch.in_use);
+            freed |= batch.freed;
+            freed |= self.release(batch.hidden).await;
             freed |= self.settle().await;
         }
         order.press(0);
@@ -271,6 +275,45 @@ impl Evictor {
             order.insert(id, cost.bytes);
         }
         freed
+    }
+
+    /// Frees what nothing leads to any more, as far as nobody has it open. Says whether anything was freed.
+    async fn pass_superseded(&self) -> bool {
+        let superseded = std::mem::take(&mut *self.superseded.lock());
+        let mut freed = false;
+        for victims in superseded.chunks(BATCH_OBJECTS) {
+            let Some(batch) = self.hide(victims.to_vec()).await else {
+                break;
+            };
+            if let Some(order) = self.tier.order() {
+                batch.hidden.iter().for_each(|hidden| order.remove(hidden.id));
+            }
+            freed |= batch.freed;
+            freed |= self.release(batch.hidden).await;
+        }
+        freed
+    }
+
+    /// Hides what nobody has open; `None` when the runtime is going down.
+    async fn hide(&self, victims: Vec<ObjectId>) -> Option<Batch> {
+        let tier = Arc::clone(&self.tier);
+        let hiding = tokio::task::spawn_blocking(move || {
+            let mut batch = Batch {
+                hidden: Vec::new(),
+                in_use: Vec::new(),
+                freed: false,
+            };
+            for id in victims {
+                match hide(&tier, id) {
+                    Hid::Hidden(victim) => batch.hidden.push(victim),
+                    Hid::Freed => batch.freed = true,
+                    Hid::InUse(cost) => batch.in_use.push((id, cost)),
+                    Hid::Gone => {}
+                }
+            }
+            batch
+        });
+        hiding.await.ok()
     }
 
     /// Waits a little for the space of what is gone to be free. Says whether any became free.

@@ -180,7 +180,7 @@ impl DatasetMetrics {
         let store_events = IntCounterVec::new(
             describe(
                 "millpond_store_events_total",
-                "What happened to objects in the cache directory, by event: evicted, spared (in use), corrupt, verified \
+                "What happened to objects in the cache directory, by event: evicted (also because no catalog names them any more), spared (in use), corrupt, verified \
                  (after a crash of the machine), refused (without room), failure (of the file system)",
             ),
             &["event"],
@@ -188,13 +188,13 @@ impl DatasetMetrics {
         registry.register(Box::new(store_events.clone()))?;
         let bytes = reads(
             "millpond_read_bytes_total",
-            "Bytes read, by where they were when they were asked for: what was fetched ahead of its reader is local. What \
-             the kernel serves alone counts as the whole file at each open",
+            "Bytes read, by where they came from: what was fetched ahead of its reader is the origin's the first time it is \
+             read, what a load fetched is local. What the kernel serves alone counts as the whole file at each open",
         )?;
         let opens = reads(
             "millpond_read_opens_total",
-            "Files opened, by where their bytes were then: what was fetched ahead of its reader is local. Opens of one file \
-             by one thread within a few milliseconds may count as one",
+            "Files opened, by where their bytes came from: what was fetched ahead of its reader is the origin's the first \
+             time it is opened. Opens of one file by one thread within a few milliseconds may count as one",
         )?;
         Ok(Self {
             reads: ReadMetrics {

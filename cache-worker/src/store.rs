@@ -416,6 +416,32 @@ impl Store {
         self.disk.evictor.wake_under_pressure();
     }
 
+    /// Removes what `is_named` does not know, as far as nobody has it open. Says how much of that was found: where it was
+    /// anything, some of it may be in use, and still be there.
+    ///
+    /// `is_named` is asked on a blocking thread.
+    ///
+    /// # Cancel safety
+    /// Safe: some of it may be gone, and the rest not.
+    pub async fn remove_unnamed(&self, is_named: Arc<dyn Fn(ObjectId) -> bool + Send + Sync>) -> usize {
+        let mut found = 0;
+        for Member { tier, evictor } in &self.members {
+            tier.counted().await;
+            let (looked_at, is_named) = (Arc::clone(tier), Arc::clone(&is_named));
+            let unnamed = self.blocking(move || looked_at.ids_without(&*is_named)).await;
+            match unnamed {
+                Some(Ok(unnamed)) if unnamed.is_empty() => {}
+                Some(Ok(unnamed)) => {
+                    found += unnamed.len();
+                    evictor.take_away(unnamed).await;
+                }
+                Some(Err(error)) => tier.failed("look for objects that no catalog names", &error),
+                None => {}
+            }
+        }
+        found
+    }
+
     /// Waits until it is counted what the tiers hold, so that [`usage`](Self::usage) tells the truth.
     ///
     /// # Cancel safety

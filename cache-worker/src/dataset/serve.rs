@@ -43,7 +43,7 @@ impl Worker for Dataset {
             }
             // It came between the kernel's look into the objects and this one, and its landing may be over.
             Whole::Here | Whole::Joined if self.store.land(object.id).await => {
-                self.reads.opened_complete(1, object.size_bytes);
+                self.reads.opened_complete(object.id, 1, object.size_bytes);
                 Ok(Landed::Here)
             }
             Whole::Here | Whole::Joined | Whole::NoRoom | Whole::NoSpareRoom => Ok(Landed::ThroughFuse),
@@ -53,7 +53,7 @@ impl Worker for Dataset {
     async fn local(&self, object: ObjectRef) -> Result<Local, ReadError> {
         match self.store.object(object.id, object.size_bytes).await {
             Some(file) => {
-                self.reads.opened_complete(1, object.size_bytes);
+                self.reads.opened_complete(object.id, 1, object.size_bytes);
                 Ok(Local::Complete(file))
             }
             None => {
@@ -112,7 +112,7 @@ impl Worker for Dataset {
             let size_bytes = place
                 .and_then(|(open, place)| open.catalog.image().inode(place.inode).ok())
                 .map_or(0, |inode| inode.size_bytes);
-            self.reads.opened_complete(*times, size_bytes);
+            self.reads.opened_complete(*id, *times, size_bytes);
         }
     }
 

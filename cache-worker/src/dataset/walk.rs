@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use catalog::{Kind, Nid, Object, Place};
 use futures::StreamExt;
-use protocol::Generation;
+use protocol::{Generation, ReadError};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -12,6 +12,7 @@ use tracing::{Instrument, debug};
 
 use super::catalogs::Catalogs;
 use super::neighbours::{Ahead, Neighbours};
+use super::served::Reads;
 use super::small::{Small, Whole};
 use crate::fetch::Urgency;
 use crate::store::{Demand, Store};
@@ -36,6 +37,7 @@ pub(super) struct Walks {
     catalogs: Arc<Catalogs>,
     store: Arc<Store>,
     small: Arc<Small>,
+    reads: Arc<Reads>,
     small_object_bytes: u64,
     places: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -56,6 +58,7 @@ impl Walks {
         catalogs: Arc<Catalogs>,
         store: Arc<Store>,
         small: Arc<Small>,
+        reads: Arc<Reads>,
         small_object_bytes: u64,
         tasks: TaskTracker,
         stop: CancellationToken,
@@ -67,6 +70,7 @@ impl Walks {
             catalogs,
             store,
             small,
+            reads,
             small_object_bytes,
             places,
             tasks,
@@ -100,8 +104,7 @@ impl Walks {
     }
 
     async fn fetch(&self, objects: Vec<Object>) {
-        let fetches = futures::stream::iter(objects)
-            .map(|object| self.small.fetch(object, Urgency::ReadAhead, Demand::Evict));
+        let fetches = futures::stream::iter(objects).map(|object| self.fetch_one(object));
         let mut fetches = std::pin::pin!(fetches.buffer_unordered(FILES_AT_ONCE));
         while let Some(fetched) = fetches.next().await {
             match fetched {
@@ -110,6 +113,16 @@ impl Walks {
                 Ok(Whole::NoRoom | Whole::NoSpareRoom) | Err(_) => return,
             }
         }
+    }
+
+    async fn fetch_one(&self, object: Object) -> Result<Whole, ReadError> {
+        let id = object.id;
+        self.reads.fetching_ahead(id);
+        let fetched = self.small.fetch(object, Urgency::ReadAhead, Demand::Evict).await;
+        if !matches!(fetched, Ok(Whole::Fetched)) {
+            self.reads.not_ahead(id);
+        }
+        fetched
     }
 
     /// The files that follow in the directory, and are small, and not here.

@@ -70,6 +70,11 @@ impl Order {
         self.cache.insert(Some(id), units(bytes));
     }
 
+    /// Forgets an object.
+    pub(crate) fn remove(&self, id: ObjectId) {
+        self.cache.invalidate(&Some(id));
+    }
+
     /// Counts a use.
     pub(crate) fn touch(&self, id: ObjectId) {
         self.cache.get(&Some(id));

@@ -42,6 +42,11 @@ impl Partials {
         self.held.lock().contains_key(&id)
     }
 
+    /// All partial objects.
+    pub(crate) fn ids(&self) -> Vec<ObjectId> {
+        self.held.lock().keys().copied().collect()
+    }
+
     /// Forgets a partial object, which is one no longer; its room.
     pub(super) fn take(&self, id: ObjectId) -> Option<Promise> {
         self.held.lock().remove(&id).map(|held| held.promise)

@@ -274,6 +274,19 @@ impl Tier {
         }
     }
 
+    /// The ids of what is here, whole or in part, that `is_named` does not know.
+    pub(crate) fn ids_without(&self, is_named: &dyn Fn(ObjectId) -> bool) -> io::Result<Vec<ObjectId>> {
+        let mut unnamed = self.partials().ids();
+        unnamed.retain(|id| !is_named(*id));
+        for shard in 0..SHARDS {
+            for place in [Place::Objects, Place::Unverified] {
+                let ids = self.objects_in_shard(place, shard)?.into_iter().map(|(id, _)| id);
+                unnamed.extend(ids.filter(|id| !is_named(*id)));
+            }
+        }
+        Ok(unnamed)
+    }
+
     /// Notes that everything that came through a crash was verified.
     pub(crate) fn all_verified(&self) {
         self.unverified.store(false, Ordering::Relaxed);
