@@ -10,7 +10,7 @@ use std::io;
 use std::sync::{Arc, Weak};
 
 use catalog::ObjectId;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
@@ -25,6 +25,8 @@ use crate::store::NoRoom;
 #[derive(Debug, Default)]
 pub(crate) struct Partials {
     held: Mutex<HashMap<ObjectId, Held>>,
+    /// One that was being made is there, or will not be.
+    made: Condvar,
 }
 
 #[derive(Debug)]
@@ -152,6 +154,9 @@ impl Tier {
     /// Opens a partial object that is here, or one that came whole through a crash of the machine.
     pub(crate) fn existing_partial(self: &Arc<Self>, id: ObjectId, size_bytes: u64) -> Option<Arc<Partial>> {
         let mut held = self.partials().held.lock();
+        while held.get(&id).is_some_and(|held| held.busy) {
+            self.partials().made.wait(&mut held);
+        }
         if let Some(open) = held.get(&id).and_then(|held| held.open.upgrade()) {
             return (open.size_bytes() == size_bytes).then_some(open);
         }
@@ -254,6 +259,7 @@ impl Tier {
                     held.busy = false;
                 }
                 drop(held);
+                self.partials().made.notify_all();
                 self.order_insert(id, self.ledger().costs().partial(size_bytes));
                 Ok(partial)
             }
@@ -262,6 +268,8 @@ impl Tier {
                 directory.remove(Place::Partial, &partial).ok();
                 directory.remove(Place::Seals, &seals).ok();
                 held.remove(&id);
+                drop(held);
+                self.partials().made.notify_all();
                 Err(no_room)
             }
         }
