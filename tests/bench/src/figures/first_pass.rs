@@ -78,9 +78,14 @@ pub(crate) fn measure(lab: &mut Lab) -> Result<Vec<Row>> {
         &first,
         rate,
     )?;
-    first
-        .note
-        .push_str(&format!("; at most {more} bytes fetched twice"));
+    let files = f64::from(u32::try_from(lab.small.count())?);
+    let each = |seconds: &[f64]| median(seconds).unwrap_or(f64::NAN) * 1e6 / files;
+    first.note.push_str(&format!(
+        "; CPU us a file: reader {:.0} + Millpond {:.0}, plain {:.0}; at most {more} bytes fetched twice",
+        each(&reader_cpu),
+        each(&millpond_cpu),
+        each(&plain_cpu)
+    ));
     Ok(vec![
         first.with_goal(Goal::AtLeast(0.80)),
         Row::ratio(
