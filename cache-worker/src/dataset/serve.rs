@@ -19,6 +19,9 @@ use super::uses::Held;
 use crate::fetch::Urgency;
 use crate::store::Demand;
 
+/// An object that is here may be evicted before it is landed; what is served through FUSE instead stays so for long.
+const LAND_ATTEMPTS: u32 = 3;
+
 #[async_trait]
 impl Worker for Dataset {
     fn catalogs(&self) -> watch::Receiver<Option<Arc<CatalogFile>>> {
@@ -36,18 +39,24 @@ impl Worker for Dataset {
         self.not_stopping()?;
         let (found, place) = self.catalogs.find(&object)?;
         self.walks.missed(object.generation, &found, place);
-        match self.small.fetch(found, Urgency::Reader, Demand::Evict).await? {
-            Whole::Fetched => {
-                self.reads.landed(object.size_bytes);
-                Ok(Landed::Fetched)
+        for _attempt in 0..LAND_ATTEMPTS {
+            let fetch = self.small.fetch(found.clone(), Urgency::Reader, Demand::Evict);
+            match fetch.await? {
+                Whole::Fetched => {
+                    self.reads.landed(object.size_bytes);
+                    return Ok(Landed::Fetched);
+                }
+                // It came between the kernel's look into the objects and this one, and its landing may be over.
+                Whole::Here | Whole::Joined if self.store.land(object.id).await => {
+                    self.reads.opened_complete(object.id, 1, object.size_bytes);
+                    return Ok(Landed::Here);
+                }
+                // Evicted meanwhile.
+                Whole::Here | Whole::Joined => {}
+                Whole::NoRoom | Whole::NoSpareRoom => break,
             }
-            // It came between the kernel's look into the objects and this one, and its landing may be over.
-            Whole::Here | Whole::Joined if self.store.land(object.id).await => {
-                self.reads.opened_complete(object.id, 1, object.size_bytes);
-                Ok(Landed::Here)
-            }
-            Whole::Here | Whole::Joined | Whole::NoRoom | Whole::NoSpareRoom => Ok(Landed::ThroughFuse),
         }
+        Ok(Landed::ThroughFuse)
     }
 
     async fn local(&self, object: ObjectRef) -> Result<Local, ReadError> {

@@ -5,6 +5,9 @@ use std::path::Path;
 
 use bytes::Bytes;
 use origin::{Counters, Fault, Kind, Origin, OriginOptions, Rule, RuleId};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 
 use crate::mounted::{MountCommand, View};
 use crate::reading::{files_below, read};
@@ -121,6 +124,21 @@ impl Bucket {
         {
             panic!("{key}: wrong byte at {offset}");
         }
+    }
+
+    /// Requires that all files at `root` read as their objects, each read once by one of four readers, in an order that
+    /// follows from `seed`.
+    ///
+    /// # Panics
+    /// If one does not.
+    pub fn check_epoch(&self, root: &Path, seed: u64) {
+        let mut keys = self.keys();
+        keys.shuffle(&mut StdRng::seed_from_u64(seed));
+        std::thread::scope(|scope| {
+            for part in keys.chunks(keys.len().div_ceil(4)) {
+                scope.spawn(move || part.iter().for_each(|key| self.check(root, key)));
+            }
+        });
     }
 
     /// Requires that the tree at `root` is the bucket, names and bytes.

@@ -55,6 +55,18 @@ impl Scratch {
         path
     }
 
+    /// A directory in the folder that is a file system of its own, `size` (as mount(8) takes it) large.
+    ///
+    /// # Panics
+    /// If it cannot be mounted.
+    pub fn tmpfs(&self, name: &str, size: &str) -> PathBuf {
+        let path = self.directory(name);
+        run(Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "millpond-e2e"])
+            .arg(&path));
+        path
+    }
+
     /// A directory in the folder that is an ext4 of its own on a loop device, `bytes` large. The device ends with the
     /// mount, however that ends.
     ///
