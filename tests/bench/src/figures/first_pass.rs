@@ -7,7 +7,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use measure::{Caches, drop_caches, reading};
+use measure::statistics::median;
+use measure::{Caches, Usage, drop_caches, reading};
 
 use crate::data::expect_bytes;
 use crate::lab::{Lab, Native};
@@ -26,8 +27,12 @@ struct Times {
     cold: Vec<Duration>,
     native: Vec<Duration>,
     second: Vec<Duration>,
-    /// Opens that FUSE served in the second pass, by the mount's own count of lookups.
+    /// Bytes that the server sent in both passes.
     bytes_fetched: Vec<u64>,
+    /// CPU time of the plain program, and in the cold pass of the reader and of Millpond.
+    plain_cpu: Vec<f64>,
+    reader_cpu: Vec<f64>,
+    millpond_cpu: Vec<f64>,
 }
 
 pub(crate) fn measure(lab: &mut Lab) -> Result<Vec<Row>> {
@@ -35,11 +40,11 @@ pub(crate) fn measure(lab: &mut Lab) -> Result<Vec<Row>> {
     let mut times = Times::default();
     for round in 0..lab.rounds(ROUNDS) {
         if round.is_multiple_of(2) {
-            times.plain.push(plainly(lab, round)?);
+            plainly(lab, round, &mut times)?;
         }
         through_millpond(lab, &native, round, &mut times)?;
         if !round.is_multiple_of(2) {
-            times.plain.push(plainly(lab, round)?);
+            plainly(lab, round, &mut times)?;
         }
     }
     let Times {
@@ -48,6 +53,9 @@ pub(crate) fn measure(lab: &mut Lab) -> Result<Vec<Row>> {
         native,
         second,
         bytes_fetched,
+        plain_cpu,
+        reader_cpu,
+        millpond_cpu,
     } = times;
     let rate = Rate::Files(lab.small.count());
     let size = lab.small.total_bytes();
@@ -70,9 +78,14 @@ pub(crate) fn measure(lab: &mut Lab) -> Result<Vec<Row>> {
         &first,
         rate,
     )?;
-    first
-        .note
-        .push_str(&format!("; at most {more} bytes fetched twice"));
+    let files = f64::from(u32::try_from(lab.small.count())?);
+    let each = |seconds: &[f64]| median(seconds).unwrap_or(f64::NAN) * 1e6 / files;
+    first.note.push_str(&format!(
+        "; CPU us a file: reader {:.0} + Millpond {:.0}, plain {:.0}; at most {more} bytes fetched twice",
+        each(&reader_cpu),
+        each(&millpond_cpu),
+        each(&plain_cpu)
+    ));
     Ok(vec![
         first.with_goal(Goal::AtLeast(0.80)),
         Row::ratio(
@@ -84,16 +97,19 @@ pub(crate) fn measure(lab: &mut Lab) -> Result<Vec<Row>> {
     ])
 }
 
-fn plainly(lab: &mut Lab, round: usize) -> Result<Duration> {
+fn plainly(lab: &mut Lab, round: usize, times: &mut Times) -> Result<()> {
     let address = lab.server()?.address().to_owned();
     let target = lab.scratch.fresh(&format!("plain-{round}"))?;
     let order = reading::shuffled(lab.small.files(), u64::try_from(round)?);
     drop_caches(Caches::All)?;
+    let before = Usage::own()?;
     let begun = Instant::now();
     plain::fetch_files(&lab.runtime, &address, (&lab.small, &order), &target, CONNECTIONS)?;
-    let took = begun.elapsed();
-    lab.small.check(&target)?;
-    Ok(took)
+    times.plain.push(begun.elapsed());
+    times
+        .plain_cpu
+        .push((Usage::own()? - before).total().as_secs_f64());
+    lab.small.check(&target)
 }
 
 fn through_millpond(lab: &mut Lab, native: &Native, round: usize, times: &mut Times) -> Result<()> {
@@ -114,7 +130,13 @@ fn through_millpond(lab: &mut Lab, native: &Native, round: usize, times: &mut Ti
     // Hot for the second pass; the mount has none of it yet.
     pass(&native.small, HOT_THREADS)?;
     lab.reset_counters()?;
+    let before = (Usage::own()?, Usage::of_all(mount.pids())?);
     times.cold.push(pass(mount.path(), COLD_THREADS)?);
+    let after = (Usage::own()?, Usage::of_all(mount.pids())?);
+    times.reader_cpu.push((after.0 - before.0).total().as_secs_f64());
+    times
+        .millpond_cpu
+        .push((after.1 - before.1).total().as_secs_f64());
     if round.is_multiple_of(2) {
         times.native.push(pass(&native.small, HOT_THREADS)?);
     }
