@@ -6,21 +6,30 @@
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
+use crate::mount::pause;
+
 const NAME: &str = "millpond-figures-scratch";
 const LOCK: &str = "lock";
 const MOUNTS: &str = "mnt";
+/// How often, and after which time, an interrupted run tries again to remove what it made.
+const REMOVAL_TRIES: u32 = 50;
+const REMOVAL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A run's directory. Dropped, it is unmounted and removed.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     root: PathBuf,
     millpond: PathBuf,
+    interrupted: Arc<AtomicBool>,
     _lock: File,
 }
 
@@ -49,14 +58,35 @@ impl Scratch {
         Ok(Self {
             root,
             millpond: millpond.to_owned(),
+            interrupted: Arc::default(),
             _lock: lock,
         })
     }
 
-    /// What must happen when the run is interrupted.
+    /// What must happen when the run is interrupted. From then on no directory is made here; what is being written in
+    /// this moment may come in the way of removing it, so that is tried again.
     pub(crate) fn removal(&self) -> impl Fn() -> Result<()> + Send + 'static {
         let (root, millpond) = (self.root.clone(), self.millpond.clone());
-        move || remove(&root, &millpond)
+        let interrupted = Arc::clone(&self.interrupted);
+        move || {
+            interrupted.store(true, Ordering::SeqCst);
+            let mut tries = 0;
+            loop {
+                match remove(&root, &millpond) {
+                    Err(_busy) if tries < REMOVAL_TRIES => pause(REMOVAL_INTERVAL),
+                    ended => return ended,
+                }
+                tries += 1;
+            }
+        }
+    }
+
+    fn check_interrupted(&self) -> Result<()> {
+        ensure!(
+            !self.interrupted.load(Ordering::SeqCst),
+            "the run was interrupted"
+        );
+        Ok(())
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -65,6 +95,7 @@ impl Scratch {
 
     /// An empty directory; what was there is removed.
     pub(crate) fn fresh(&self, name: &str) -> Result<PathBuf> {
+        self.check_interrupted()?;
         let path = self.path(name);
         let failed = || format!("failed to make the directory {}", path.display());
         if path.exists() {
@@ -76,6 +107,7 @@ impl Scratch {
 
     /// An empty directory to mount at.
     pub(crate) fn mountpoint(&self, name: &str) -> Result<PathBuf> {
+        self.check_interrupted()?;
         let path = self.root.join(MOUNTS).join(name);
         fs::create_dir_all(&path)
             .with_context(|| format!("failed to make the mount point {}", path.display()))?;
@@ -85,6 +117,10 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        while self.interrupted.load(Ordering::SeqCst) {
+            // Who interrupted the run removes it, and then ends this process.
+            std::thread::park();
+        }
         if let Err(error) = remove(&self.root, &self.millpond) {
             crate::command::complain(format_args!("{error:#}"));
         }
@@ -92,6 +128,9 @@ impl Drop for Scratch {
 }
 
 fn remove(root: &Path, millpond: &Path) -> Result<()> {
+    if !root.exists() {
+        return Ok(());
+    }
     clear(root, millpond)?;
     fs::remove_dir_all(root).with_context(|| format!("failed to remove {}", root.display()))
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Every name that `--only` takes.
 const FIGURES: [&str; 14] = [
@@ -79,11 +79,69 @@ fn every_figure_is_measured_and_nothing_is_left() {
             .all(|mount| mount["anonymous_bytes"].as_u64() > Some(0))
     );
     fs::remove_file(&json).expect("remove the figures");
-    let left: Vec<_> = fs::read_dir(directory.path()).expect("list").collect();
-    assert!(left.is_empty(), "left behind: {left:?}");
+    assert_eq!(left_in(directory.path()), "");
+}
+
+/// Everything below the directory that is a mount, or a file.
+fn left_in(directory: &Path) -> String {
     let mounts = fs::read_to_string("/proc/self/mounts").expect("read the table of mounts");
-    let root = directory.path().to_str().expect("the path is Unicode");
-    assert!(!mounts.contains(root), "still mounted:\n{mounts}");
+    let root = directory.to_str().expect("the path is Unicode");
+    let mounted = mounts
+        .lines()
+        .filter(|line| line.contains(root))
+        .map(str::to_owned);
+    let entries = fs::read_dir(directory).expect("list");
+    let files = entries.map(|entry| format!("{:?}", entry.expect("an entry").path()));
+    mounted.chain(files).collect::<Vec<_>>().join("\n")
+}
+
+/// Starts a run and waits until its data is mounted.
+fn begun(directory: &Path) -> std::process::Child {
+    let mut run = Command::new(env!("CARGO_BIN_EXE_millpond-figures"))
+        .args(["--quick", "--dir"])
+        .arg(directory)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("run millpond-figures");
+    let mounted = directory.join("millpond-figures-scratch/mnt/data");
+    while !mounted.join("small").is_dir() {
+        let ended = run.try_wait().expect("look at the run");
+        assert!(
+            ended.is_none(),
+            "the run ended before it was interrupted: {ended:?}"
+        );
+        std::thread::yield_now();
+    }
+    run
+}
+
+fn signal(run: &std::process::Child, signal: rustix::process::Signal) {
+    let pid = i32::try_from(run.id()).expect("a process number");
+    let pid = rustix::process::Pid::from_raw(pid).expect("it is not zero");
+    rustix::process::kill_process(pid, signal).expect("send the signal");
+}
+
+#[test]
+fn an_interrupted_run_leaves_nothing() {
+    let directory = directory_beside_the_program();
+    let mut run = begun(directory.path());
+    signal(&run, rustix::process::Signal::TERM);
+    let status = run.wait().expect("wait for the run");
+    assert!(!status.success());
+    assert_eq!(left_in(directory.path()), "");
+}
+
+#[test]
+fn what_a_killed_run_left_goes_when_the_next_one_begins() {
+    let directory = directory_beside_the_program();
+    let mut run = begun(directory.path());
+    signal(&run, rustix::process::Signal::KILL);
+    run.wait().expect("wait for the run");
+    assert_ne!(left_in(directory.path()), "", "a killed run cannot clear up");
+    let next = figures(directory.path(), &["--only", "half"]);
+    assert!(next.status.success(), "{}", String::from_utf8_lossy(&next.stderr));
+    assert_eq!(left_in(directory.path()), "");
 }
 
 #[test]
