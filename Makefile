@@ -1,9 +1,12 @@
-# The two commands of the README: make build, make test. The rest are parts of them.
+# The two commands of the README: make demo, make test. The rest are parts of them.
 .DEFAULT_GOAL := help
-.PHONY: help test check build deps
+.PHONY: help demo test check build bench deps
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST)
+
+demo: ## A bucket as a local directory, on a real S3 server, every byte checked (DEMO='--help' for its words)
+	@scripts/demo $(DEMO)
 
 test: deps ## Format, lints, unit, property and kernel-mounted tests
 	@tests/run
@@ -13,6 +16,10 @@ check: deps ## Format, lints and dependency rules alone
 
 build: deps ## The release binary
 	@cargo build --release --locked -p millpond
+
+bench: deps ## The figures of this machine beside their goals (docs/benchmarks.md), 12 minutes; FLAGS="--only large"
+	@cargo build --release --locked -p millpond -p origin -p bench
+	@target/release/millpond-figures $(FLAGS)
 
 deps: ## Installs what building and testing need
 	@scripts/deps

@@ -8,6 +8,8 @@
 //! - `land` fetches a small object whole ([`small`]) and watches for walks through directories ([`walk`]);
 //! - `read` answers from the partial file of a large object, fetching what is missing and, for a reader that goes
 //!   forward, what comes next ([`large`], [`pattern`]);
+//! - every file that FUSE may have to read for is a use of its object, which is not evicted then ([`uses`]);
+//! - objects of versions that no catalog names any more go ([`superseded`]);
 //! - what there is no room for is served through, its blocks kept in memory for a moment ([`transient`]).
 //!
 //! Invariants:
@@ -36,12 +38,15 @@ mod served;
 mod small;
 mod stats;
 mod streams;
+mod superseded;
 mod transient;
+mod uses;
 mod walk;
 
 use std::sync::Arc;
 
 use protocol::Views;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -66,6 +71,7 @@ use served::Reads;
 use small::{Fetching, Small};
 use streams::Streams;
 use transient::Transient;
+use uses::Uses;
 use walk::Walks;
 
 /// At most this much of the budget holds blocks that there is no room for on disk.
@@ -113,10 +119,11 @@ pub struct Dataset {
     large: Arc<Large>,
     walks: Arc<Walks>,
     streams: Streams,
-    reads: Reads,
+    reads: Arc<Reads>,
     metrics: DatasetMetrics,
     origin_metrics: OriginMetrics,
     tasks: TaskTracker,
+    runtime: Handle,
     stop: CancellationToken,
 }
 
@@ -183,6 +190,7 @@ impl Dataset {
             catalogs: Arc::clone(&catalogs),
             refresher: Arc::clone(&refresher),
             transient: Transient::new(usize::try_from(transient_bytes).unwrap_or(usize::MAX)),
+            uses: Uses::default(),
         });
         let small = Arc::new(Small::new(Arc::clone(&fetching), Flights::new(tasks.clone())));
         let large = Large::new(
@@ -191,10 +199,12 @@ impl Dataset {
             small_object_bytes,
             tasks.clone(),
         );
+        let reads = Arc::new(Reads::new(metrics.reads.clone()));
         let walks = Walks::new(
             Arc::clone(&catalogs),
             Arc::clone(&store),
             Arc::clone(&small),
+            Arc::clone(&reads),
             small_object_bytes,
             tasks.clone(),
             stop.clone(),
@@ -213,10 +223,11 @@ impl Dataset {
             large,
             walks,
             streams: Streams::default(),
-            reads: Reads::new(metrics.reads.clone()),
+            reads,
             metrics,
             origin_metrics,
             tasks,
+            runtime: Handle::current(),
             stop,
         })
     }
@@ -233,6 +244,11 @@ impl Dataset {
         if listed {
             self.refresher.refresh().await?;
         }
+        self.tasks.spawn(superseded::remove_all(
+            Arc::clone(&self.catalogs),
+            Arc::clone(&self.store),
+            self.stop.clone(),
+        ));
         let refresher = Arc::clone(&self.refresher);
         self.tasks
             .spawn(async move { refresher.keep_fresh(!listed).await });

@@ -11,7 +11,6 @@
 
 mod order;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -23,10 +22,12 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-pub(crate) use self::order::Order;
+pub(crate) use self::order::{Order, spare};
+use crate::store::Demand;
 use crate::tier::Tier;
 use crate::tier::content::{Hidden, Hiding, Purge};
 use crate::tier::ledger::{Amount, Promise, shard_of};
+use crate::tier::partials::Evicted;
 
 /// Objects hidden before the views are asked to let go of them: a remount drops hot inodes too, so not for a few.
 const BATCH_OBJECTS: usize = 1024;
@@ -42,6 +43,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// After a pass that freed nothing, the next one that nobody waits for.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// Hidden objects that somebody held are tried again after so long, if nobody wants their room sooner: each attempt is
+/// a remount.
+const HELD_PAUSE: Duration = Duration::from_secs(10);
+
+/// How long a pass waits for space that will be free in a moment, before it evicts more instead.
+const SETTLE_PAUSE: Duration = Duration::from_millis(1);
+const SETTLE_ATTEMPTS: usize = 20;
 
 /// What the askers want, and how far the passes are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,6 +77,16 @@ pub(crate) struct Evictor {
     passes: watch::Sender<Passes>,
     /// Objects hidden by earlier passes whose space could not be freed yet.
     held: Mutex<Vec<Hidden>>,
+    /// Objects that nothing leads to any more, for the next pass.
+    superseded: Mutex<Vec<ObjectId>>,
+}
+
+/// What became of some victims.
+struct Batch {
+    hidden: Vec<Hidden>,
+    in_use: Vec<(ObjectId, Amount)>,
+    /// Whether space was freed already.
+    freed: bool,
 }
 
 impl std::fmt::Debug for Evictor {
@@ -90,16 +109,26 @@ impl Evictor {
             }),
             passes: watch::Sender::new(Passes::default()),
             held: Mutex::new(Vec::new()),
+            superseded: Mutex::new(Vec::new()),
         })
     }
 
-    /// Promises room, evicting for it where the tier evicts.
+    /// Promises room, evicting for it where the tier evicts and the demand is so high.
     ///
     /// # Cancel safety
     /// Safe: a dropped future has promised nothing.
-    pub(crate) async fn promise(&self, id: ObjectId, cost: Amount, seal_is_file: bool) -> Option<Promise> {
+    pub(crate) async fn promise(
+        &self,
+        id: ObjectId,
+        cost: Amount,
+        seal_is_file: bool,
+        demand: Demand,
+    ) -> Option<Promise> {
         self.tier.counted().await;
-        let attempt = || self.tier.promise(id, cost, seal_is_file);
+        let attempt = || self.tier.promise(id, cost, seal_is_file, demand);
+        if demand == Demand::Spare {
+            return attempt();
+        }
         if let Some(promise) = attempt() {
             self.wake_under_pressure();
             return Some(promise);
@@ -123,6 +152,15 @@ impl Evictor {
             None
         };
         tokio::time::timeout(PATIENCE, waiting).await.ok().flatten()
+    }
+
+    /// Takes objects away that nothing leads to any more, and waits for it. Those that are in use stay.
+    ///
+    /// # Cancel safety
+    /// Safe: they go all the same.
+    pub(crate) async fn take_away(&self, superseded: Vec<ObjectId>) {
+        self.superseded.lock().extend(superseded);
+        self.pass_for(Amount::default()).await;
     }
 
     /// Asks for a pass, and waits for its end. Says whether it freed anything.
@@ -165,9 +203,11 @@ impl Evictor {
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut freed = true;
         loop {
+            let is_any_held = !self.held.lock().is_empty() || self.tier.lingering().is_any();
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = self.wake.notified() => {}
+                () = tokio::time::sleep(HELD_PAUSE), if is_any_held => {}
             }
             let is_asked = self.wanted.lock().amount != Amount::default();
             if !freed && !is_asked {
@@ -195,7 +235,8 @@ impl Evictor {
 
     /// Frees what the order says has to go, and goes on until `wanted` fits as well. Says whether anything was freed.
     async fn pass(&self, wanted: Amount) -> bool {
-        let mut freed = self.release(self.tier.take_condemned()).await;
+        let mut freed = self.release(self.tier.take_condemned()).await | self.settle().await;
+        freed |= self.pass_superseded().await;
         let Some(order) = self.tier.order() else {
             return freed;
         };
@@ -203,7 +244,7 @@ impl Evictor {
         let mut pressed_bytes = 0;
         let capacity = self.tier.ledger().totals().capacity;
         loop {
-            let mut victims: VecDeque<_> = order.take_victims(BATCH_OBJECTS).into();
+            let victims = order.take_victims(BATCH_OBJECTS);
             let is_satisfied = self.tier.ledger().totals().used.plus(wanted).fits(capacity);
             if victims.is_empty() {
                 if is_satisfied || pressed_bytes >= capacity.bytes {
@@ -217,28 +258,13 @@ impl Evictor {
                 order.press(pressed_bytes);
                 continue;
             }
-            let tier = Arc::clone(&self.tier);
-            let hiding = tokio::task::spawn_blocking(move || {
-                let mut hidden = Vec::new();
-                let mut in_use = Vec::new();
-                let mut freed = false;
-                while let Some(id) = victims.pop_front() {
-                    match hide(&tier, id) {
-                        Hid::Hidden(victim) => hidden.push(victim),
-                        Hid::Freed => freed = true,
-                        Hid::InUse(cost) => in_use.push((id, cost)),
-                        Hid::Gone => {}
-                    }
-                }
-                (hidden, in_use, freed)
-            });
-            // An error means that the runtime is going down.
-            let Ok((hidden, in_use, partials_freed)) = hiding.await else {
+            let Some(batch) = self.hide(victims).await else {
                 break;
             };
-            spared.extend(in_use);
-            freed |= partials_freed;
-            freed |= self.release(hidden).await;
+            spared.extend(batch.in_use);
+            freed |= batch.freed;
+            freed |= self.release(batch.hidden).await;
+            freed |= self.settle().await;
         }
         order.press(0);
         self.tier
@@ -247,6 +273,64 @@ impl Evictor {
             .fetch_add(spared.len() as u64, Ordering::Relaxed);
         for (id, cost) in spared {
             order.insert(id, cost.bytes);
+        }
+        freed
+    }
+
+    /// Frees what nothing leads to any more, as far as nobody has it open. Says whether anything was freed.
+    async fn pass_superseded(&self) -> bool {
+        let superseded = std::mem::take(&mut *self.superseded.lock());
+        let mut freed = false;
+        for victims in superseded.chunks(BATCH_OBJECTS) {
+            let Some(batch) = self.hide(victims.to_vec()).await else {
+                break;
+            };
+            if let Some(order) = self.tier.order() {
+                batch.hidden.iter().for_each(|hidden| order.remove(hidden.id));
+            }
+            freed |= batch.freed;
+            freed |= self.release(batch.hidden).await;
+        }
+        freed
+    }
+
+    /// Hides what nobody has open; `None` when the runtime is going down.
+    async fn hide(&self, victims: Vec<ObjectId>) -> Option<Batch> {
+        let tier = Arc::clone(&self.tier);
+        let hiding = tokio::task::spawn_blocking(move || {
+            let mut batch = Batch {
+                hidden: Vec::new(),
+                in_use: Vec::new(),
+                freed: false,
+            };
+            for id in victims {
+                match hide(&tier, id) {
+                    Hid::Hidden(victim) => batch.hidden.push(victim),
+                    Hid::Freed => batch.freed = true,
+                    Hid::InUse(cost) => batch.in_use.push((id, cost)),
+                    Hid::Gone => {}
+                }
+            }
+            batch
+        });
+        hiding.await.ok()
+    }
+
+    /// Waits a little for the space of what is gone to be free. Says whether any became free.
+    async fn settle(&self) -> bool {
+        let mut freed = false;
+        for _ in 0..SETTLE_ATTEMPTS {
+            if !self.tier.lingering().is_any() {
+                break;
+            }
+            let tier = Arc::clone(&self.tier);
+            // An error means that the runtime is going down.
+            freed |= tokio::task::spawn_blocking(move || tier.sweep_lingering())
+                .await
+                .unwrap_or(false);
+            if self.tier.lingering().is_any() {
+                tokio::time::sleep(SETTLE_PAUSE).await;
+            }
         }
         freed
     }
@@ -273,11 +357,17 @@ impl Evictor {
             let mut still_held = Vec::new();
             let mut freed = false;
             for hidden in all {
+                let condemned = hidden.is_condemned().then(|| shard_of(hidden.id));
                 match tier.purge(hidden) {
                     Purge::Freed(cost) => {
                         freed = true;
                         count_evicted(&tier, cost);
+                        // It may have been of another length than it was counted with.
+                        if let Some(shard) = condemned {
+                            recount(&tier, shard);
+                        }
                     }
+                    Purge::Lingers(cost) => count_evicted(&tier, cost),
                     Purge::Back(id, cost) => tier.order_insert(id, cost),
                     Purge::Held(hidden) => still_held.push(hidden),
                 }
@@ -301,12 +391,16 @@ enum Hid {
 
 fn hide(tier: &Tier, id: ObjectId) -> Hid {
     if tier.partials().has(id) {
-        return match tier.partials().evict(&tier.directory(), id) {
-            Some(size_bytes) => {
-                count_evicted(tier, tier.ledger().costs().partial(size_bytes));
+        return match tier.evict_partial(id) {
+            Evicted::Freed(cost) => {
+                count_evicted(tier, cost);
                 Hid::Freed
             }
-            None => Hid::InUse(
+            Evicted::Lingers(cost) => {
+                count_evicted(tier, cost);
+                Hid::Gone
+            }
+            Evicted::InUse => Hid::InUse(
                 tier.partials()
                     .size_bytes(id)
                     .map_or_else(Amount::default, |size_bytes| {
@@ -323,11 +417,15 @@ fn hide(tier: &Tier, id: ObjectId) -> Hid {
         },
         Hiding::Gone => {
             // Deleted behind our back: its room is found by counting.
-            if let Err(error) = tier.recount_shard(shard_of(id)) {
-                tier.failed("count objects", &error);
-            }
+            recount(tier, shard_of(id));
             Hid::Gone
         }
+    }
+}
+
+fn recount(tier: &Tier, shard: usize) {
+    if let Err(error) = tier.recount_shard(shard) {
+        tier.failed("count objects", &error);
     }
 }
 

@@ -14,6 +14,6 @@ mod store;
 mod tier;
 
 pub use store::{
-    BLOCK_BYTES, BlockIndex, Eviction, Limit, Medium, MemoryTier, NoRoom, Pace, Partial, Progress, Room,
-    Store, StoreCounters, StoreError, StoreOptions, TierUsage,
+    BLOCK_BYTES, BlockIndex, Demand, Eviction, Limit, Medium, MemoryTier, NoRoom, Pace, Partial, Progress,
+    Room, Store, StoreCounters, StoreError, StoreOptions, TierUsage,
 };

@@ -1,5 +1,8 @@
 //! The names of the worker's metrics.
 
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     exponential_buckets,
@@ -135,7 +138,9 @@ pub struct DatasetMetrics {
     tier_capacity: IntGaugeVec,
     tier_used: IntGaugeVec,
     tier_objects: IntGaugeVec,
-    store_events: IntGaugeVec,
+    store_events: IntCounterVec,
+    /// Held by who shows the counts: two at once would count twice.
+    showing: Arc<Mutex<()>>,
 }
 
 impl DatasetMetrics {
@@ -172,13 +177,24 @@ impl DatasetMetrics {
             }
             Ok::<_, prometheus::Error>(counters)
         };
+        let store_events = IntCounterVec::new(
+            describe(
+                "millpond_store_events_total",
+                "What happened to objects in the cache directory, by event: evicted (also because no catalog names them any more), spared (in use), corrupt, verified \
+                 (after a crash of the machine), refused (without room), failure (of the file system)",
+            ),
+            &["event"],
+        )?;
+        registry.register(Box::new(store_events.clone()))?;
         let bytes = reads(
             "millpond_read_bytes_total",
-            "Bytes read, by where they came from. What the kernel serves alone counts as the whole file at each open",
+            "Bytes read, by where they came from: what was fetched ahead of its reader is the origin's the first time it is \
+             read, what a load fetched is local. What the kernel serves alone counts as the whole file at each open",
         )?;
         let opens = reads(
             "millpond_read_opens_total",
-            "Files opened, by where their bytes came from",
+            "Files opened, by where their bytes came from: what was fetched ahead of its reader is the origin's the first \
+             time it is opened. Opens of one file by one thread within a few milliseconds may count as one",
         )?;
         Ok(Self {
             reads: ReadMetrics {
@@ -216,11 +232,8 @@ impl DatasetMetrics {
                 "medium",
             )?,
             tier_objects: gauges("millpond_tier_objects", "Complete objects in a tier", "medium")?,
-            store_events: gauges(
-                "millpond_store_events",
-                "What happened in the cache directory since the start, by kind",
-                "event",
-            )?,
+            store_events,
+            showing: Arc::default(),
         })
     }
 
@@ -247,6 +260,7 @@ impl DatasetMetrics {
                 .set(number(tier.objects));
         }
         let store = &stats.store;
+        let _alone = self.showing.lock();
         for (event, count) in [
             ("evicted", store.evicted_objects),
             ("spared", store.spared_objects),
@@ -255,7 +269,9 @@ impl DatasetMetrics {
             ("refused", store.refused),
             ("failure", store.failures),
         ] {
-            self.store_events.with_label_values(&[event]).set(number(count));
+            // Counted elsewhere, and only ever grows.
+            let shown = self.store_events.with_label_values(&[event]);
+            shown.inc_by(count.saturating_sub(shown.get()));
         }
     }
 }

@@ -31,8 +31,8 @@ use tracing::error;
 
 pub(crate) use self::options::Counters;
 pub use self::options::{
-    BLOCK_BYTES, BlockIndex, Eviction, Limit, Medium, MemoryTier, NoRoom, Pace, StoreCounters, StoreError,
-    StoreOptions, TierUsage,
+    BLOCK_BYTES, BlockIndex, Demand, Eviction, Limit, Medium, MemoryTier, NoRoom, Pace, StoreCounters,
+    StoreError, StoreOptions, TierUsage,
 };
 use self::writers::Writers;
 use crate::evict::Evictor;
@@ -257,14 +257,44 @@ impl Store {
         self.tiers().any(|tier| tier.has(id))
     }
 
-    /// Promises room for an object that will be [`put`](Self::put) whole. May evict, and wait for that.
+    /// Whether an object is complete and verified; a small one that came through a crash of the machine is verified now.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn is_ready(&self, id: ObjectId, size_bytes: u64) -> bool {
+        if self.has(id) {
+            return true;
+        }
+        self.tiers().any(|tier| tier.is_any_unverified()) && self.object(id, size_bytes).await.is_some()
+    }
+
+    /// Makes sure that a complete object is in `landing/`, for a lookup that found nothing in `objects/` a moment ago.
+    /// Says whether it is there; it is not where the object is not here, or being evicted right now.
+    ///
+    /// Counts as a use for eviction.
+    ///
+    /// # Cancel safety
+    /// Safe: at worst the link is there and nobody looks at it.
+    pub async fn land(&self, id: ObjectId) -> bool {
+        let tiers: Vec<_> = self.tiers().cloned().collect();
+        let land = move || tiers.iter().any(|tier| tier.land(id));
+        self.blocking(land).await.unwrap_or(false)
+    }
+
+    /// Whether some blocks of an object are here, and not all. Too little until it is [`counted`](Self::counted).
+    pub fn has_partial(&self, id: ObjectId) -> bool {
+        self.tiers().any(|tier| tier.partials().has(id))
+    }
+
+    /// Promises room for an object that will be [`put`](Self::put) whole. May evict and wait for that, if the demand is so
+    /// high.
     ///
     /// # Errors
     /// The object is not to be kept.
     ///
     /// # Cancel safety
     /// Safe: a dropped future has promised nothing.
-    pub async fn reserve(&self, id: ObjectId, size_bytes: u64) -> Result<Room, NoRoom> {
+    pub async fn reserve(&self, id: ObjectId, size_bytes: u64, demand: Demand) -> Result<Room, NoRoom> {
         for Member { tier, evictor } in &self.members {
             if tier.is_memory() && size_bytes > MEMORY_OBJECT_BYTES_MAX {
                 continue;
@@ -274,10 +304,12 @@ impl Store {
             let promise = if tier.is_memory() {
                 // No room there: better on the disk now than in memory later.
                 tier.counted().await;
-                evictor.wake_under_pressure();
-                tier.promise(id, cost, seal_is_file)
+                if demand == Demand::Evict {
+                    evictor.wake_under_pressure();
+                }
+                tier.promise(id, cost, seal_is_file, demand)
             } else {
-                evictor.promise(id, cost, seal_is_file).await
+                evictor.promise(id, cost, seal_is_file, demand).await
             };
             if let Some(promise) = promise {
                 return Ok(Room {
@@ -314,13 +346,18 @@ impl Store {
     ///
     /// # Cancel safety
     /// Safe: at worst, a partial object without blocks is left.
-    pub async fn partial(&self, id: ObjectId, size_bytes: u64) -> Result<Arc<Partial>, NoRoom> {
+    pub async fn partial(
+        &self,
+        id: ObjectId,
+        size_bytes: u64,
+        demand: Demand,
+    ) -> Result<Arc<Partial>, NoRoom> {
         if let Some(partial) = self.existing_partial(id, size_bytes).await {
             return Ok(partial);
         }
         let Member { tier, evictor } = &self.disk;
         let cost = tier.ledger().costs().partial(size_bytes);
-        let Some(promise) = evictor.promise(id, cost, true).await else {
+        let Some(promise) = evictor.promise(id, cost, true, demand).await else {
             self.counters.refused.fetch_add(1, Ordering::Relaxed);
             return Err(NoRoom::Full);
         };
@@ -377,6 +414,32 @@ impl Store {
     pub fn set_aside(&self, bytes: u64, inodes: u64) {
         self.disk.tier.ledger().set_aside(Amount { bytes, inodes });
         self.disk.evictor.wake_under_pressure();
+    }
+
+    /// Removes what `is_named` does not know, as far as nobody has it open. Says how much of that was found: where it was
+    /// anything, some of it may be in use, and still be there.
+    ///
+    /// `is_named` is asked on a blocking thread.
+    ///
+    /// # Cancel safety
+    /// Safe: some of it may be gone, and the rest not.
+    pub async fn remove_unnamed(&self, is_named: Arc<dyn Fn(ObjectId) -> bool + Send + Sync>) -> usize {
+        let mut found = 0;
+        for Member { tier, evictor } in &self.members {
+            tier.counted().await;
+            let (looked_at, is_named) = (Arc::clone(tier), Arc::clone(&is_named));
+            let unnamed = self.blocking(move || looked_at.ids_without(&*is_named)).await;
+            match unnamed {
+                Some(Ok(unnamed)) if unnamed.is_empty() => {}
+                Some(Ok(unnamed)) => {
+                    found += unnamed.len();
+                    evictor.take_away(unnamed).await;
+                }
+                Some(Err(error)) => tier.failed("look for objects that no catalog names", &error),
+                None => {}
+            }
+        }
+        found
     }
 
     /// Waits until it is counted what the tiers hold, so that [`usage`](Self::usage) tells the truth.
@@ -459,7 +522,12 @@ async fn sweep(tier: Arc<Tier>, stop: CancellationToken) {
             continue;
         }
         let tier = Arc::clone(&tier);
-        let sweeping = move || old.into_iter().for_each(|id| tier.unland(id));
+        let sweeping = move || {
+            // One that was landed again meanwhile has its time before it.
+            old.into_iter()
+                .filter(|id| !tier.landing().remembers(*id))
+                .for_each(|id| tier.unland(id));
+        };
         // An error means that the runtime is going down.
         tokio::task::spawn_blocking(sweeping).await.ok();
     }

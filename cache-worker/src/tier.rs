@@ -16,7 +16,10 @@ pub(crate) mod directory;
 pub(crate) mod io;
 pub(crate) mod landing;
 pub(crate) mod ledger;
+mod lingering;
 pub(crate) mod partial;
+pub(crate) mod partials;
+mod publish;
 pub(crate) mod seal;
 pub(crate) mod state;
 mod stock;
@@ -36,10 +39,11 @@ use tracing::{info, warn};
 use self::directory::{Directory, Place};
 use self::landing::Landing;
 use self::ledger::{Amount, Ledger, Promise};
-use self::partial::Partials;
+use self::lingering::Lingering;
+use self::partials::Partials;
 use self::state::{Epoch, LAYOUT, State};
-use crate::evict::Order;
-use crate::store::{Counters, Eviction, Limit, Medium, NoRoom, StoreError};
+use crate::evict::{Order, spare};
+use crate::store::{Counters, Demand, Eviction, Limit, Medium, NoRoom, StoreError};
 
 /// How to open a tier.
 #[derive(Clone, Debug)]
@@ -67,6 +71,7 @@ pub(crate) struct Tier {
     epoch: Epoch,
     landing: Landing,
     partials: Partials,
+    lingering: Lingering,
     /// Whether there may be objects in `unverified/`.
     unverified: AtomicBool,
     counters: Arc<Counters>,
@@ -74,6 +79,9 @@ pub(crate) struct Tier {
     failing: AtomicBool,
     /// Only one thread makes directories anew.
     healing: Mutex<()>,
+    /// Held over a few calls to the file system: from a look at who has a seal to its removal, and from the making of one to
+    /// that of its object's name. Taken before the table of the partial objects.
+    sealing: Mutex<()>,
     stock: watch::Sender<bool>,
     condemned: Mutex<Vec<content::Hidden>>,
     names: AtomicU64,
@@ -127,10 +135,12 @@ impl Tier {
             state: Mutex::new(verdict.state),
             state_changed: verdict.changed,
             partials: Partials::default(),
+            lingering: Lingering::default(),
             unverified: AtomicBool::new(true),
             counters,
             failing: AtomicBool::new(false),
             healing: Mutex::new(()),
+            sealing: Mutex::new(()),
             stock: watch::Sender::new(false),
             condemned: Mutex::new(Vec::new()),
             names: AtomicU64::new(0),
@@ -176,8 +186,18 @@ impl Tier {
     }
 
     /// Promises room, if there is some right now.
-    pub(crate) fn promise(&self, id: ObjectId, cost: Amount, seal_is_file: bool) -> Option<Promise> {
-        self.ledger.promise(id, cost, seal_is_file)
+    pub(crate) fn promise(
+        &self,
+        id: ObjectId,
+        cost: Amount,
+        seal_is_file: bool,
+        demand: Demand,
+    ) -> Option<Promise> {
+        let mut capacity = self.ledger.totals().capacity;
+        if demand == Demand::Spare && self.order().is_some() {
+            capacity = spare(capacity);
+        }
+        self.ledger.promise(id, cost, seal_is_file, capacity)
     }
 
     /// Puts an object into the order of eviction.

@@ -10,6 +10,8 @@ use crate::{Error, Result};
 pub enum Caches {
     /// Content of files.
     Pages,
+    /// Names and inodes; content stays.
+    Names,
     /// Content, names and inodes.
     All,
 }
@@ -22,6 +24,7 @@ pub fn drop_caches(caches: Caches) -> Result<()> {
     rustix::fs::sync();
     let what = match caches {
         Caches::Pages => "1",
+        Caches::Names => "2",
         Caches::All => "3",
     };
     fs::write(Path::new("/proc/sys/vm/drop_caches"), what).map_err(Error::Caches)

@@ -88,7 +88,9 @@ impl<'a> Comparison<'a> {
     }
 }
 
-fn evaluate(runs: Vec<(String, Vec<Duration>)>) -> Vec<Measured> {
+/// Compares works whose times were taken in turns: a name and the times of each, in the order of the rounds. The first is
+/// what the others are compared with.
+pub fn evaluate(runs: Vec<(String, Vec<Duration>)>) -> Vec<Measured> {
     let seconds = |times: &[Duration]| times.iter().map(Duration::as_secs_f64).collect::<Vec<_>>();
     let base = runs.first().map(|(_, times)| seconds(times)).unwrap_or_default();
     let measured = runs.into_iter().map(|(name, times)| {

@@ -106,26 +106,57 @@ pub fn with_argument(program: &str, word: &str) -> Result<Vec<i32>> {
 /// # Errors
 /// When the processes cannot be listed.
 pub fn descendants(root: i32) -> Result<Vec<i32>> {
-    let mut parents = Vec::new();
+    let mut found: Vec<i32> = below(root)?.into_iter().map(|relative| relative.pid).collect();
+    found.push(root);
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// The processes of a program below another process, zombies left out. Those whose parents ended are below `root` where
+/// it is a child subreaper.
+///
+/// # Errors
+/// When the processes cannot be listed.
+pub fn program_below(root: i32, program: &str) -> Result<Vec<i32>> {
+    let found = below(root)?.into_iter();
+    let mut found: Vec<i32> = found
+        .filter(|relative| relative.program == program)
+        .map(|relative| relative.pid)
+        .collect();
+    found.sort_unstable();
+    Ok(found)
+}
+
+struct Relative {
+    pid: i32,
+    parent: i32,
+    program: String,
+}
+
+fn below(root: i32) -> Result<Vec<Relative>> {
+    let mut others = Vec::new();
     living(|process, stat| {
-        parents.push((process.pid, stat.ppid));
+        if process.pid != root {
+            others.push(Relative {
+                pid: process.pid,
+                parent: stat.ppid,
+                program: stat.comm.clone(),
+            });
+        }
         false
     })?;
-    let mut found = HashSet::from([root]);
+    let mut known = HashSet::from([root]);
+    let mut found = Vec::new();
     loop {
-        let before = found.len();
-        found.extend(
-            parents
-                .iter()
-                .filter(|(_, parent)| found.contains(parent))
-                .map(|(pid, _)| *pid)
-                .collect::<Vec<_>>(),
-        );
-        if found.len() == before {
-            let mut found: Vec<i32> = found.into_iter().collect();
-            found.sort_unstable();
+        let (more, rest): (Vec<_>, Vec<_>) = others
+            .into_iter()
+            .partition(|other| known.contains(&other.parent));
+        if more.is_empty() {
             return Ok(found);
         }
+        known.extend(more.iter().map(|relative| relative.pid));
+        found.extend(more);
+        others = rest;
     }
 }
 
@@ -178,10 +209,13 @@ mod tests {
         let own = rustix::process::getpid().as_raw_nonzero().get();
         let below = descendants(own);
         let named = with_argument("sleep", "86399");
+        let sleeping = program_below(own, "sleep");
         child.kill().expect("kill sleep");
         child.wait().expect("reap sleep");
         assert!(below.expect("list processes").contains(&pid));
         assert!(named.expect("list processes").contains(&pid));
+        let sleeping = sleeping.expect("list processes");
+        assert!(sleeping.contains(&pid) && !sleeping.contains(&own));
         assert!(!descendants(own).expect("list processes").contains(&pid));
         assert!(
             !with_argument("sleep", "86399")

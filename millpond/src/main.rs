@@ -10,9 +10,8 @@ mod mount;
 
 use std::process::ExitCode;
 
-/// Returns memory to the system and does not fragment over weeks, as the C library's does under many threads.
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: runtime::Allocator = runtime::Allocator;
 
 fn main() -> ExitCode {
     command::run()

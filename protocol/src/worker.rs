@@ -35,7 +35,11 @@ pub struct TierDirectories {
 /// What became of an object that a kernel view looked up and did not find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Landed {
-    /// It is complete and in a landing directory now: "no such entry" makes the kernel find it there.
+    /// It was fetched for this lookup, and is complete and in a landing directory now: "no such entry" makes the kernel
+    /// find it there.
+    Fetched,
+    /// The same, but it came between the kernel's look into the objects and this one, for somebody else or ahead of its
+    /// reader: the open behind the lookup is answered from this node's cache.
     Here,
     /// It is not, and will not be before the answer: serve it through FUSE.
     ThroughFuse,
@@ -114,6 +118,13 @@ pub trait Worker: Send + Sync + 'static {
 
     /// Reads `range` of an object from wherever it is.
     async fn read(&self, object: ObjectRef, stream: StreamId, range: Range<u64>) -> Result<Data, ReadError>;
+
+    /// Says that a file is open whose reads come here, as `stream`; `complete` is its object's file, where
+    /// [`local`](Self::local) has just given it. Until it is [`closed`](Self::closed), what is or comes here of the object is in use:
+    /// it is not evicted. Said again of files that are open already when a driver takes over from a dead one.
+    ///
+    /// May be called from any thread, under locks: it must not block.
+    fn reading(&self, object: ObjectRef, stream: StreamId, complete: Option<Arc<File>>);
 
     /// Says that the open file behind `stream` was closed.
     fn closed(&self, object: ObjectRef, stream: StreamId);

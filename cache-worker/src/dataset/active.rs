@@ -132,12 +132,12 @@ pub(super) struct Run {
     pub(super) awaited: bool,
     progress: watch::Sender<RunProgress>,
     /// Blocks that could not be kept on disk, for those who wait.
-    held: Mutex<BTreeMap<u64, Held>>,
+    held: Mutex<BTreeMap<u64, HeldBlock>>,
 }
 
 /// A block in memory with its part of the budget.
 #[derive(Clone, Debug)]
-pub(super) struct Held {
+pub(super) struct HeldBlock {
     pub(super) content: Bytes,
     pub(super) _grant: Arc<Grant>,
 }
@@ -182,7 +182,7 @@ impl Run {
         self.held.lock().get(&block).map(|held| held.content.clone())
     }
 
-    pub(super) fn hold(&self, block: u64, held: Held) {
+    pub(super) fn hold(&self, block: u64, held: HeldBlock) {
         self.held.lock().insert(block, held);
     }
 

@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use catalog::{Catalog, Object, Place};
+use catalog::{Catalog, Object, ObjectId, Place};
 use parking_lot::Mutex;
 use protocol::{CatalogFile, Generation, ObjectRef, ReadError};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use super::record::{Listed, Record, files, record_path};
@@ -36,6 +36,8 @@ pub(super) struct Catalogs {
     identity: String,
     newest: ArcSwapOption<OpenCatalog>,
     announced: watch::Sender<Option<Arc<CatalogFile>>>,
+    /// Generations were deleted.
+    deleted: Notify,
     state: Mutex<State>,
 }
 
@@ -82,6 +84,7 @@ impl Catalogs {
             identity: identity.to_owned(),
             newest: ArcSwapOption::new(newest),
             announced,
+            deleted: Notify::new(),
             state: Mutex::new(State {
                 last,
                 known,
@@ -194,10 +197,32 @@ impl Catalogs {
         (bytes.sum(), known.len() as u64 * 3)
     }
 
+    /// Waits until generations were deleted, since this was last waited for.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(super) async fn deleted(&self) {
+        self.deleted.notified().await;
+    }
+
+    /// Whether any generation that is here may name an object: one that cannot be read may.
+    pub(super) fn may_name(&self, id: ObjectId) -> bool {
+        let known: Vec<_> = self.state.lock().known.keys().copied().collect();
+        known.is_empty()
+            || known.into_iter().any(|generation| {
+                self.get(generation)
+                    .is_none_or(|open| open.catalog.find(id).is_some())
+            })
+    }
+
     fn remove_unused(&self) {
-        for generation in self.forget_unused() {
+        let unused = self.forget_unused();
+        for generation in &unused {
             info!(%generation, "removing a catalog that no view shows");
-            remove(&self.directory, generation);
+            remove(&self.directory, *generation);
+        }
+        if !unused.is_empty() {
+            self.deleted.notify_one();
         }
     }
 

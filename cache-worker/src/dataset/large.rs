@@ -20,11 +20,12 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug};
 
-use super::active::{Active, Claim, Held, Kept};
+use super::active::{Active, Claim, HeldBlock, Kept};
 use super::runs::runs;
 use super::small::{Fetching, Small, Whole};
+use super::uses::Held;
 use crate::fetch::{Bandwidth, FetchedBlock, FlightLost, Flights, Grant, Urgency};
-use crate::store::{BLOCK_BYTES, BlockIndex, Progress};
+use crate::store::{BLOCK_BYTES, BlockIndex, Demand, Progress};
 
 /// Blocks of one run that wait to be written: the next one arrives while one is written.
 const QUEUED_BLOCKS: usize = 2;
@@ -42,7 +43,7 @@ pub(super) struct Large {
     fetching: Arc<Fetching>,
     small: Arc<Small>,
     small_object_bytes: u64,
-    opening: Flights<ObjectId, Result<Arc<Active>, ReadError>>,
+    opening: Flights<ObjectId, Result<Option<Arc<Active>>, ReadError>>,
     actives: Mutex<HashMap<ObjectId, Weak<Active>>>,
     tasks: TaskTracker,
 }
@@ -76,13 +77,40 @@ impl Large {
     /// # Cancel safety
     /// Safe: others who open the object at the same time are not disturbed.
     pub(super) async fn open(self: &Arc<Self>, object: ObjectRef) -> Result<Arc<Active>, ReadError> {
+        loop {
+            // A load that was opening it may have found nothing to spare, where a reader finds room.
+            if let Some(active) = self.join(object, Demand::Evict).await? {
+                return Ok(active);
+            }
+        }
+    }
+
+    /// Opens a large object for a load; nothing, where there is no room to spare for it.
+    ///
+    /// # Cancel safety
+    /// Safe: others who open the object at the same time are not disturbed.
+    pub(super) async fn open_for_load(
+        self: &Arc<Self>,
+        object: ObjectRef,
+    ) -> Result<Option<Arc<Active>>, ReadError> {
+        Ok(self
+            .join(object, Demand::Spare)
+            .await?
+            .filter(|active| active.has_room()))
+    }
+
+    async fn join(
+        self: &Arc<Self>,
+        object: ObjectRef,
+        demand: Demand,
+    ) -> Result<Option<Arc<Active>>, ReadError> {
         if let Some(active) = self.active(object.id) {
-            return Ok(active);
+            return Ok(Some(active));
         }
         let large = Arc::clone(self);
         match self
             .opening
-            .join(object.id, || async move { large.make(object).await })
+            .join(object.id, || async move { large.make(object, demand).await })
             .await
         {
             Ok(result) => result,
@@ -94,19 +122,27 @@ impl Large {
         self.actives.lock().get(&id)?.upgrade()
     }
 
-    async fn make(&self, object: ObjectRef) -> Result<Arc<Active>, ReadError> {
+    async fn make(&self, object: ObjectRef, demand: Demand) -> Result<Option<Arc<Active>>, ReadError> {
         if let Some(active) = self.active(object.id) {
-            return Ok(active);
+            return Ok(Some(active));
         }
         let (found, _place) = self.fetching.catalogs.find(&object)?;
         let mut whole = None;
         if found.size_bytes <= self.small_object_bytes {
-            whole = Some(self.small.fetch(found.clone(), Urgency::Reader).await?);
+            whole = Some(self.small.fetch(found.clone(), Urgency::Reader, demand).await?);
         }
+        let store = &self.fetching.store;
         let kept = match whole {
             Some(Whole::NoRoom) => Kept::ForAMoment,
-            _ => match self.fetching.store.partial(object.id, object.size_bytes).await {
-                Ok(partial) => Kept::OnDisk(partial),
+            Some(Whole::NoSpareRoom) => return Ok(None),
+            _ => match store.partial(object.id, object.size_bytes, demand).await {
+                Ok(partial) => {
+                    self.fetching
+                        .uses
+                        .hold(object.id, Held::Partial(Arc::clone(&partial)));
+                    Kept::OnDisk(partial)
+                }
+                Err(_) if demand == Demand::Spare => return Ok(None),
                 Err(error) => {
                     debug!(id = %object.id, %error, "serving an object through");
                     Kept::ForAMoment
@@ -124,7 +160,7 @@ impl Large {
             actives.retain(|_, active| active.strong_count() > 0);
         }
         actives.insert(object.id, Arc::downgrade(&active));
-        Ok(active)
+        Ok(Some(active))
     }
 
     /// How much may be fetched ahead of a reader of this object now.
@@ -373,7 +409,7 @@ impl Large {
                 );
                 claim.run.hold(
                     index,
-                    Held {
+                    HeldBlock {
                         content,
                         _grant: grant,
                     },

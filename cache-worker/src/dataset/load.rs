@@ -1,8 +1,8 @@
 //! Loads: fetching a Dataset, or a part of it, before anybody reads it.
 //!
 //! A load goes through the newest catalog in the order of its directories. What is here already is skipped, so a
-//! load that was interrupted goes on where it was. It never evicts in order to load: what finds no room counts as
-//! a failure of that file.
+//! load that was interrupted goes on where it was. It never evicts in order to load: it takes what is free, below the
+//! level at which eviction begins, and what finds no room there is left out, and counted with its reason.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use tracing::debug;
 use super::Dataset;
 use super::small::Whole;
 use crate::fetch::{Bandwidth, Urgency};
+use crate::store::Demand;
 
 /// Files found and not yet begun.
 const QUEUED_FILES: usize = 1_024;
@@ -62,7 +63,10 @@ pub struct LoadProgress {
     pub bytes_fetched: u64,
     /// Files that could not be loaded.
     pub failed: u64,
-    /// Some of them, and why.
+    /// Of those, files that were left out because there is no free room for them.
+    #[serde(default)]
+    pub left_out: u64,
+    /// Some of the files that could not be loaded, and why.
     pub failed_samples: Vec<String>,
     /// Whether the load is over.
     pub finished: bool,
@@ -89,6 +93,15 @@ pub enum LoadError {
         /// What was asked for.
         paths: String,
     },
+}
+
+/// Why one file was not loaded.
+#[derive(Debug, thiserror::Error)]
+enum NotLoaded {
+    #[error("there is no free room for it in the cache, and a load evicts nothing")]
+    NoRoom,
+    #[error(transparent)]
+    Read(#[from] ReadError),
 }
 
 /// Which files are meant.
@@ -215,8 +228,7 @@ impl Dataset {
         reference: ObjectRef,
         object: Object,
         bandwidth: Option<&Bandwidth>,
-    ) -> Result<u64, String> {
-        let told = |error: ReadError| error.to_string();
+    ) -> Result<u64, NotLoaded> {
         if self.store.has(object.id) {
             return Ok(0);
         }
@@ -225,23 +237,24 @@ impl Dataset {
             if let Some(bandwidth) = bandwidth {
                 bandwidth.take(size_bytes).await;
             }
-            return match self.small.fetch(object, Urgency::ReadAhead).await.map_err(told)? {
+            let fetch = self.small.fetch(object, Urgency::ReadAhead, Demand::Spare);
+            return match fetch.await? {
                 Whole::Here | Whole::Joined => Ok(0),
                 Whole::Fetched => Ok(size_bytes),
-                Whole::NoRoom => Err("there is no room for it".to_owned()),
+                Whole::NoRoom | Whole::NoSpareRoom => Err(NotLoaded::NoRoom),
             };
         }
-        let active = self.large.open(reference).await.map_err(told)?;
-        if !active.has_room() {
-            return Err("there is no room for it".to_owned());
-        }
-        self.large
-            .load(&active, RUNS_AT_ONCE, bandwidth)
-            .await
-            .map_err(told)
+        let active = self.large.open_for_load(reference).await?;
+        let active = active.ok_or(NotLoaded::NoRoom)?;
+        Ok(self.large.load(&active, RUNS_AT_ONCE, bandwidth).await?)
     }
 
-    fn record(&self, object: &Object, result: Result<u64, String>, progress: &watch::Sender<LoadProgress>) {
+    fn record(
+        &self,
+        object: &Object,
+        result: Result<u64, NotLoaded>,
+        progress: &watch::Sender<LoadProgress>,
+    ) {
         match &result {
             Ok(fetched) => {
                 self.metrics.load_files.inc();
@@ -257,6 +270,7 @@ impl Dataset {
             }
             Err(reason) => {
                 progress.failed += 1;
+                progress.left_out += u64::from(matches!(reason, NotLoaded::NoRoom));
                 if progress.failed_samples.len() < MAX_SAMPLES {
                     progress.failed_samples.push(format!("{}: {reason}", object.key));
                 }

@@ -1,6 +1,7 @@
 //! What a driver asks of a Dataset, answered.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -14,7 +15,9 @@ use tokio::sync::watch;
 
 use super::Dataset;
 use super::small::Whole;
+use super::uses::Held;
 use crate::fetch::Urgency;
+use crate::store::Demand;
 
 #[async_trait]
 impl Worker for Dataset {
@@ -33,21 +36,24 @@ impl Worker for Dataset {
         self.not_stopping()?;
         let (found, place) = self.catalogs.find(&object)?;
         self.walks.missed(object.generation, &found, place);
-        match self.small.fetch(found, Urgency::Reader).await? {
+        match self.small.fetch(found, Urgency::Reader, Demand::Evict).await? {
             Whole::Fetched => {
                 self.reads.landed(object.size_bytes);
+                Ok(Landed::Fetched)
+            }
+            // It came between the kernel's look into the objects and this one, and its landing may be over.
+            Whole::Here | Whole::Joined if self.store.land(object.id).await => {
+                self.reads.opened_complete(object.id, 1, object.size_bytes);
                 Ok(Landed::Here)
             }
-            Whole::Joined => Ok(Landed::Here),
-            // It came between the kernel's look into the objects and this one, and its landing may be over.
-            Whole::Here | Whole::NoRoom => Ok(Landed::ThroughFuse),
+            Whole::Here | Whole::Joined | Whole::NoRoom | Whole::NoSpareRoom => Ok(Landed::ThroughFuse),
         }
     }
 
     async fn local(&self, object: ObjectRef) -> Result<Local, ReadError> {
         match self.store.object(object.id, object.size_bytes).await {
             Some(file) => {
-                self.reads.opened_complete(1, object.size_bytes);
+                self.reads.opened_complete(object.id, 1, object.size_bytes);
                 Ok(Local::Complete(file))
             }
             None => {
@@ -77,8 +83,23 @@ impl Worker for Dataset {
         Ok(data)
     }
 
+    fn reading(&self, object: ObjectRef, stream: StreamId, complete: Option<Arc<File>>) {
+        let uses = &self.fetching.uses;
+        let is_held = uses.opened(object.id, stream, complete.map(Held::File));
+        if is_held || self.stop.is_cancelled() {
+            return;
+        }
+        // What is here of it, and what came since somebody looked.
+        let (fetching, stop) = (Arc::clone(&self.fetching), self.stop.clone());
+        let find = async move { fetching.uses.find(&fetching.store, object).await };
+        let task = async move { stop.run_until_cancelled(find).await.unwrap_or_default() };
+        // From wherever it is called.
+        drop(self.tasks.spawn_on(task, &self.runtime));
+    }
+
     fn closed(&self, _object: ObjectRef, stream: StreamId) {
         self.streams.closed(stream);
+        self.fetching.uses.closed(stream);
     }
 
     fn opened(&self, opens: &[Opened]) {
@@ -91,7 +112,7 @@ impl Worker for Dataset {
             let size_bytes = place
                 .and_then(|(open, place)| open.catalog.image().inode(place.inode).ok())
                 .map_or(0, |inode| inode.size_bytes);
-            self.reads.opened_complete(*times, size_bytes);
+            self.reads.opened_complete(*id, *times, size_bytes);
         }
     }
 

@@ -3,24 +3,49 @@
 //! The worker counts everything. What it serves itself it sees ([`Worker::land`](protocol::Worker::land) and
 //! [`read`](protocol::Worker::read)); opens of complete objects through FUSE it sees in
 //! [`local`](protocol::Worker::local); opens that the kernel answered alone the driver reports through
-//! [`opened`](protocol::Worker::opened). The last two count as a read of the whole object.
+//! [`opened`](protocol::Worker::opened). A landing and the last two count as a read of the whole object: from the origin
+//! where this very landing fetched it, else a local one.
+//!
+//! What was fetched ahead of a reader who walks a directory is the origin's the first time it is opened, as read-ahead
+//! within a file is the first time it is read: so the hit ratio is that of the bytes that came from the source. What a
+//! load fetched is local from the first time on.
 //!
 //! The driver must not report an open that this worker had a part in (the one that follows a landing, or one that
 //! FUSE served), and not count reads under the same names: it would count twice.
 
+use catalog::ObjectId;
+use moka::sync::Cache;
 use protocol::Served;
 
 use crate::metrics::ReadMetrics;
+
+/// Objects fetched ahead and not opened yet that are remembered (5 MiB of heap); others are local at once. More than all
+/// walks fetch ahead at a time.
+const AHEAD_MAX: u64 = 65_536;
 
 /// Counts reads and opens.
 #[derive(Debug)]
 pub(super) struct Reads {
     metrics: ReadMetrics,
+    /// Fetched ahead of a walk, and not opened yet.
+    ahead: Cache<ObjectId, ()>,
 }
 
 impl Reads {
-    pub(super) const fn new(metrics: ReadMetrics) -> Self {
-        Self { metrics }
+    pub(super) fn new(metrics: ReadMetrics) -> Self {
+        let ahead = Cache::new(AHEAD_MAX);
+        Self { metrics, ahead }
+    }
+
+    /// Says that an object is about to be fetched ahead of a walk: before, since a reader may wait for it and be counted
+    /// at once.
+    pub(super) fn fetching_ahead(&self, id: ObjectId) {
+        self.ahead.insert(id, ());
+    }
+
+    /// Takes that back: it was not this fetch that brought it.
+    pub(super) fn not_ahead(&self, id: ObjectId) {
+        self.ahead.invalidate(&id);
     }
 
     /// The counters behind it.
@@ -35,7 +60,11 @@ impl Reads {
     }
 
     /// Counts opens of a complete object.
-    pub(super) fn opened_complete(&self, times: u64, size_bytes: u64) {
+    pub(super) fn opened_complete(&self, id: ObjectId, mut times: u64, size_bytes: u64) {
+        if times > 0 && self.ahead.remove(&id).is_some() {
+            self.landed(size_bytes);
+            times -= 1;
+        }
         self.metrics.local_opens.inc_by(times);
         self.metrics.local_bytes.inc_by(size_bytes.saturating_mul(times));
     }

@@ -13,8 +13,9 @@ use tracing::debug;
 use super::catalogs::Catalogs;
 use super::refresh::Refresher;
 use super::transient::TransientBlocks;
+use super::uses::Uses;
 use crate::fetch::{Budget, FetchError, FlightLost, Flights, Origin, Request, Urgency};
-use crate::store::{BLOCK_BYTES, Store};
+use crate::store::{BLOCK_BYTES, Demand, Store};
 
 /// Where an object is after it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub(super) enum Whole {
     Joined,
     /// There is no room for it.
     NoRoom,
+    /// There is no room for it that a load may take.
+    NoSpareRoom,
 }
 
 /// What is shared by all ways to the source.
@@ -38,6 +41,7 @@ pub(super) struct Fetching {
     pub(super) catalogs: Arc<Catalogs>,
     pub(super) refresher: Arc<Refresher>,
     pub(super) transient: TransientBlocks,
+    pub(super) uses: Uses,
 }
 
 impl Fetching {
@@ -82,33 +86,49 @@ impl Small {
         Self { fetching, flights }
     }
 
-    /// Makes sure that an object is here, if there is room for it.
+    /// Makes sure that an object is here, if there is room for it that may be taken.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the fetch to go on for the cache.
-    pub(super) async fn fetch(&self, object: Object, urgency: Urgency) -> Result<Whole, ReadError> {
-        let id = object.id;
-        let mut started = false;
-        let flight = self.flights.join(id, || {
-            started = true;
-            fetch_whole(Arc::clone(&self.fetching), object, urgency)
-        });
-        match flight.await {
-            Ok(Ok(Whole::Fetched)) if !started => Ok(Whole::Joined),
-            Ok(result) => result,
-            Err(FlightLost) => Err(ReadError::Stopping),
+    pub(super) async fn fetch(
+        &self,
+        object: Object,
+        urgency: Urgency,
+        demand: Demand,
+    ) -> Result<Whole, ReadError> {
+        loop {
+            let mut started = false;
+            let flight = self.flights.join(object.id, || {
+                started = true;
+                fetch_whole(Arc::clone(&self.fetching), object.clone(), urgency, demand)
+            });
+            match flight.await {
+                Ok(Ok(Whole::Fetched)) if !started => return Ok(Whole::Joined),
+                // What a load may not take a reader may.
+                Ok(Ok(Whole::NoSpareRoom)) if demand == Demand::Evict => {}
+                Ok(result) => return result,
+                Err(FlightLost) => return Err(ReadError::Stopping),
+            }
         }
     }
 }
 
-async fn fetch_whole(fetching: Arc<Fetching>, object: Object, urgency: Urgency) -> Result<Whole, ReadError> {
+async fn fetch_whole(
+    fetching: Arc<Fetching>,
+    object: Object,
+    urgency: Urgency,
+    demand: Demand,
+) -> Result<Whole, ReadError> {
     let Object { id, size_bytes, .. } = object;
     // Looked up again inside the flight: the one before may have landed meanwhile.
-    if fetching.store.has(id) {
+    if fetching.store.is_ready(id, size_bytes).await {
         return Ok(Whole::Here);
     }
-    let Ok(room) = fetching.store.reserve(id, size_bytes).await else {
-        return Ok(Whole::NoRoom);
+    let Ok(room) = fetching.store.reserve(id, size_bytes, demand).await else {
+        return Ok(match demand {
+            Demand::Evict => Whole::NoRoom,
+            Demand::Spare => Whole::NoSpareRoom,
+        });
     };
     let grant = fetching.budget.acquire(size_bytes, urgency).await;
     let content = match size_bytes {
@@ -123,7 +143,10 @@ async fn fetch_whole(fetching: Arc<Fetching>, object: Object, urgency: Urgency) 
         }
     };
     match fetching.store.put(room, content.clone()).await {
-        Ok(_file) => Ok(Whole::Fetched),
+        Ok(()) => {
+            fetching.uses.came(&fetching.store, id, size_bytes).await;
+            Ok(Whole::Fetched)
+        }
         Err(error) => {
             debug!(%id, %error, "an object that was fetched could not be kept");
             keep_for_a_moment(&fetching, id, &content, grant);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use catalog::{Kind, Nid, Object, Place};
 use futures::StreamExt;
-use protocol::Generation;
+use protocol::{Generation, ReadError};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -12,9 +12,10 @@ use tracing::{Instrument, debug};
 
 use super::catalogs::Catalogs;
 use super::neighbours::{Ahead, Neighbours};
+use super::served::Reads;
 use super::small::{Small, Whole};
 use crate::fetch::Urgency;
-use crate::store::Store;
+use crate::store::{Demand, Store};
 
 /// Files on their way at once for one walk.
 const FILES_AT_ONCE: usize = 32;
@@ -36,6 +37,7 @@ pub(super) struct Walks {
     catalogs: Arc<Catalogs>,
     store: Arc<Store>,
     small: Arc<Small>,
+    reads: Arc<Reads>,
     small_object_bytes: u64,
     places: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -56,6 +58,7 @@ impl Walks {
         catalogs: Arc<Catalogs>,
         store: Arc<Store>,
         small: Arc<Small>,
+        reads: Arc<Reads>,
         small_object_bytes: u64,
         tasks: TaskTracker,
         stop: CancellationToken,
@@ -67,6 +70,7 @@ impl Walks {
             catalogs,
             store,
             small,
+            reads,
             small_object_bytes,
             places,
             tasks,
@@ -100,16 +104,25 @@ impl Walks {
     }
 
     async fn fetch(&self, objects: Vec<Object>) {
-        let fetches =
-            futures::stream::iter(objects).map(|object| self.small.fetch(object, Urgency::ReadAhead));
+        let fetches = futures::stream::iter(objects).map(|object| self.fetch_one(object));
         let mut fetches = std::pin::pin!(fetches.buffer_unordered(FILES_AT_ONCE));
         while let Some(fetched) = fetches.next().await {
             match fetched {
                 Ok(Whole::Here | Whole::Fetched | Whole::Joined) => {}
                 // Those who come to read are told; there is no point in going on.
-                Ok(Whole::NoRoom) | Err(_) => return,
+                Ok(Whole::NoRoom | Whole::NoSpareRoom) | Err(_) => return,
             }
         }
+    }
+
+    async fn fetch_one(&self, object: Object) -> Result<Whole, ReadError> {
+        let id = object.id;
+        self.reads.fetching_ahead(id);
+        let fetched = self.small.fetch(object, Urgency::ReadAhead, Demand::Evict).await;
+        if !matches!(fetched, Ok(Whole::Fetched)) {
+            self.reads.not_ahead(id);
+        }
+        fetched
     }
 
     /// The files that follow in the directory, and are small, and not here.

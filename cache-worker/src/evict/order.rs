@@ -13,6 +13,7 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 
 use crate::store::Eviction;
+use crate::tier::ledger::Amount;
 
 /// Of the tier's capacity: beyond it, moka names victims.
 const HIGH_WATERMARK_PERCENT: u64 = 95;
@@ -33,6 +34,14 @@ pub(crate) struct Order {
 
 fn units(bytes: u64) -> u32 {
     u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX)
+}
+
+/// Of a tier's capacity, what can be taken without anything being evicted for it.
+pub(crate) const fn spare(capacity: Amount) -> Amount {
+    Amount {
+        bytes: capacity.bytes / 100 * HIGH_WATERMARK_PERCENT,
+        inodes: capacity.inodes / 100 * HIGH_WATERMARK_PERCENT,
+    }
 }
 
 impl Order {
@@ -59,6 +68,11 @@ impl Order {
     /// Adds an object, or one that was spared again.
     pub(crate) fn insert(&self, id: ObjectId, bytes: u64) {
         self.cache.insert(Some(id), units(bytes));
+    }
+
+    /// Forgets an object.
+    pub(crate) fn remove(&self, id: ObjectId) {
+        self.cache.invalidate(&Some(id));
     }
 
     /// Counts a use.

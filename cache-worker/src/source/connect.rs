@@ -121,6 +121,44 @@ impl<K: FromStr + PartialEq> Settings<K> {
     }
 }
 
+/// What the builders of object_store's providers have in common; they share no trait.
+trait Provider: Default {
+    type Key;
+    fn over(self, client: ClientOptions, retry: RetryConfig) -> Self;
+    fn set(self, key: Self::Key, value: String) -> Self;
+}
+
+macro_rules! provider {
+    ($builder:ty, $key:ty) => {
+        impl Provider for $builder {
+            type Key = $key;
+
+            fn over(self, client: ClientOptions, retry: RetryConfig) -> Self {
+                self.with_client_options(client)
+                    .with_retry(retry)
+                    .with_http_connector(Connector)
+            }
+
+            fn set(self, key: Self::Key, value: String) -> Self {
+                self.with_config(key, value)
+            }
+        }
+    };
+}
+
+provider!(AmazonS3Builder, AmazonS3ConfigKey);
+provider!(GoogleCloudStorageBuilder, GoogleConfigKey);
+provider!(MicrosoftAzureBuilder, AzureConfigKey);
+
+fn over_http<B: Provider>(endpoint: Option<&str>) -> B {
+    B::default().over(client(endpoint), no_retries())
+}
+
+fn configured<B: Provider>(builder: B, settings: Settings<B::Key>) -> B {
+    let set = |builder: B, (key, value)| builder.set(key, value);
+    settings.0.into_iter().fold(builder, set)
+}
+
 fn s3(bucket: &str, options: &SourceOptions, environment: &Environment) -> Result<Remote, SourceError> {
     use AmazonS3ConfigKey as Key;
     let mut own = options.options.clone();
@@ -140,13 +178,8 @@ fn s3(bucket: &str, options: &SourceOptions, environment: &Environment) -> Resul
         settings.0.splice(0..0, profile);
     }
     let endpoint = settings.take_endpoint(options, &[Key::S3Endpoint, Key::Endpoint])?;
-    let mut builder = AmazonS3Builder::new()
-        .with_client_options(client(endpoint.as_deref()))
-        .with_retry(no_retries())
-        .with_http_connector(Connector);
-    for (key, value) in settings.0 {
-        builder = builder.with_config(key, value);
-    }
+    let mut builder: AmazonS3Builder = over_http(endpoint.as_deref());
+    builder = configured(builder, settings);
     if let Some(endpoint) = &endpoint {
         builder = builder.with_endpoint(endpoint);
     }
@@ -168,16 +201,11 @@ fn gcs(bucket: &str, options: &SourceOptions, environment: &Environment) -> Resu
     no_region(options, "gs")?;
     let mut settings = Settings::<Key>::of("gs", &options.options, environment, "GOOGLE_")?;
     let endpoint = settings.take_endpoint(options, &[Key::BaseUrl])?;
-    let mut builder = GoogleCloudStorageBuilder::new()
-        .with_client_options(client(endpoint.as_deref()))
-        .with_retry(no_retries())
-        .with_http_connector(Connector);
+    let mut builder: GoogleCloudStorageBuilder = over_http(endpoint.as_deref());
     if let Some(path) = environment.get("SERVICE_ACCOUNT") {
         builder = builder.with_service_account_path(path);
     }
-    for (key, value) in settings.0 {
-        builder = builder.with_config(key, value);
-    }
+    builder = configured(builder, settings);
     if let Some(endpoint) = &endpoint {
         builder = builder.with_config(Key::BaseUrl, endpoint);
     }
@@ -201,16 +229,11 @@ fn azure(
     no_region(options, "az")?;
     let mut settings = Settings::<Key>::of("az", &options.options, environment, "AZURE_")?;
     let endpoint = settings.take_endpoint(options, &[Key::Endpoint])?;
-    let mut builder = MicrosoftAzureBuilder::new()
-        .with_client_options(client(endpoint.as_deref()))
-        .with_retry(no_retries())
-        .with_http_connector(Connector);
+    let mut builder: MicrosoftAzureBuilder = over_http(endpoint.as_deref());
     if let Some(identity) = environment.get("IDENTITY_ENDPOINT") {
         builder = builder.with_msi_endpoint(identity);
     }
-    for (key, value) in settings.0 {
-        builder = builder.with_config(key, value);
-    }
+    builder = configured(builder, settings);
     if let Some(account) = account {
         builder = builder.with_account(account);
     }

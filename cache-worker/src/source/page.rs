@@ -305,11 +305,11 @@ fn token(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// Azure's listing leaves out the quotes that its answers have.
+/// Azure's listing leaves out the quotes that its answers have. Nothing between quotes tells no version from another.
 fn quoted(text: &str) -> Option<String> {
     let text = text.trim();
     match text {
-        "" => None,
+        "" | "\"\"" => None,
         _ if text.ends_with('"') => Some(text.to_owned()),
         _ => Some(format!("\"{text}\"")),
     }

@@ -20,6 +20,9 @@ use super::{Ask, Depth, Trouble};
 /// Error texts are cut to this: some servers answer with a web page.
 const MAX_REASON_CHARS: usize = 300;
 
+/// The end of the year 9999: HTTP's dates have four digits for it.
+const LAST_HTTP_SECOND: u64 = 253_402_300_799;
+
 /// A client of one bucket, container or server.
 #[derive(Debug)]
 pub(super) struct Remote {
@@ -68,7 +71,9 @@ impl Remote {
         match &ask.validator {
             Validator::ETag(etag) => options.if_match = Some(etag.clone()),
             Validator::VersionId(version) => options.version = Some(version.clone()),
-            Validator::Modified { time } => options.if_unmodified_since = system_time(*time).map(Into::into),
+            Validator::Modified { time } => {
+                options.if_unmodified_since = unmodified_since(*time).map(Into::into);
+            }
         }
         let wired = self.wired;
         let expected = ask.validator.clone();
@@ -323,9 +328,14 @@ fn cut(text: &str) -> String {
     text.chars().take(MAX_REASON_CHARS).collect()
 }
 
-/// Whole seconds, which is all that HTTP can say.
-fn system_time(time: Time) -> Option<SystemTime> {
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(time.secs).ok()?))
+/// The condition that holds for an object of that time at every server: HTTP says whole seconds, and a server that knows
+/// its objects' times more finely compares them as they are, while it lists them cut off. What changes within that second
+/// is found by the answer's own time.
+fn unmodified_since(time: Time) -> Option<SystemTime> {
+    let second = u64::try_from(time.secs)
+        .ok()
+        .filter(|second| *second < LAST_HTTP_SECOND)?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(second + 1))
 }
 
 #[cfg(test)]

@@ -41,6 +41,15 @@ pub enum Eviction {
     TinyLfu,
 }
 
+/// How much somebody wants the room that they ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// Where the tier evicts, others go for it.
+    Evict,
+    /// Only what is free now, and will not be missed: less than the level at which eviction begins. Nothing goes for it.
+    Spare,
+}
+
 /// How to open a store.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
@@ -68,7 +77,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// It caches something else.
-    #[error("cache directory {path} belongs to {found}, not to {wanted}")]
+    #[error("cache directory {path} belongs to {found}, not to {wanted}: give another one, or remove it")]
     OtherIdentity {
         /// The directory.
         path: PathBuf,

@@ -41,7 +41,7 @@ fn open(path: &Path, bytes: u64, eviction: Eviction, boot_id: &str) -> Arc<Store
 }
 
 async fn put(store: &Store, number: u16, size_bytes: u64) -> Result<(), NoRoom> {
-    let room = store.reserve(id(number), size_bytes).await?;
+    let room = store.reserve(id(number), size_bytes, Demand::Evict).await?;
     store
         .put(room, vec![Bytes::from(content(number, size_bytes))])
         .await
@@ -132,7 +132,10 @@ async fn the_last_block_publishes_a_partial_object() {
     for (number, size_bytes) in [(1, 3 * MIB + 17), (2, 12 * MIB + 1)] {
         let store = open(directory.path(), 64 * MIB, Eviction::Never, "a");
         let bytes = Bytes::from(content(number, size_bytes));
-        let partial = store.partial(id(number), size_bytes).await.unwrap();
+        let partial = store
+            .partial(id(number), size_bytes, Demand::Evict)
+            .await
+            .unwrap();
         let missing = partial.missing(0..size_bytes).await;
         assert_eq!(missing.len() as u64, size_bytes.div_ceil(MIB));
         let slice = |block: BlockIndex| {
@@ -153,7 +156,10 @@ async fn the_last_block_publishes_a_partial_object() {
         drop(partial);
         kill(store).await;
         let store = open(directory.path(), 64 * MIB, Eviction::Never, "a");
-        let partial = store.partial(id(number), size_bytes).await.unwrap();
+        let partial = store
+            .partial(id(number), size_bytes, Demand::Evict)
+            .await
+            .unwrap();
         assert_eq!(partial.missing(0..size_bytes).await, vec![*last]);
         let progress = partial.write(*last, vec![slice(*last)]).await.unwrap();
         assert!(matches!(progress, Progress::Complete(_)));
@@ -217,6 +223,132 @@ async fn an_object_that_is_open_is_never_evicted() {
         assert_eq!(refused, 0, "{eviction:?}");
         drop(held);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_lands_again_for_as_long_as_the_first_time() {
+    let directory = TempDir::new().unwrap();
+    let pace = Pace {
+        landing_keep: std::time::Duration::from_millis(100),
+        ..Pace::default()
+    };
+    let options = options(directory.path(), 64 * MIB, Eviction::Never, "a");
+    let store = Store::open_with(options, Arc::new(NoViews), pace).unwrap();
+    assert!(!store.land(id(1)).await, "what is not here cannot land");
+    put(&store, 1, 100_000).await.unwrap();
+    let landed = store.directories()[0].landing.join(id(1).path());
+    let swept = async || {
+        while landed.exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    swept().await;
+    let before = store.usage()[0];
+    for _ in 0..3 {
+        assert!(store.land(id(1)).await);
+        assert!(landed.exists());
+    }
+    assert_eq!(
+        store.usage()[0],
+        before,
+        "its room was promised with the object's"
+    );
+    swept().await;
+    assert!(!store.disk.tier.landing().remembers(id(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lands_while_it_is_evicted_takes_no_room_afterwards() {
+    let directory = TempDir::new().unwrap();
+    let limit = 8 * MIB;
+    let store = open(directory.path(), limit, Eviction::Lru, "a");
+    let stop = CancellationToken::new();
+    let mut landers = tokio::task::JoinSet::new();
+    for lander in 0..4_u16 {
+        let (store, stop) = (Arc::clone(&store), stop.clone());
+        landers.spawn(async move {
+            let mut number = lander;
+            while !stop.is_cancelled() {
+                store.land(id(number % 300)).await;
+                number = (number + 7) % 300;
+            }
+        });
+    }
+    for number in 0..600 {
+        put(&store, number % 300, 100_000).await.unwrap();
+        let (used, _) = disk_usage(directory.path());
+        assert!(used <= limit, "{used}");
+    }
+    stop.cancel();
+    landers.join_all().await;
+    assert!(store.counters().evicted_objects > 300, "{:?}", store.counters());
+    // A landing link without its object would hold the room of one that is gone.
+    let TierDirectories { objects, landing } = &store.directories()[0];
+    for link in walkdir::WalkDir::new(landing).into_iter().map(Result::unwrap) {
+        if link.file_type().is_file() {
+            let name = link.path().strip_prefix(landing).unwrap();
+            assert!(objects.join(name).exists(), "{name:?}");
+        }
+    }
+}
+
+/// Begins to fetch an object again in the very moment in which its old copy is about to be removed.
+#[derive(Default)]
+struct FetchAgain {
+    store: std::sync::OnceLock<Arc<Store>>,
+    partial: Mutex<Option<Arc<Partial>>>,
+}
+
+const AGAIN: (u16, u64) = (7, 9 * MIB);
+
+#[async_trait::async_trait]
+impl Views for FetchAgain {
+    async fn release(&self, _unlinked: &[ObjectId]) -> Result<(), protocol::ReleaseError> {
+        let store = self.store.get().unwrap();
+        let partial = store.partial(id(AGAIN.0), AGAIN.1, Demand::Evict).await.unwrap();
+        *self.partial.lock() = Some(partial);
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_fetched_again_while_its_old_copy_goes_keeps_its_map() {
+    let directory = TempDir::new().unwrap();
+    let views = Arc::new(FetchAgain::default());
+    let options = options(directory.path(), 64 * MIB, Eviction::Never, "a");
+    let store = Store::open(options, Arc::clone(&views) as _).unwrap();
+    views.store.set(Arc::clone(&store)).ok().unwrap();
+    let (number, size_bytes) = AGAIN;
+    let bytes = Bytes::from(content(number, size_bytes));
+    let block = |index: u32| {
+        let start = usize::try_from(MIB).unwrap() * usize::try_from(index).unwrap();
+        vec![bytes.slice(start..start + usize::try_from(MIB).unwrap())]
+    };
+    let partial = store
+        .partial(id(number), size_bytes, Demand::Evict)
+        .await
+        .unwrap();
+    for index in 0..9 {
+        partial.write(BlockIndex(index), block(index)).await.unwrap();
+    }
+    drop(partial);
+    let path = directory.path().join("objects").join(id(number).path());
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(size_bytes + 1).unwrap();
+    drop(file);
+    assert!(store.object(id(number), size_bytes).await.is_none());
+    while store.counters().evicted_objects == 0 {
+        tokio::task::yield_now().await;
+    }
+    let partial = views.partial.lock().take().unwrap();
+    partial.write(BlockIndex(3), block(3)).await.unwrap();
+    assert!(
+        directory
+            .path()
+            .join("seals")
+            .join(id(number).to_string())
+            .exists()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 //! All of this blocks on the file system.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -19,7 +20,7 @@ use super::seal::{self, BlockCrc};
 use crate::store::NoRoom;
 
 /// An object that no new lookup finds, and whose space is not free yet.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Hidden {
     pub(crate) id: ObjectId,
     pub(crate) size_bytes: u64,
@@ -27,6 +28,13 @@ pub(crate) struct Hidden {
     name: String,
     /// Whether it may go back to its place when it turns out to be in use.
     may_return: bool,
+}
+
+impl Hidden {
+    /// Whether its bytes were found to be wrong.
+    pub(crate) fn is_condemned(&self) -> bool {
+        self.place == Place::Objects && !self.may_return
+    }
 }
 
 /// What became of an attempt to hide an object.
@@ -45,6 +53,8 @@ pub(crate) enum Hiding {
 pub(crate) enum Purge {
     /// The space is free.
     Freed(Amount),
+    /// The object is gone; its space will be free in a moment.
+    Lingers(Amount),
     /// It came into use meanwhile and is back in its place.
     Back(ObjectId, Amount),
     /// It is in use and cannot go back.
@@ -97,7 +107,7 @@ impl Tier {
         }
         let crcs = seal::of_content(content);
         let seal_is_file = self.ledger().costs().seal_is_file(size_bytes);
-        if !self.partials().make_way(&self.directory(), id) && seal_is_file {
+        if !self.make_way(id) && seal_is_file {
             // Its map is where this object's seal would go. Its blocks are being kept one by one anyway.
             return Err(NoRoom::Full);
         }
@@ -129,10 +139,41 @@ impl Tier {
         {
             self.failed("count objects", &error);
         }
+        self.remember_landing(id);
+        Ok(())
+    }
+
+    /// Links an object that is complete and verified into `landing/`; whether it is there now.
+    ///
+    /// The link takes no room of its own: the promise that the object came by covers both of its names.
+    pub(crate) fn land(&self, id: ObjectId) -> bool {
+        match self.directory().link(
+            (Place::Objects, &name_in(Place::Objects, id)),
+            (Place::Landing, &name_in(Place::Landing, id)),
+        ) {
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return false,
+            Err(error) => {
+                self.failed("land an object", &error);
+                return false;
+            }
+        }
+        if !self.has(id) {
+            // Evicted between the kernel's look at the old name and its making of the new one.
+            self.unland(id);
+            return false;
+        }
+        self.remember_landing(id);
+        if let Some(order) = self.order() {
+            order.touch(id);
+        }
+        true
+    }
+
+    fn remember_landing(&self, id: ObjectId) {
         if let Some(early) = self.landing().landed(id, Instant::now()) {
             self.unland(early);
         }
-        Ok(())
     }
 
     /// Names a written file in `objects/` and `landing/`; whether the object was new.
@@ -145,6 +186,7 @@ impl Tier {
         crcs: Option<&Vec<BlockCrc>>,
     ) -> std::io::Result<bool> {
         let (objects, landing) = (name_in(Place::Objects, id), name_in(Place::Landing, id));
+        let sealing = crcs.map(|_| self.sealing.lock());
         if let Some(crcs) = crcs {
             // The number keeps two writers of one object apart.
             let name = format!("seal{:x}", self.names.fetch_add(1, Ordering::Relaxed));
@@ -161,13 +203,18 @@ impl Tier {
                 })?;
         }
         let is_new = directory.link((Place::Temporary, temporary), (Place::Objects, &objects))?;
+        drop(sealing);
         if is_new {
             directory.rename((Place::Temporary, temporary), (Place::Landing, &landing))?;
             // A rename of one link over another of the same file does nothing, and leaves both.
             directory.remove(Place::Temporary, temporary)?;
         } else {
             directory.remove(Place::Temporary, temporary)?;
-            directory.link((Place::Objects, &objects), (Place::Landing, &landing))?;
+            match directory.link((Place::Objects, &objects), (Place::Landing, &landing)) {
+                // Evicted in the last moment: its readers are served through.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && !self.has(id) => {}
+                linked => drop(linked?),
+            }
         }
         Ok(is_new)
     }
@@ -231,24 +278,30 @@ impl Tier {
             }
             // Somebody else was faster, or it was fetched again meanwhile.
             if directory.remove(Place::Unverified, &from).unwrap_or(false) {
-                self.ledger().gone(id, found_bytes);
+                self.unlinked(file, self.ledger().reopen(id, found_bytes));
             }
             return self.open_object(id, size_bytes);
         }
-        drop(file);
         if directory.remove(Place::Unverified, &from).unwrap_or(false) {
             self.counters().corrupt.fetch_add(1, Ordering::Relaxed);
             warn!(%id, "an object did not come through the crash whole, it will be fetched again");
             self.remove_seal(&directory, id, found_bytes);
-            self.ledger().gone(id, found_bytes);
+            self.unlinked(file, self.ledger().reopen(id, found_bytes));
         }
         None
     }
 
+    /// Removes the seal of an object that has no name any more. What was fetched again meanwhile, or begun to be, has the
+    /// same one.
     fn remove_seal(&self, directory: &Directory, id: ObjectId, size_bytes: u64) {
-        if self.ledger().costs().seal_is_file(size_bytes)
-            && let Err(error) = directory.remove(Place::Seals, &name_in(Place::Seals, id))
-        {
+        if !self.ledger().costs().seal_is_file(size_bytes) {
+            return;
+        }
+        let _only = self.sealing.lock();
+        if self.has(id) || self.partials().has(id) {
+            return;
+        }
+        if let Err(error) = directory.remove(Place::Seals, &name_in(Place::Seals, id)) {
             self.failed("remove a seal", &error);
         }
     }
@@ -271,6 +324,8 @@ impl Tier {
         if !write_lease(&file) {
             return Hiding::InUse;
         }
+        // A walk that lists the old name and then does not find it would count the object as gone.
+        let _changing = self.ledger().changing(shard_of(id));
         let hidden = hidden_name(id);
         match directory.rename((Place::Objects, &name), (Place::Objects, &hidden)) {
             Ok(()) => {
@@ -320,7 +375,7 @@ impl Tier {
         match directory.rename((Place::Objects, &from), (Place::Objects, &name)) {
             Ok(()) => {
                 self.unland(id);
-                self.remove_seal(&directory, id, length);
+                self.remove_seal(&directory, id, length.max(size_bytes));
                 self.counters().corrupt.fetch_add(1, Ordering::Relaxed);
                 warn!(%id, "an object in the cache is not what was fetched, it will be fetched again");
                 let place = Place::Objects;
@@ -370,14 +425,16 @@ impl Tier {
         }
         match directory.remove(hidden.place, &hidden.name) {
             Ok(_) => {
-                // Fetched again meanwhile, it has the same seal.
-                if !self.has(hidden.id) {
-                    self.remove_seal(&directory, hidden.id, hidden.size_bytes);
+                self.remove_seal(&directory, hidden.id, hidden.size_bytes);
+                // A lookup may have landed it in the last moment; without any name left, nobody can give it another.
+                if file.metadata().is_ok_and(|metadata| metadata.nlink() > 0) {
+                    self.unland(hidden.id);
                 }
-                // The inode goes with the last descriptor of it, and only then the space is free.
-                drop(file);
-                self.ledger().gone(hidden.id, hidden.size_bytes);
-                Purge::Freed(cost)
+                if self.unlinked(file, self.ledger().reopen(hidden.id, hidden.size_bytes)) {
+                    Purge::Freed(cost)
+                } else {
+                    Purge::Lingers(cost)
+                }
             }
             Err(error) => {
                 self.failed("evict an object", &error);

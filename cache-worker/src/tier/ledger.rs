@@ -241,16 +241,17 @@ impl Ledger {
         self.state.lock().wanted(&self.costs, id, cost, seal_is_file)
     }
 
-    /// Promises `cost` to an object, or nothing where it does not fit.
+    /// Promises `cost` to an object, or nothing where it does not fit within `capacity`, which is at most the tier's.
     pub(crate) fn promise(
         self: &Arc<Self>,
         id: ObjectId,
         cost: Amount,
         seal_is_file: bool,
+        capacity: Amount,
     ) -> Option<Promise> {
         let mut state = self.state.lock();
         let wanted = state.wanted(&self.costs, id, cost, seal_is_file);
-        if !state.used.plus(state.aside).plus(wanted).fits(state.capacity) {
+        if !state.used.plus(state.aside).plus(wanted).fits(capacity) {
             return None;
         }
         state.enter(&self.costs, shard_of(id));
@@ -329,7 +330,7 @@ impl Ledger {
         }
     }
 
-    /// Turns a counted object with a seal file into a promise: it becomes a partial one again.
+    /// Turns a counted object into a promise: it becomes a partial one again, or is about to be gone.
     pub(crate) fn reopen(self: &Arc<Self>, id: ObjectId, size_bytes: u64) -> Promise {
         let cost = self.costs.object(size_bytes);
         self.state.lock().unpublished(shard_of(id), cost, size_bytes);
@@ -337,7 +338,7 @@ impl Ledger {
             ledger: Arc::clone(self),
             id,
             cost,
-            seal_is_file: true,
+            seal_is_file: self.costs.seal_is_file(size_bytes),
             kept: false,
         }
     }

@@ -1,7 +1,6 @@
 //! Taking stock of a tier's directory: at its start, after a crash of the machine, and after it was deleted under us.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io;
 use std::sync::atomic::Ordering;
 
@@ -11,9 +10,9 @@ use rustix::fs::{AtFlags, fstat, fstatfs, fstatvfs, renameat, statat};
 use rustix::io::Errno;
 use tracing::debug;
 
+use super::Tier;
 use super::directory::{Directory, Place, hidden_id, is_condemned, name_in};
 use super::ledger::{Amount, Costs, Found, SHARDS, XATTR_SEAL_BLOCKS, shard_of};
-use super::{Tier, seal};
 use crate::evict::Order;
 use crate::store::{Eviction, Medium};
 
@@ -275,6 +274,19 @@ impl Tier {
         }
     }
 
+    /// The ids of what is here, whole or in part, that `is_named` does not know.
+    pub(crate) fn ids_without(&self, is_named: &dyn Fn(ObjectId) -> bool) -> io::Result<Vec<ObjectId>> {
+        let mut unnamed = self.partials().ids();
+        unnamed.retain(|id| !is_named(*id));
+        for shard in 0..SHARDS {
+            for place in [Place::Objects, Place::Unverified] {
+                let ids = self.objects_in_shard(place, shard)?.into_iter().map(|(id, _)| id);
+                unnamed.extend(ids.filter(|id| !is_named(*id)));
+            }
+        }
+        Ok(unnamed)
+    }
+
     /// Notes that everything that came through a crash was verified.
     pub(crate) fn all_verified(&self) {
         self.unverified.store(false, Ordering::Relaxed);
@@ -328,19 +340,4 @@ fn tidy(directory: &Directory, place: Place, shard: &str) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Opens the data and the map of a partial object that fit each other.
-pub(super) fn open_partial(
-    directory: &Directory,
-    id: ObjectId,
-    size_bytes: u64,
-) -> io::Result<Option<(File, File)>> {
-    let data = directory.open_writable(Place::Partial, &name_in(Place::Partial, id))?;
-    let map = directory.open_writable(Place::Seals, &name_in(Place::Seals, id))?;
-    let (Some(data), Some(map)) = (data, map) else {
-        return Ok(None);
-    };
-    let fits = data.metadata()?.len() == size_bytes && map.metadata()?.len() == seal::file_bytes(size_bytes);
-    Ok(fits.then_some((data, map)))
 }

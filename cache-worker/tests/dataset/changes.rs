@@ -121,3 +121,60 @@ async fn names_that_cannot_be_files_are_counted() {
     assert_eq!(catalog.refused_samples.len(), 3);
     dataset.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_that_no_catalog_names_give_their_room_back() {
+    let pond = Pond::new(
+        (0..40)
+            .map(|number| (format!("dir/{number:02}"), 100_000))
+            .chain([("large".to_owned(), 20 * MIB)]),
+    );
+    let dataset = pond.start(pond.options()).await;
+    let old = tree(&dataset);
+    for (key, object) in &old {
+        pond.open_and_check(&dataset, key, *object).await;
+    }
+    let first = newest(&dataset).generation;
+    // A view still shows the first generation while the second one comes.
+    dataset.in_use(&BTreeSet::from([first]));
+    for key in old.keys().filter(|key| !key.ends_with("/00")) {
+        let size = old[key].size_bytes;
+        pond.origin.change(BUCKET, key, Body::generated(1_000, size));
+    }
+    assert!(dataset.refresh().await.unwrap().changed);
+    let new = tree(&dataset);
+    for object in new.values() {
+        peek(&dataset, *object).await.unwrap();
+    }
+    let here = |objects: Vec<protocol::ObjectRef>| {
+        let dataset = std::sync::Arc::clone(&dataset);
+        async move { objects.iter().filter(|object| dataset.has(object.id)).count() }
+    };
+    assert_eq!(
+        here(old.values().copied().collect()).await,
+        41,
+        "the view may read them all"
+    );
+    dataset.in_use(&BTreeSet::new());
+    crate::pond::eventually("what nothing names to go", || {
+        let left = here(old.values().copied().collect());
+        async move { left.await == 1 }
+    })
+    .await;
+    assert!(
+        dataset.has(old["dir/00"].id),
+        "the one that did not change is named on"
+    );
+    assert_eq!(
+        here(
+            new.values()
+                .copied()
+                .filter(|object| object.size_bytes < MIB)
+                .collect()
+        )
+        .await,
+        40,
+        "the new versions stay"
+    );
+    dataset.stop().await;
+}

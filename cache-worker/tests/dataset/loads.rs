@@ -1,7 +1,9 @@
 //! Loads: warming a Dataset before it is read.
 
+use cache_worker::Eviction;
 use cache_worker::dataset::{LoadError, LoadOptions, LoadProgress};
 use origin::Body;
+use protocol::Worker;
 use tokio::sync::watch;
 
 use crate::pond::{BUCKET, MIB, Pond, is_here, tree};
@@ -95,5 +97,74 @@ async fn a_load_goes_on_past_files_that_fail() {
         .unwrap();
     assert_eq!((end.files_done, end.failed), (10, 1));
     assert!(end.failed_samples[0].starts_with("test/a.jpg: "), "{end:?}");
+    dataset.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_takes_free_room_only_and_says_what_it_left_out() {
+    for eviction in [Eviction::Never, Eviction::Lru, Eviction::TinyLfu] {
+        let mut files: Vec<_> = (0..60).map(|file| (format!("hot/{file}"), 100_000)).collect();
+        files.extend((0..200).map(|file| (format!("cold/{file}"), 100_000)));
+        files.push(("cold/large".to_owned(), 30 * MIB));
+        let pond = Pond::new(files);
+        let mut options = pond.options();
+        options.disk_limit.bytes = Some(20 * MIB);
+        options.eviction = eviction;
+        let dataset = pond.start(options).await;
+        let objects = tree(&dataset);
+        let hot = || objects.iter().filter(|(key, _)| key.starts_with("hot/"));
+        for (key, object) in hot() {
+            pond.open_and_check(&dataset, key, *object).await;
+        }
+        let end = dataset
+            .load(of(&["cold"]), &watch::Sender::new(LoadProgress::default()))
+            .await
+            .unwrap();
+        assert_eq!(end.files_done + end.left_out, 201, "{eviction:?}: {end:?}");
+        assert_eq!(end.failed, end.left_out, "{eviction:?}: {end:?}");
+        assert!(
+            end.files_done > 40 && end.left_out > 40,
+            "{eviction:?}: what is free is taken: {end:?}"
+        );
+        assert!(end.failed_samples[0].contains("no free room"), "{end:?}");
+        // Room beyond the level at which eviction begins would be taken back at once.
+        let store = dataset.stats().store;
+        assert_eq!(store.evicted_objects, 0, "{eviction:?}: {store:?}");
+        for (key, object) in hot() {
+            assert!(is_here(&dataset, *object).await, "{eviction:?}: {key}");
+        }
+        // A reader gets what a load does not.
+        if eviction != Eviction::Never {
+            for (key, object) in objects.iter().filter(|(key, _)| key.starts_with("cold/")) {
+                pond.open_and_check(&dataset, key, *object).await;
+            }
+            assert!(dataset.stats().store.evicted_objects > 0, "{eviction:?}");
+        }
+        dataset.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_who_meets_a_load_without_room_gets_room() {
+    let pond = Pond::new((0..200).map(|file| (format!("{file:03}"), 100_000)));
+    let mut options = pond.options();
+    options.disk_limit.bytes = Some(14 * MIB);
+    options.eviction = Eviction::Lru;
+    let dataset = pond.start(options).await;
+    let objects: Vec<_> = tree(&dataset).into_iter().collect();
+    for (key, object) in &objects[..100] {
+        pond.open_and_check(&dataset, key, *object).await;
+    }
+    let progress = watch::Sender::new(LoadProgress::default());
+    for _ in 0..5 {
+        let reading = async {
+            for (_, object) in &objects[100..] {
+                let landed = dataset.land(*object).await.unwrap();
+                assert_ne!(landed, protocol::Landed::ThroughFuse);
+            }
+        };
+        let (loaded, ()) = tokio::join!(dataset.load(of(&[]), &progress), reading);
+        loaded.unwrap();
+    }
     dataset.stop().await;
 }

@@ -46,7 +46,7 @@ async fn a_lookup_lands_a_small_object_and_leaves_a_large_one_to_fuse() {
     let pond = Pond::new([("small".to_owned(), 100_000), ("large".to_owned(), 9 * MIB)]);
     let dataset = pond.start(pond.options()).await;
     let objects = tree(&dataset);
-    assert_eq!(dataset.land(objects["small"]).await.unwrap(), Landed::Here);
+    assert_eq!(dataset.land(objects["small"]).await.unwrap(), Landed::Fetched);
     let path = objects["small"].id.path();
     let found = dataset.tiers().iter().any(|tier| {
         [tier.landing.join(&path), tier.objects.join(&path)]
@@ -58,6 +58,35 @@ async fn a_lookup_lands_a_small_object_and_leaves_a_large_one_to_fuse() {
         "a landed object is in the landing and the objects directory of one tier"
     );
     assert_eq!(dataset.land(objects["large"]).await.unwrap(), Landed::ThroughFuse);
+    assert_eq!(pond.counters().gets, 1);
+    dataset.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_came_before_its_lookup_is_landed_and_counts_as_local() {
+    let pond = Pond::new([("small".to_owned(), 100_000)]);
+    let dataset = pond.start(pond.options()).await;
+    let object = tree(&dataset)["small"];
+    assert_eq!(dataset.land(object).await.unwrap(), Landed::Fetched);
+    let landed: Vec<_> = dataset
+        .tiers()
+        .iter()
+        .map(|tier| tier.landing.join(object.id.path()))
+        .filter(|path| path.exists())
+        .collect();
+    // The time of its landing is over.
+    landed.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    for times in 1..3 {
+        assert_eq!(dataset.land(object).await.unwrap(), Landed::Here);
+        assert!(landed.len() == 1 && landed[0].exists(), "{landed:?}");
+        let read = dataset.stats().read;
+        assert_eq!((read.origin_opens, read.origin_bytes), (1, 100_000), "{read:?}");
+        assert_eq!(
+            (read.local_opens, read.local_bytes),
+            (times, times * 100_000),
+            "{read:?}"
+        );
+    }
     assert_eq!(pond.counters().gets, 1);
     dataset.stop().await;
 }
@@ -136,8 +165,10 @@ async fn a_random_reader_fetches_only_the_blocks_it_reads() {
     }
     dataset.closed(object, stream);
     let counters = pond.counters();
-    assert_eq!(counters.gets, blocks.len() as u64);
-    assert_eq!(counters.bytes_sent, blocks.len() as u64 * MIB);
+    // On a slow machine some are asked for twice, and the slower answer is dropped.
+    let hedges = dataset.stats().origin.hedges;
+    assert_eq!(counters.gets, blocks.len() as u64 + hedges);
+    assert!((0..=hedges * MIB).contains(&(counters.bytes_sent - blocks.len() as u64 * MIB)));
     dataset.stop().await;
 }
 

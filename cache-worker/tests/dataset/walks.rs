@@ -1,6 +1,6 @@
 //! Readers that walk a directory.
 
-use protocol::Worker;
+use protocol::{Opened, Worker};
 
 use crate::pond::{Pond, eventually, is_here, tree};
 
@@ -23,6 +23,30 @@ async fn a_walk_is_fetched_ahead_of() {
         dataset.land(objects[next]).await.unwrap();
         next += 1;
     }
+    dataset.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_fetched_ahead_counts_as_the_origins_the_first_time_it_is_opened() {
+    let pond = Pond::small(60, 20_000);
+    let dataset = pond.start(pond.options()).await;
+    for _pass in 0..2 {
+        for object in tree(&dataset).into_values() {
+            if dataset.has(object.id) {
+                // The kernel opens it alone, and the driver tells.
+                let (id, times) = (object.id, 1);
+                dataset.opened(&[Opened { id, times }]);
+            } else {
+                dataset.land(object).await.unwrap();
+            }
+        }
+    }
+    let reads = dataset.stats().read;
+    assert_eq!(reads.origin_bytes, pond.counters().bytes_sent);
+    assert_eq!(
+        (reads.origin_bytes, reads.local_bytes),
+        (60 * 20_000, 60 * 20_000)
+    );
     dataset.stop().await;
 }
 

@@ -20,10 +20,22 @@ pub(crate) struct Following {
     pub(crate) notifier: Notifier,
     pub(crate) live: INodeNo,
     pub(crate) epochs: bool,
+    /// The mount was taken over: its last server may have died with a generation that the kernel was never told of.
+    pub(crate) resumed: bool,
+    /// The generation that new opens in the live tree see.
+    pub(crate) shown: watch::Sender<Option<Generation>>,
 }
 
 impl Following {
     pub(crate) async fn run(mut self) {
+        if self.resumed {
+            let (pond, notifier) = (Arc::clone(&self.pond), self.notifier.clone());
+            let (live, epochs) = (self.live, self.epochs);
+            let told = tokio::task::spawn_blocking(move || tell(&pond, &notifier, live, epochs)).await;
+            if let Err(error) = told.map_err(io::Error::other).flatten() {
+                warn!(%error, "failed to tell the kernel of what the mount shows");
+            }
+        }
         while self.catalogs.changed().await.is_ok() {
             let Some(newest) = self.catalogs.borrow_and_update().clone() else {
                 continue;
@@ -34,33 +46,45 @@ impl Following {
             // Opening a catalog reads the disk, and the kernel may take its time over a notification.
             let shown =
                 tokio::task::spawn_blocking(move || show(&pond, &newest, &notifier, live, epochs)).await;
-            if let Err(error) = shown {
-                error!(%error, "failed to show a new catalog");
+            match shown {
+                Ok(Some(generation)) => drop(self.shown.send_replace(Some(generation))),
+                Ok(None) => {}
+                Err(error) => error!(%error, "failed to show a new catalog"),
             }
         }
     }
 }
 
-fn show(pond: &Pond, newest: &CatalogFile, notifier: &Notifier, live: INodeNo, epochs: bool) {
+/// Shows a catalog; its generation, if it is shown now.
+fn show(
+    pond: &Pond,
+    newest: &CatalogFile,
+    notifier: &Notifier,
+    live: INodeNo,
+    epochs: bool,
+) -> Option<Generation> {
     let generation = newest.generation;
     let in_use = generations_of(&pond.opens.open_nodes());
     if let Err(error) = pond.trees.catalogs.update(newest, &in_use) {
         error!(%generation, %error, "failed to open a new catalog: the live tree stays as it was");
-        return;
+        return None;
     }
-    let told = if epochs {
-        session::begin_epoch(&pond.device)
-    } else {
-        Ok(())
-    };
-    // Only its attributes: listings of the live root are never cached.
-    let told = told.and_then(|()| match notifier.inval_inode(live, -1, 0) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
-    });
-    match told {
+    match tell(pond, notifier, live, epochs) {
         Ok(()) => info!(%generation, "the live tree shows a new generation"),
         Err(error) => warn!(%generation, %error, "failed to tell the kernel of a new generation"),
+    }
+    Some(generation)
+}
+
+/// Makes the kernel ask again for what it knows of the live tree.
+fn tell(pond: &Pond, notifier: &Notifier, live: INodeNo, epochs: bool) -> io::Result<()> {
+    if epochs {
+        session::begin_epoch(&pond.device)?;
+    }
+    // Only its attributes: listings of the live root are never cached.
+    match notifier.inval_inode(live, -1, 0) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
     }
 }
 

@@ -32,7 +32,14 @@ pub(crate) struct Mounted {
 
 /// Mounts a FUSE file system, read-only, for all users where that is allowed.
 pub(crate) fn mount(mountpoint: &Path, source: &str) -> io::Result<Mounted> {
-    let device = open_device()?;
+    let device = match open_device() {
+        Ok(device) => device,
+        // Where only root may open it, fusermount3 may.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return mount_as_user(mountpoint, source);
+        }
+        Err(error) => return Err(error),
+    };
     let mode = std::fs::metadata(mountpoint)?.mode();
     let (uid, gid) = (
         rustix::process::getuid().as_raw(),

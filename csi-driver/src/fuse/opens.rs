@@ -129,25 +129,43 @@ impl Opens {
         &self.table
     }
 
-    /// Joins the opens of an inode that is open already, or whose id was kept.
-    pub(crate) fn join(&self, node: u64, handle: u64, object: ObjectId) -> Result<Option<Mode>, OpenError> {
+    /// Joins the opens of an inode that is open already, or whose id was kept. If it is [`Mode::Direct`], `direct` is
+    /// called before any other handle of the inode can be closed.
+    pub(crate) fn join(
+        &self,
+        node: u64,
+        handle: u64,
+        object: ObjectId,
+        direct: impl FnOnce(),
+    ) -> Result<Option<Mode>, OpenError> {
         match self.shard(node).lock().get_mut(&node) {
-            Some(entry) => self.join_entry(entry, node, handle, object).map(Some),
+            Some(entry) => {
+                let mode = self.join_entry(entry, node, handle, object)?;
+                if mode == Mode::Direct {
+                    direct();
+                }
+                Ok(Some(mode))
+            }
             None => Ok(None),
         }
     }
 
-    /// Opens an inode as wished, or as it is open already.
+    /// Opens an inode as wished, or as it is open already. `direct` as for [`join`](Self::join).
     pub(crate) fn open(
         &self,
         node: u64,
         handle: u64,
         object: ObjectId,
         wish: Wish<'_>,
+        direct: impl FnOnce(),
     ) -> Result<Mode, OpenError> {
         let mut shard = self.shard(node).lock();
         if let Some(entry) = shard.get_mut(&node) {
-            return self.join_entry(entry, node, handle, object);
+            let mode = self.join_entry(entry, node, handle, object)?;
+            if mode == Mode::Direct {
+                direct();
+            }
+            return Ok(mode);
         }
         let (mode, slot) = match wish {
             Wish::Direct => {
@@ -155,6 +173,7 @@ impl Opens {
                     .table
                     .take(State::Direct, node, handle)
                     .ok_or(OpenError::Full)?;
+                direct();
                 (Mode::Direct, slot)
             }
             Wish::Passthrough(file) => {
@@ -239,6 +258,18 @@ impl Opens {
             nodes.map(|(node, _)| *node).collect::<Vec<_>>()
         };
         self.shards.iter().flat_map(open).collect()
+    }
+
+    /// The open handles whose reads come to the server, with their nodes.
+    pub(crate) fn direct(&self) -> Vec<(u64, u64)> {
+        let direct = |shard: &Mutex<HashMap<u64, Entry>>| {
+            let shard = shard.lock();
+            let entries = shard.iter().filter(|(_, entry)| entry.mode == Mode::Direct);
+            entries
+                .flat_map(|(node, entry)| entry.handles.iter().map(|(handle, _)| (*node, *handle)))
+                .collect::<Vec<_>>()
+        };
+        self.shards.iter().flat_map(direct).collect()
     }
 
     fn shard(&self, node: u64) -> &Mutex<HashMap<u64, Entry>> {

@@ -106,6 +106,11 @@ impl Pond {
         }
     }
 
+    /// Whether the mount is a layer of kernel views.
+    pub(crate) const fn has_kernel_views(&self) -> bool {
+        self.ledger.is_some()
+    }
+
     /// Answers a lookup below `objects` or `last`.
     pub(crate) fn lookup_object(self: &Arc<Self>, layer: Layer, id: ObjectId, reply: ReplyEntry) {
         let found = self.trees.catalogs.find(id).map(|(open, nid)| open.object(nid));
@@ -134,11 +139,18 @@ impl Pond {
     }
 
     fn landed(&self, object: &ObjectRef, landed: Result<Landed, ReadError>, reply: Pending<ReplyEntry>) {
+        let native = |from| {
+            if let Some(ledger) = &self.ledger {
+                ledger.landed(object.id, object.size_bytes, from);
+            }
+        };
         match landed {
+            Ok(Landed::Fetched) => {
+                native(ServedFrom::Origin);
+                reply.answer(|reply| reply.error(Errno::ENOENT));
+            }
             Ok(Landed::Here) => {
-                if let Some(ledger) = &self.ledger {
-                    ledger.landed(object.id, object.size_bytes, ServedFrom::Origin);
-                }
+                native(ServedFrom::Local);
                 reply.answer(|reply| reply.error(Errno::ENOENT));
             }
             Ok(Landed::ThroughFuse) => reply.answer(|reply| self.reply_object(object, reply)),
@@ -179,7 +191,9 @@ impl Pond {
             inode: inode.0,
             handle: u64::from(request.unique()) & !RESENT,
         };
-        match self.opens.join(opening.inode, opening.handle, object.id) {
+        // Before another handle of the inode can be closed: what that one keeps in the cache stays for this one.
+        let direct = || self.worker.reading(object, StreamId(opening.handle), None);
+        match self.opens.join(opening.inode, opening.handle, object.id, direct) {
             Ok(Some(mode)) => {
                 if matches!(mode, Mode::Passthrough(_)) {
                     self.worker.opened(&[Opened {
@@ -211,22 +225,24 @@ impl Pond {
         });
     }
 
-    fn open_local(&self, opening: &Opening, complete: Option<&File>, reply: ReplyOpen) {
+    fn open_local(&self, opening: &Opening, complete: Option<&Arc<File>>, reply: ReplyOpen) {
         let Opening {
             object,
             inode,
             handle,
         } = *opening;
+        let direct = || self.worker.reading(object, StreamId(handle), complete.cloned());
         if let Some(file) = complete
             && self.passthrough.load(Ordering::Relaxed)
         {
-            match self.opens.open(inode, handle, object.id, Wish::Passthrough(file)) {
+            let wish = Wish::Passthrough(file);
+            match self.opens.open(inode, handle, object.id, wish, direct) {
                 Ok(mode) => return self.opened(opening, mode, reply),
                 Err(OpenError::Full) => return self.failed_open(opening, &OpenError::Full, reply),
                 Err(OpenError::Backing(error)) => self.refused_passthrough(&error),
             }
         }
-        match self.opens.open(inode, handle, object.id, Wish::Direct) {
+        match self.opens.open(inode, handle, object.id, Wish::Direct, direct) {
             Ok(mode) => {
                 if let Some(file) = complete
                     && mode == Mode::Direct
@@ -373,6 +389,21 @@ impl Pond {
             && let Ok(object) = self.trees.object(node)
         {
             self.worker.closed(object, StreamId(handle));
+        }
+    }
+
+    /// Says to the worker which files are open whose reads went to the server before this one.
+    pub(crate) fn resume(&self) {
+        for (node, handle) in self.opens.direct() {
+            let object = self
+                .trees
+                .node(INodeNo(node))
+                .and_then(|node| self.trees.object(node));
+            match object {
+                Ok(object) => self.worker.reading(object, StreamId(handle), None),
+                // Its catalog is gone: reads of it fail as well.
+                Err(number) => debug!(node, ?number, "an open file is of no object that is known"),
+            }
         }
     }
 

@@ -136,6 +136,7 @@ pub struct FuseServer {
     connection: u32,
     cancel: CancellationToken,
     ended: watch::Receiver<bool>,
+    shown: watch::Receiver<Option<Generation>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     mounted: AtomicBool,
 }
@@ -172,7 +173,7 @@ impl FuseServer {
         };
         let session =
             session::begin(filesystem, &start.pond.device, acl, threads).map_err(FuseError::Session)?;
-        let server = start.run(session, mounted.for_all)?;
+        let server = start.run(session, mounted.for_all, false)?;
         unmount.keep();
         mounting::widen_read_ahead(&server.mountpoint);
         info!(mountpoint = %server.mountpoint.display(), "mounted");
@@ -211,6 +212,7 @@ impl FuseServer {
         };
         let threads = options.threads;
         let start = Start::new(options, device, opens)?;
+        start.pond.resume();
         let filesystem = PondFilesystem {
             pond: Arc::clone(&start.pond),
         };
@@ -222,7 +224,7 @@ impl FuseServer {
         } else {
             warn!("the kernel cannot send requests again: those that the dead server had read hang");
         }
-        let server = start.run(session, note.for_all)?;
+        let server = start.run(session, note.for_all, true)?;
         info!(mountpoint = %server.mountpoint.display(), files = found.len(), "took over");
         Ok(Some(server))
     }
@@ -232,9 +234,18 @@ impl FuseServer {
         &self.mountpoint
     }
 
-    /// The generations of the files that are open: their catalogs should be kept.
-    pub fn open_generations(&self) -> BTreeSet<Generation> {
-        generations_of(&self.pond.opens.open_nodes())
+    /// The generations of the files that are open, and the one that the live tree shows: their catalogs must be kept.
+    pub fn needed_generations(&self) -> BTreeSet<Generation> {
+        // In this order: what is opened in between is of the generation that was shown.
+        let shown = self.pond.trees.catalogs.newest().map(|open| open.generation);
+        let mut generations = generations_of(&self.pond.opens.open_nodes());
+        generations.extend(shown);
+        generations
+    }
+
+    /// The generation that new opens in the live tree see, now and later.
+    pub fn shown(&self) -> watch::Receiver<Option<Generation>> {
+        self.shown.clone()
     }
 
     /// Closes the backing ids that are kept for these objects, so that their files can be given up.
@@ -386,7 +397,12 @@ impl Start {
         })
     }
 
-    fn run(self, session: fuser::Session<PondFilesystem>, for_all: bool) -> Result<FuseServer, FuseError> {
+    fn run(
+        self,
+        session: fuser::Session<PondFilesystem>,
+        for_all: bool,
+        resumed: bool,
+    ) -> Result<FuseServer, FuseError> {
         let Self {
             pond,
             mountpoint,
@@ -399,11 +415,10 @@ impl Start {
         let negotiated = *pond.negotiated.get().ok_or_else(|| FuseError::Foreign {
             reason: "the session began without an agreement".to_owned(),
         })?;
-        pond.trees.set_live_ttl(if negotiated.has_epochs() {
-            FOREVER
-        } else {
-            LIVE_TTL
-        });
+        // A new epoch makes all names of the mount doubtful, and overlayfs answers ESTALE from then on for each file that it
+        // has resolved to one of them.
+        let epochs = negotiated.has_epochs() && !pond.has_kernel_views();
+        pond.trees.set_live_ttl(if epochs { FOREVER } else { LIVE_TTL });
         let connection = mounting::connection(&mountpoint).map_err(FuseError::Session)?;
         if let Some(keeper) = &keeper {
             let note = Note {
@@ -419,6 +434,8 @@ impl Start {
             keeper.give(&name, connection, &note, pond.device.as_fd(), table.as_fd())?;
         }
         let cancel = CancellationToken::new();
+        let newest = pond.trees.catalogs.newest().map(|open| open.generation);
+        let (sender, shown) = watch::channel(newest);
         let following = Following {
             pond: Arc::clone(&pond),
             catalogs,
@@ -428,7 +445,9 @@ impl Start {
             } else {
                 Node::Live.pack().unwrap_or(1)
             }),
-            epochs: negotiated.has_epochs(),
+            epochs,
+            resumed,
+            shown: sender,
         };
         let stop = cancel.clone();
         drop(pond.tasks.spawn_on(
@@ -458,6 +477,7 @@ impl Start {
             connection,
             cancel,
             ended,
+            shown,
             thread: Mutex::new(Some(thread)),
             mounted: AtomicBool::new(true),
         })

@@ -146,6 +146,8 @@ pub(crate) struct FakeWorker {
     pub(crate) lands: AtomicU64,
     pub(crate) opened: AtomicU64,
     pub(crate) closed: Mutex<Vec<StreamId>>,
+    /// The files that are open and were not closed.
+    pub(crate) reading: Mutex<HashMap<StreamId, ObjectId>>,
 }
 
 impl FakeWorker {
@@ -160,6 +162,7 @@ impl FakeWorker {
             lands: AtomicU64::new(0),
             opened: AtomicU64::new(0),
             closed: Mutex::default(),
+            reading: Mutex::default(),
         })
     }
 
@@ -232,7 +235,11 @@ impl Worker for FakeWorker {
         self.check(object.id).await?;
         // Whole objects count as small ones that have just arrived.
         let here = object_path(&self.directory, object.id).exists();
-        Ok(if here { Landed::Here } else { Landed::ThroughFuse })
+        Ok(if here {
+            Landed::Fetched
+        } else {
+            Landed::ThroughFuse
+        })
     }
 
     async fn local(&self, object: ObjectRef) -> Result<Local, ReadError> {
@@ -256,7 +263,12 @@ impl Worker for FakeWorker {
         Ok(Data::Bytes(bytes.into(), served))
     }
 
+    fn reading(&self, object: ObjectRef, stream: StreamId, _complete: Option<Arc<File>>) {
+        self.reading.lock().insert(stream, object.id);
+    }
+
     fn closed(&self, _object: ObjectRef, stream: StreamId) {
+        self.reading.lock().remove(&stream);
         self.closed.lock().push(stream);
     }
 

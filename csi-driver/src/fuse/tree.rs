@@ -171,13 +171,14 @@ impl Trees {
         mut take: impl FnMut(&Line) -> bool,
     ) -> Result<(), Errno> {
         let (open, dir) = match node {
-            Node::Live => match self.catalogs.get(Generation(handle)) {
-                Some(open) => {
-                    let root = open.catalog.image().root();
-                    (open, root)
-                }
-                None => return self.list_fixed(node, from, take),
-            },
+            // It was opened before there was a catalog.
+            Node::Live if handle == 0 => return self.list_fixed(node, from, take),
+            Node::Live => {
+                // Never short: where its generation is gone, the reader has to begin again.
+                let open = self.open(Generation(handle))?;
+                let root = open.catalog.image().root();
+                (open, root)
+            }
             Node::Tree(generation, nid) | Node::LiveTree(generation, nid) => (self.open(generation)?, nid),
             Node::Root | Node::Layer(_) | Node::LayerDirectory(..) => {
                 return self.list_fixed(node, from, take);

@@ -1,21 +1,18 @@
 //! `millpond bench`: a mount measured beside the local disk, for a person who wants to see.
 //!
 //! The cached files of the mount are read through it, and a copy of the same files is read from the cache's own file
-//! system. Each shape is read in turns, so that what disturbs one disturbs the other.
+//! system. Each shape is read in turns ([`Comparison`]), so that what disturbs one disturbs the other.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use comfy_table::Table;
 use comfy_table::presets::NOTHING;
-use rand::seq::SliceRandom;
-use rand::{RngExt, SeedableRng};
+use comfy_table::{CellAlignment, Table};
+use measure::{Comparison, reading};
 
 use super::terminal::{bytes, complain, say};
 use crate::mount::place::Place;
@@ -35,6 +32,12 @@ const LARGE_BYTES: u64 = 1 << 30;
 
 /// What is copied at most.
 const COPY_BYTES: u64 = 2 << 30;
+
+/// What a file is read with from its start to its end.
+const SEQUENTIAL_BUFFER_BYTES: usize = 256 << 10;
+
+/// So many names are looked at for them: a tree of millions is not walked for one large file.
+const LOOKED_AT: usize = 50_000;
 
 /// Random reads of one round.
 const RANDOM_READS: u64 = 4_000;
@@ -67,28 +70,26 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         let Some(amount) = shape.amount(&sample) else {
             continue;
         };
-        let (mut ours, mut native) = (Vec::new(), Vec::new());
-        for round in 0..=ROUNDS {
-            let (through, beside) = (
-                shape.time(&directory, &sample)?,
-                shape.time(copy.path(), &sample)?,
-            );
-            // The first round warms the page cache on both sides.
-            if round > 0 {
-                ours.push(through);
-                native.push(beside);
-            }
-        }
-        let (ours, native) = (median(ours), median(native));
+        let (beside, through) = (copy.path(), directory.as_path());
+        // Warms the page cache on both sides.
+        shape.read(beside, &sample)?;
+        shape.read(through, &sample)?;
+        let measured = Comparison::default()
+            .with("native", || shape.read(beside, &sample))
+            .with("Millpond", || shape.read(through, &sample))
+            .run(ROUNDS)?;
+        let [native, ours] = measured.as_slice() else {
+            bail!("two works were measured as {}", measured.len());
+        };
         table.add_row([
             shape.words().to_owned(),
-            amount.rate(ours),
-            amount.rate(native),
-            format!(
-                "{:.2}",
-                native.as_secs_f64() / ours.as_secs_f64().max(f64::EPSILON)
-            ),
+            amount.rate(ours.median_seconds),
+            amount.rate(native.median_seconds),
+            format!("{:.2}", ours.ratio),
         ]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
     }
     say(table);
     Ok(ExitCode::SUCCESS)
@@ -110,9 +111,11 @@ impl Sample {
             bytes: 0,
         };
         let mut pending = vec![directory.to_owned()];
+        let mut looked_at = 0;
         while let Some(next) = pending.pop() {
             for entry in fs::read_dir(&next).with_context(|| format!("failed to list {}", next.display()))? {
                 let entry = entry?;
+                looked_at += 1;
                 let metadata = entry.metadata()?;
                 if metadata.is_dir() {
                     pending.push(entry.path());
@@ -121,7 +124,8 @@ impl Sample {
                 let path = entry.path().strip_prefix(directory)?.to_owned();
                 sample.consider(path, metadata.len());
             }
-            if sample.small.len() >= SMALL_FILES && sample.large.is_some() {
+            let enough = sample.small.len() >= SMALL_FILES && sample.large.is_some();
+            if enough || looked_at >= LOOKED_AT {
                 break;
             }
         }
@@ -169,8 +173,8 @@ enum Amount {
 
 impl Amount {
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-    fn rate(&self, time: Duration) -> String {
-        let per_second = |amount: f64| amount / time.as_secs_f64().max(f64::EPSILON);
+    fn rate(&self, seconds: f64) -> String {
+        let per_second = |amount: f64| amount / seconds.max(f64::EPSILON);
         match self {
             Self::Bytes(bytes) => format!("{:.0} MB/s", per_second(*bytes as f64) / 1e6),
             Self::Files(files) => format!("{:.0} files/s", per_second(*files as f64)),
@@ -218,50 +222,23 @@ impl Shape {
         }
     }
 
-    fn time(self, root: &Path, sample: &Sample) -> Result<Duration> {
-        let start = Instant::now();
+    fn read(self, root: &Path, sample: &Sample) -> Result<()> {
         match (self, &sample.large) {
-            (Self::Sequential, Some((path, bytes))) => read_whole(&root.join(path), *bytes)?,
-            (Self::Random128, Some((path, bytes))) => read_randomly(&root.join(path), *bytes, 128 << 10)?,
-            (Self::Random4, Some((path, bytes))) => read_randomly(&root.join(path), *bytes, 4 << 10)?,
+            (Self::Sequential, Some((path, bytes))) => {
+                reading::read_sequentially(&root.join(path), *bytes, SEQUENTIAL_BUFFER_BYTES)?;
+            }
+            (Self::Random128, Some((path, bytes))) => {
+                reading::read_randomly(&root.join(path), *bytes, 128 << 10, RANDOM_READS, 2)?;
+            }
+            (Self::Random4, Some((path, bytes))) => {
+                reading::read_randomly(&root.join(path), *bytes, 4 << 10, RANDOM_READS, 2)?;
+            }
             (Self::Sequential | Self::Random128 | Self::Random4, None) => {}
             (Self::Small, _) => {
-                let mut order: Vec<_> = sample.small.iter().collect();
-                order.shuffle(&mut rand::rngs::StdRng::seed_from_u64(1));
-                for path in order {
-                    read_whole(&root.join(path), u64::MAX)?;
-                }
+                reading::read_files(root, &reading::shuffled(&sample.small, 1), 1)?;
             }
-            (Self::Find, _) => {
-                for path in &sample.small {
-                    fs::symlink_metadata(root.join(path))?;
-                }
-            }
+            (Self::Find, _) => reading::look_at_files(root, &sample.small)?,
         }
-        Ok(start.elapsed())
+        Ok(())
     }
-}
-
-fn read_whole(path: &Path, limit: u64) -> Result<()> {
-    let mut file = File::open(path)?.take(limit);
-    let mut buffer = vec![0; 256 << 10];
-    while file.read(&mut buffer)? > 0 {}
-    Ok(())
-}
-
-fn read_randomly(path: &Path, bytes: u64, length: usize) -> Result<()> {
-    let file = File::open(path)?;
-    let mut buffer = vec![0; length];
-    let mut random = rand::rngs::StdRng::seed_from_u64(2);
-    let blocks = (bytes / u64::try_from(length)?).max(1);
-    for _ in 0..RANDOM_READS {
-        let offset = random.random_range(0..blocks) * u64::try_from(length)?;
-        file.read_at(&mut buffer, offset)?;
-    }
-    Ok(())
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times.get(times.len() / 2).copied().unwrap_or_default()
 }

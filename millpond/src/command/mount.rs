@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use cache_worker::source::SourceOptions;
+use anyhow::{Context, Result, anyhow, bail};
+use cache_worker::source::{SourceError, SourceOptions, SourceUrl};
 use clap::{Args, ValueEnum};
 
 use super::terminal::{StatusLine, bytes, complain, say};
@@ -15,6 +15,9 @@ use super::value;
 use crate::mount::readiness::Report;
 use crate::mount::spec::{Cache, Eviction, Owner, SPEC_VERSION, Spec, ViewChoice};
 use crate::mount::{path, start};
+
+/// Less is a number whose unit was forgotten.
+const MIN_CACHE_SIZE: u64 = 1 << 20;
 
 /// The least that the buffers of the read path need.
 const MIN_MEMORY_BUDGET: u64 = 64 << 20;
@@ -67,7 +70,7 @@ pub(super) struct Arguments {
     #[arg(long, help_heading = "Source")]
     no_hedging: bool,
 
-    /// How the files are shown. The kernel view needs root and Linux 6.5.
+    /// How the files are shown. The kernel view needs root and Linux 6.7.
     #[arg(long, value_enum, default_value_t = ViewFlag::Auto, help_heading = "View")]
     view: ViewFlag,
     /// Owner of all files [default: who mounts].
@@ -171,9 +174,19 @@ fn spec(arguments: Arguments) -> Result<Spec> {
     if memory_size > 0 && !root {
         bail!("--memory-size needs root, to mount a file system in memory: run as root or leave it out");
     }
-    if cache_size == Some(0) {
-        bail!("--cache-size 0 leaves no room for anything: give at least some hundred MiB, for example 10Gi");
+    let too_small = |size| size > 0 && size < MIN_CACHE_SIZE;
+    if cache_size.is_some_and(|size| size == 0 || too_small(size)) {
+        bail!("--cache-size leaves no room for anything: give at least some hundred MiB, for example 10Gi");
     }
+    if too_small(memory_size) {
+        bail!(
+            "--memory-size leaves no room for anything: give 0 or at least some hundred MiB, for example 10Gi"
+        );
+    }
+    SourceUrl::parse(&source).map_err(|error| match error {
+        SourceError::Invalid { problem, fix, .. } => anyhow!("SOURCE {problem}; {fix}"),
+        error @ SourceError::Unavailable { .. } => error.into(),
+    })?;
     if let Some(budget) = memory_budget
         && budget < MIN_MEMORY_BUDGET
     {

@@ -1,15 +1,17 @@
 //! `millpond stats`: where a mount's reads were answered, and what it holds.
 
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use cache_worker::dataset::{CatalogStats, ReadStats, TierStats};
 use clap::Args;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 
-use super::terminal::{bytes, percent, say};
+use super::terminal::{bytes, percent};
 use crate::mount::client::{Client, block_on};
 use crate::mount::control::StatsAnswer;
 use crate::mount::place::Place;
@@ -34,20 +36,21 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (place, _, _) = Place::containing(&arguments.directory)?;
+    let screen = arguments.watch && !arguments.json && std::io::stdout().is_terminal();
     block_on(async {
         let mut client = Client::new(place);
         loop {
             let stats = client.stats().await?;
-            if arguments.json {
-                say(serde_json::to_string(&stats).context("failed to write JSON")?);
+            let text = if arguments.json {
+                serde_json::to_string(&stats).context("failed to write JSON")? + "\n"
             } else {
-                if arguments.watch {
-                    // Home, and clear what is below.
-                    say("\x1b[H\x1b[2J");
-                }
-                show(&stats);
-            }
-            if !arguments.watch {
+                text(&stats)
+            };
+            let text = if screen { over_the_last(&text) } else { text };
+            let mut output = std::io::stdout();
+            let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+            // `| head` has seen enough.
+            if written.is_err() || !arguments.watch {
                 return Ok(ExitCode::SUCCESS);
             }
             tokio::time::sleep(WATCH_INTERVAL).await;
@@ -55,74 +58,56 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     })
 }
 
-fn show(stats: &StatsAnswer) {
+/// The text from the screen's corner on, each line's rest and what is below cleared: nothing flickers.
+fn over_the_last(text: &str) -> String {
+    let lines: String = text.lines().map(|line| format!("{line}\x1b[K\n")).collect();
+    format!("\x1b[H{lines}\x1b[J")
+}
+
+fn text(stats: &StatsAnswer) -> String {
     let StatsAnswer { mount, dataset } = stats;
-    say(format_args!(
-        "{} at {} ({}, {} earlier servers, version {})\n",
-        dataset.source,
-        mount.directory.display(),
-        mount.view.words(),
-        mount.predecessors,
-        mount.version
-    ));
-    let read = &dataset.read;
-    let mut reads = table(&["reads", "local", "peers", "origin", "hit rate"]);
-    reads.add_row([
-        "bytes".to_owned(),
-        bytes(read.local_bytes).to_string(),
-        bytes(read.peer_bytes).to_string(),
-        bytes(read.origin_bytes).to_string(),
-        percent(read.byte_hit_rate),
-    ]);
-    reads.add_row([
-        "opens".to_owned(),
-        read.local_opens.to_string(),
-        read.peer_opens.to_string(),
-        read.origin_opens.to_string(),
-        percent(read.open_hit_rate),
-    ]);
-    say(format_args!("{reads}\n"));
-    let mut tiers = table(&["tier", "objects", "used", "capacity"]);
-    for tier in &dataset.tiers {
-        tiers.add_row([
-            tier.medium.clone(),
-            tier.objects.to_string(),
-            bytes(tier.used_bytes).to_string(),
-            bytes(tier.capacity_bytes).to_string(),
-        ]);
+    let mut lines = vec![
+        format!("{} at {}", dataset.source, mount.directory.display()),
+        format!(
+            "{}, {} earlier servers, version {}, log {}",
+            mount.view.words(),
+            mount.predecessors,
+            mount.version,
+            mount
+                .log
+                .as_ref()
+                .map_or_else(|| "on standard error".to_owned(), |log| log.display().to_string())
+        ),
+    ];
+    if !mount.supervised {
+        lines.push(
+            "its supervisor was killed: nothing would start another server; unmount it, and mount it again, when its \
+             readers are done"
+                .to_owned(),
+        );
     }
-    say(format_args!("{tiers}\n"));
+    lines.push(String::new());
+    lines.push(reads(&dataset.read));
+    lines.push(String::new());
+    lines.push(tiers(&dataset.tiers));
+    lines.push(String::new());
     if let Some(catalog) = &dataset.catalog {
-        say(format_args!(
-            "catalog   generation {}, {} files, {} directories, {}",
-            catalog.generation,
-            catalog.files,
-            catalog.directories,
-            bytes(catalog.bytes)
-        ));
-        for (reason, count) in &catalog.refused {
-            say(format_args!("          {count} keys are not shown: {reason}"));
-        }
-        for sample in catalog.refused_samples.iter().take(SHOWN_REFUSED) {
-            say(format_args!("          {:?}: {}", sample.key, sample.reason));
-        }
-        if let Some(error) = &catalog.refresh_error {
-            say(format_args!("          the last refresh failed: {error}"));
-        }
+        lines.extend(catalog_lines(catalog));
     }
     let store = &dataset.store;
-    say(format_args!(
-        "cache     {} evicted ({}), {} spared, {} damaged, {} refused, {} failures",
+    lines.push(format!(
+        "cache     {} evicted ({}), {} spared, {} damaged, {} checked after a crash, {} without room, {} failures",
         store.evicted_objects,
         bytes(store.evicted_bytes),
         store.spared_objects,
         store.corrupt,
+        store.verified_objects,
         store.refused,
         store.failures
     ));
     let origin = &dataset.origin;
-    say(format_args!(
-        "origin    {} requests, {}, {} retries, {} throttled, {} hedged",
+    lines.push(format!(
+        "origin    {} requests, {} (what was fetched ahead included), {} retries, {} throttled, {} hedged",
         origin.requests.values().sum::<u64>(),
         bytes(origin.bytes),
         origin.retries,
@@ -130,17 +115,86 @@ fn show(stats: &StatsAnswer) {
         origin.hedges
     ));
     let memory = &dataset.memory;
-    say(format_args!(
-        "memory    {} of {} in buffers, {} waiting",
+    lines.push(format!(
+        "memory    {} of {} in buffers, {} waiting\n",
         bytes(memory.used_bytes),
         bytes(memory.capacity_bytes),
         memory.waiting
     ));
+    lines.join("\n")
+}
+
+fn reads(read: &ReadStats) -> String {
+    let peers = read.peer_bytes > 0 || read.peer_opens > 0;
+    let row = |what: &str, local: String, peer: String, origin: String, rate| {
+        let mut row = vec![what.to_owned(), local];
+        // On one machine there are none.
+        row.extend(peers.then_some(peer));
+        row.extend([origin, percent(rate)]);
+        row
+    };
+    let header = if peers {
+        vec!["reads", "local", "peers", "origin", "hit rate"]
+    } else {
+        vec!["reads", "local", "origin", "hit rate"]
+    };
+    let mut table = table(&header);
+    table.add_row(row(
+        "bytes",
+        bytes(read.local_bytes).to_string(),
+        bytes(read.peer_bytes).to_string(),
+        bytes(read.origin_bytes).to_string(),
+        read.byte_hit_rate,
+    ));
+    table.add_row(row(
+        "opens",
+        read.local_opens.to_string(),
+        read.peer_opens.to_string(),
+        read.origin_opens.to_string(),
+        read.open_hit_rate,
+    ));
+    table.trim_fmt()
+}
+
+fn tiers(tiers: &[TierStats]) -> String {
+    let mut table = table(&["tier", "objects", "used", "capacity"]);
+    for tier in tiers {
+        table.add_row([
+            tier.medium.clone(),
+            tier.objects.to_string(),
+            bytes(tier.used_bytes).to_string(),
+            bytes(tier.capacity_bytes).to_string(),
+        ]);
+    }
+    table.trim_fmt()
+}
+
+fn catalog_lines(catalog: &CatalogStats) -> Vec<String> {
+    let mut lines = vec![format!(
+        "catalog   generation {}, {} files, {} directories, {}",
+        catalog.generation,
+        catalog.files,
+        catalog.directories,
+        bytes(catalog.bytes)
+    )];
+    for (reason, count) in &catalog.refused {
+        lines.push(format!("          {count} keys are not shown: {reason}"));
+    }
+    for sample in catalog.refused_samples.iter().take(SHOWN_REFUSED) {
+        lines.push(format!("          {:?}: {}", sample.key, sample.reason));
+    }
+    if let Some(error) = &catalog.refresh_error {
+        lines.push(format!("          the last refresh failed: {error}"));
+    }
+    lines
 }
 
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(header.iter().copied());
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }

@@ -7,7 +7,8 @@ use anyhow::Result;
 use clap::Args;
 
 use super::terminal::say;
-use crate::mount::clean;
+use crate::mount::clean::{self, Force};
+use crate::mount::client::block_on;
 use crate::mount::order::{self, Order, Watched};
 use crate::mount::place::Place;
 
@@ -22,21 +23,27 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (place, directory, _) = Place::containing(&arguments.directory)?;
+    let force = if arguments.force { Force::Yes } else { Force::No };
     if let Some(claim) = place.claim()? {
-        // Its processes are gone; what they left is not.
+        // Its supervisor was killed, and maybe its server; what they left is here.
+        block_on(clean::hide(&place, &directory, force))?;
         clean::leftovers(&place, &directory)?;
         clean::remove(&place)?;
         drop(claim);
-        say(format_args!("cleared what was left of {}", directory.display()));
-        return Ok(ExitCode::SUCCESS);
+        say(format_args!(
+            "{} is unmounted; its supervisor had been killed",
+            directory.display()
+        ));
+    } else {
+        let supervisor = Watched::supervisor(&place);
+        order::give(
+            &place,
+            &Order::Unmount {
+                force: arguments.force,
+            },
+        )?;
+        supervisor.wait()?;
     }
-    let supervisor = Watched::supervisor(&place);
-    order::give(
-        &place,
-        &Order::Unmount {
-            force: arguments.force,
-        },
-    )?;
-    supervisor.wait()?;
+    clean::sweep();
     Ok(ExitCode::SUCCESS)
 }

@@ -57,6 +57,13 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
         bytes(end.bytes_done),
         bytes(end.bytes_fetched)
     ));
+    if end.left_out > 0 {
+        complain(format_args!(
+            "{} files found no free room: a larger --cache-size makes some, and what is read finds some where --eviction \
+             is not never",
+            end.left_out
+        ));
+    }
     if end.failed > 0 {
         complain(format_args!("error: {} files could not be fetched", end.failed));
         return Ok(ExitCode::FAILURE);
@@ -134,6 +141,10 @@ impl Display {
             return;
         }
         self.said = Some(Instant::now());
+        if !progress.counted {
+            say(format_args!("{} files so far", progress.files_done));
+            return;
+        }
         let seconds = self.started.elapsed().as_secs().max(1);
         let rate = progress.bytes_fetched / seconds;
         let left = progress.bytes_total.saturating_sub(progress.bytes_done);
@@ -158,6 +169,7 @@ impl Display {
 }
 
 fn files(progress: &LoadProgress) -> String {
+    // The catalog is still being searched.
     let more = if progress.counted { "" } else { "+" };
     match progress.failed {
         0 => format!("{}/{}{more} files", progress.files_done, progress.files_total),

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use csi_driver::mount::{Mount, MountTable, detach, unmount};
 
+use super::orphan;
 use super::place::Place;
 
 /// How often a busy mount is tried again: whoever looks at it in passing (an indexer, `df`) is gone soon.
@@ -59,7 +60,7 @@ pub(crate) async fn hide(place: &Place, directory: &Path, force: Force) -> Resul
                     directory.display()
                 );
             }
-            return detach(directory).with_context(|| format!("failed to unmount {}", directory.display()));
+            return detach_shown(directory);
         }
         tokio::time::sleep(std::time::Duration::from_millis(u64::from(attempt) * 10)).await;
     }
@@ -67,18 +68,36 @@ pub(crate) async fn hide(place: &Place, directory: &Path, force: Force) -> Resul
 }
 
 fn take_away(directory: &Path) -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        let status = std::process::Command::new("fusermount3")
-            .arg("-u")
-            .arg("--")
-            .arg(directory)
-            .status()?;
-        if !status.success() {
-            bail!("fusermount3: {status}");
-        }
-        return Ok(());
+    if rustix::process::geteuid().is_root() {
+        return Ok(unmount(directory)?);
     }
-    Ok(unmount(directory)?)
+    fusermount(&["-u"], directory)
+}
+
+/// Takes the mount out of the tree; who uses it goes on.
+fn detach_shown(directory: &Path) -> Result<()> {
+    let detached = if rustix::process::geteuid().is_root() {
+        detach(directory).map_err(Into::into)
+    } else {
+        fusermount(&["-u", "-z"], directory)
+    };
+    detached.with_context(|| format!("failed to unmount {}", directory.display()))
+}
+
+/// What unmounts for those who are not root.
+fn fusermount(flags: &[&str], directory: &Path) -> Result<()> {
+    let output = std::process::Command::new("fusermount3")
+        .args(flags)
+        .arg("--")
+        .arg(directory)
+        .stdin(std::process::Stdio::null())
+        .output()
+        .context("failed to run fusermount3: install it (Debian: fuse3)")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("{}", said.trim());
+    }
+    Ok(())
 }
 
 /// Takes away everything that is mounted below the run directory, and the directory.
@@ -111,14 +130,50 @@ fn detach_all(place: &Place) -> Result<()> {
     Ok(())
 }
 
+/// Removes the run directories of mounts that are all gone: nobody supervises or serves them, and nothing of them is
+/// mounted for anybody to see. What cannot be removed is left for the next time.
+pub(crate) fn sweep() {
+    let swept = || -> Result<()> {
+        for place in Place::all()? {
+            // Not claimed where it is of use: a claim is in the way of a mount that begins.
+            if place.is_claimed() || place.server().is_some() || is_shown(&place)? {
+                continue;
+            }
+            if let Some(_claim) = place.claim()?
+                && place.server().is_none()
+                && !is_shown(&place)?
+            {
+                tracing::info!(run = %place.run().display(), "removing what a killed mount left");
+                remove(&place)?;
+            }
+        }
+        Ok(())
+    };
+    if let Err(error) = swept() {
+        tracing::debug!(
+            error = format!("{error:#}"),
+            "failed to remove what killed mounts left"
+        );
+    }
+}
+
+/// Whether anything of the mount can be seen outside of its run directory.
+fn is_shown(place: &Place) -> Result<bool> {
+    let table = MountTable::read().context("failed to read the table of mounts")?;
+    Ok(table
+        .iter()
+        .any(|found| is_ours(place, found) && !found.point.starts_with(place.run())))
+}
+
 /// Clears what processes that were killed left of a mount: a server that lost its supervisor, mounts, sockets. The
 /// run directory stays, since the caller has claimed it.
 ///
 /// # Errors
 /// Where something cannot be taken away.
 pub(crate) fn leftovers(place: &Place, directory: &Path) -> Result<()> {
+    orphan::end(place)?;
     while shown(place, directory)?.is_some() {
-        detach(directory).with_context(|| format!("failed to unmount {}", directory.display()))?;
+        detach_shown(directory)?;
     }
     detach_all(place)?;
     for file in [

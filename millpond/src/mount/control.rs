@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /stats` | [`StatsAnswer`] |
 //! | `GET /health` | 200 |
-//! | `POST /refresh` | [`RefreshAnswer`], when the source has been listed |
+//! | `POST /refresh` | [`RefreshAnswer`], when the source has been listed and new opens see it |
 //! | `POST /warm` with [`LoadOptions`] | lines of [`LoadReport`] |
 //!
 //! Whoever can enter the run directory may ask. An error is a status and a reason in words. A load goes on as long as
@@ -12,6 +12,8 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -21,23 +23,31 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
 use cache_worker::dataset::{Dataset, DatasetStats, LoadOptions, LoadProgress};
+use csi_driver::fuse::FuseServer;
 use csi_driver::view::Registry;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
+use tracing::warn;
 
 use super::spec::ViewKind;
 
 /// Loads at once; more are refused.
 const MAX_LOADS: usize = 4;
 
+/// A new generation is shown within milliseconds; one that cannot be is in the log.
+const SHOW_PATIENCE: Duration = Duration::from_secs(10);
+
 /// What the handlers need.
 #[derive(Clone)]
 pub(crate) struct Control {
     pub(crate) dataset: Arc<Dataset>,
     pub(crate) views: Registry,
+    pub(crate) fuse: Arc<FuseServer>,
     pub(crate) mount: MountStats,
+    /// Set once the supervisor is gone.
+    pub(crate) orphaned: Arc<AtomicBool>,
     pub(crate) loads: Arc<Semaphore>,
 }
 
@@ -54,6 +64,12 @@ pub(crate) struct MountStats {
     pub(crate) predecessors: u64,
     /// The server's program version.
     pub(crate) version: String,
+    /// The server's process number.
+    pub(crate) server_pid: u32,
+    /// Whether a supervisor lives that would start another server.
+    pub(crate) supervised: bool,
+    /// What its processes log; absent where that is their standard error output.
+    pub(crate) log: Option<PathBuf>,
 }
 
 /// The answer to `GET /stats`.
@@ -94,11 +110,19 @@ pub(crate) enum LoadReport {
 }
 
 impl Control {
-    pub(crate) fn new(dataset: Arc<Dataset>, views: Registry, mount: MountStats) -> Self {
+    pub(crate) fn new(
+        dataset: Arc<Dataset>,
+        views: Registry,
+        fuse: Arc<FuseServer>,
+        mount: MountStats,
+        orphaned: Arc<AtomicBool>,
+    ) -> Self {
         Self {
             dataset,
             views,
+            fuse,
             mount,
+            orphaned,
             loads: Arc::new(Semaphore::new(MAX_LOADS)),
         }
     }
@@ -127,7 +151,10 @@ async fn stats(State(control): State<Control>) -> Result<Json<StatsAnswer>, Fail
     let counted = control.views.count_now().await;
     counted.map_err(|error| Failure(StatusCode::INTERNAL_SERVER_ERROR, words(&error)))?;
     Ok(Json(StatsAnswer {
-        mount: control.mount,
+        mount: MountStats {
+            supervised: !control.orphaned.load(Ordering::Relaxed),
+            ..control.mount
+        },
         dataset: control.dataset.stats(),
     }))
 }
@@ -138,6 +165,12 @@ async fn refresh(State(control): State<Control>) -> Result<Json<RefreshAnswer>, 
         .refresh()
         .await
         .map_err(|error| Failure(StatusCode::BAD_GATEWAY, words(&error)))?;
+    // Whoever asked shall find it at their next open.
+    let mut shown = control.fuse.shown();
+    let shown = shown.wait_for(|shown| *shown >= Some(refreshed.generation));
+    if tokio::time::timeout(SHOW_PATIENCE, shown).await.is_err() {
+        warn!(generation = %refreshed.generation, "the live tree does not show the new generation yet");
+    }
     Ok(Json(RefreshAnswer {
         generation: refreshed.generation.0,
         changed: refreshed.changed,

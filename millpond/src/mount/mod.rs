@@ -3,17 +3,22 @@
 //! - `millpond mount` ([`start`]) claims a run directory ([`place`]), writes down what is wanted ([`spec`]), starts the
 //!   supervisor and waits for its [`readiness`].
 //! - The supervisor ([`supervisor`]) keeps the FUSE descriptor, starts the server again when it dies, and takes
-//!   everything away in the end ([`clean`]). Commands that must work without a server come to it ([`order`]).
-//! - The server ([`server`]) does the work: the worker's Dataset, the FUSE server, the view ([`views`]), metrics over
-//!   HTTP ([`service`]) and the [`control`] socket that the other commands speak to ([`client`]).
+//!   everything away in the end ([`clean`]). Commands that must work without a server come to it ([`order`]), and
+//!   another program by an [`upgrade`].
+//! - The server ([`server`]) does the work: the worker's Dataset, the FUSE server, the view ([`views`]) and the catalogs
+//!   that it needs ([`generations`]), metrics over HTTP ([`service`]) and the [`control`] socket that the other commands
+//!   speak to ([`client`]). Should its supervisor be killed, it serves on as an [`orphan`].
 
 pub(crate) mod changes;
+mod child;
 pub(crate) mod clean;
 pub(crate) mod client;
 pub(crate) mod control;
+pub(crate) mod generations;
 pub(crate) mod limit;
 pub(crate) mod memory;
 pub(crate) mod order;
+mod orphan;
 pub(crate) mod path;
 pub(crate) mod place;
 pub(crate) mod readiness;
@@ -23,4 +28,5 @@ pub(crate) mod service;
 pub(crate) mod spec;
 pub(crate) mod start;
 pub(crate) mod supervisor;
+mod upgrade;
 pub(crate) mod views;

@@ -11,11 +11,16 @@ use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::PidfdFlags;
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tracing::info;
 
 use super::place::Place;
 
 /// Longest line of an order or an answer.
-pub(crate) const MAX_LINE_BYTES: u64 = 64 << 10;
+const MAX_LINE_BYTES: u64 = 64 << 10;
+
+/// How long a client may take to say its order, or to take the answer.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Longest wait for an answer: an upgrade that fails and falls back takes two starts of a server.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -69,6 +74,30 @@ pub(crate) fn give(place: &Place, order: &Order) -> Result<()> {
     match serde_json::from_str(&answer).with_context(failed)? {
         Outcome::Done => Ok(()),
         Outcome::Refused { reason } => bail!("{reason}"),
+    }
+}
+
+/// Reads a client's order: the supervisor's side of [`give`].
+///
+/// # Errors
+/// With what the client did wrong.
+pub(super) async fn receive(client: &mut tokio::net::UnixStream) -> Result<Order> {
+    let mut line = String::new();
+    let mut reader = tokio::io::BufReader::new(client.take(MAX_LINE_BYTES));
+    tokio::time::timeout(CLIENT_PATIENCE, reader.read_line(&mut line))
+        .await
+        .context("no order came in time")?
+        .context("failed to read an order")?;
+    serde_json::from_str(&line).context("this is no order")
+}
+
+/// Tells the client what came of its order. One that is gone does not wait for the answer.
+pub(super) async fn answer(mut client: tokio::net::UnixStream, outcome: &Outcome) {
+    let mut line = serde_json::to_vec(outcome).unwrap_or_default();
+    line.push(b'\n');
+    let write = client.write_all(&line);
+    if !matches!(tokio::time::timeout(CLIENT_PATIENCE, write).await, Ok(Ok(()))) {
+        info!("a client did not wait for its answer");
     }
 }
 

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `lock` | locked by the supervisor as long as it lives |
 //! | `pid` | its process number |
+//! | `server` | locked by the server as long as it lives; its process number |
 //! | `spec.json` | what was asked for |
 //! | `orders` | the supervisor's socket |
 //! | `control` | the server's socket |
@@ -17,10 +18,11 @@
 //! without looking at process numbers.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::FlockOperation;
@@ -32,6 +34,12 @@ const NAME_CHARACTERS: usize = 24;
 
 /// How often a run directory may vanish while it is claimed.
 const CLAIM_ATTEMPTS: usize = 16;
+
+/// Who only looks whether a file is locked ([`is_locked`]) has it for a moment; that must refuse nobody.
+const LOCK_ATTEMPTS: u32 = 20;
+
+/// Between two of them.
+const LOCK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A mount's run directory, whether it exists or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +87,30 @@ impl Place {
         Self {
             run: root.join(format!("{name}-{hash}")),
         }
+    }
+
+    /// All run directories of this user.
+    ///
+    /// # Errors
+    /// Where they cannot be listed.
+    pub(crate) fn all() -> Result<Vec<Self>> {
+        let root = root()?;
+        let entries = match std::fs::read_dir(&root) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error).with_context(|| format!("failed to list {}", root.display())),
+        };
+        let mut places = Vec::new();
+        for entry in entries {
+            let run = entry
+                .with_context(|| format!("failed to list {}", root.display()))?
+                .path();
+            // Others' directories have no lock.
+            if run.join("lock").is_file() {
+                places.push(Self { run });
+            }
+        }
+        Ok(places)
     }
 
     /// The place of the mount that `path` lies on, its directory, and the rest of the path.
@@ -146,6 +178,10 @@ impl Place {
         self.run.join("memory")
     }
 
+    fn server_lock(&self) -> PathBuf {
+        self.run.join("server")
+    }
+
     fn lock(&self) -> PathBuf {
         self.run.join("lock")
     }
@@ -162,23 +198,14 @@ impl Place {
                 .mode(0o700)
                 .create(&self.run)
                 .with_context(failed)?;
-            let opened = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(self.lock());
-            let lock = match opened {
+            let lock = match open_lock(&self.lock()) {
                 Ok(lock) => lock,
                 // A supervisor that ends has just removed the directory.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error).with_context(failed),
             };
-            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-                Err(error) => return Err(error).with_context(failed),
+            if !lock_exclusively(&lock).with_context(failed)? {
+                return Ok(None);
             }
             // Between opening and locking the file may have been removed: then the lock means nothing.
             if is_same(&lock, &self.lock()) {
@@ -188,12 +215,34 @@ impl Place {
         bail!("{}: it is removed again and again", failed())
     }
 
+    /// Says that this process is the mount's server, for as long as the file is open.
+    ///
+    /// # Errors
+    /// Where another server lives.
+    pub(crate) fn serve(&self) -> Result<File> {
+        let failed = || format!("failed to lock {}", self.server_lock().display());
+        let mut lock = open_lock(&self.server_lock()).with_context(failed)?;
+        if !lock_exclusively(&lock).with_context(failed)? {
+            bail!("{}: another server of the mount lives", failed());
+        }
+        lock.set_len(0)
+            .and_then(|()| write!(lock, "{}", std::process::id()))
+            .with_context(failed)?;
+        Ok(lock)
+    }
+
+    /// The server's process number, while it lives.
+    pub(crate) fn server(&self) -> Option<rustix::process::Pid> {
+        if !is_locked(&self.server_lock()) {
+            return None;
+        }
+        let pid = std::fs::read_to_string(self.server_lock()).ok()?;
+        rustix::process::Pid::from_raw(pid.trim().parse().ok()?)
+    }
+
     /// Whether a supervisor has the run directory.
     pub(crate) fn is_claimed(&self) -> bool {
-        let Ok(lock) = File::open(self.lock()) else {
-            return false;
-        };
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+        is_locked(&self.lock())
     }
 
     /// The supervisor's process number, while it lives.
@@ -206,51 +255,104 @@ impl Place {
     }
 }
 
-/// Claims a cache directory, or says whose it is.
-///
-/// The store of a server locks it too; but between two servers of one mount it is free, and must not be for others.
-///
-/// # Errors
-/// With the words for the user.
-pub(crate) fn claim_cache(cache: &Path, directory: &Path) -> Result<File> {
-    let failed = || {
-        format!(
-            "failed to use the cache directory {}: check --cache-dir",
-            cache.display()
-        )
-    };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(cache)
-        .with_context(failed)?;
-    let mut lock = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(cache.join("mount.lock"))
-        .with_context(failed)?;
-    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {
-            use std::io::Write;
-            lock.set_len(0)
-                .and_then(|()| lock.write_all(directory.as_os_str().as_bytes()))
-                .with_context(failed)?;
-            Ok(lock)
-        }
-        Err(rustix::io::Errno::WOULDBLOCK) => {
+/// A cache directory that this process has.
+#[derive(Debug)]
+pub(crate) struct CacheClaim {
+    directory: PathBuf,
+    /// It was not there, or nothing was in it.
+    new: bool,
+    /// Held as long as the claim.
+    _lock: File,
+}
+
+impl CacheClaim {
+    /// Claims a cache directory, or says whose it is.
+    ///
+    /// The store of a server locks it too; but between two servers of one mount it is free, and must not be for others.
+    ///
+    /// # Errors
+    /// With the words for the user.
+    pub(crate) fn new(cache: &Path, directory: &Path) -> Result<Self> {
+        let failed = || {
+            format!(
+                "failed to use the cache directory {}: check --cache-dir",
+                cache.display()
+            )
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(cache)
+            .with_context(failed)?;
+        let new = std::fs::read_dir(cache).with_context(failed)?.next().is_none();
+        let mut lock = open_lock(&cache.join("mount.lock")).with_context(failed)?;
+        if !lock_exclusively(&lock).with_context(failed)? {
             let other = std::fs::read(cache.join("mount.lock")).unwrap_or_default();
             bail!(
                 "the cache directory {} is already in use by the mount at {}: give another --cache-dir, or unmount \
                  that one first",
                 cache.display(),
                 String::from_utf8_lossy(&other)
-            )
+            );
         }
-        Err(error) => Err(error).with_context(failed),
+        lock.set_len(0)
+            .and_then(|()| lock.write_all(directory.as_os_str().as_bytes()))
+            .with_context(failed)?;
+        Ok(Self {
+            directory: cache.to_owned(),
+            new,
+            _lock: lock,
+        })
     }
+
+    /// Takes back what a mount that came to nothing has made: a directory that holds nothing of use must not belong to
+    /// a source whose name was wrong.
+    pub(crate) fn give_up(&self) {
+        if !self.new {
+            return;
+        }
+        if let Err(error) = std::fs::remove_dir_all(&self.directory) {
+            tracing::warn!(%error, directory = %self.directory.display(), "failed to remove a new cache directory");
+        }
+    }
+}
+
+fn open_lock(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+}
+
+/// Locks the file, if nobody else has it.
+fn lock_exclusively(file: &File) -> io::Result<bool> {
+    for attempt in 1.. {
+        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(true),
+            Err(rustix::io::Errno::WOULDBLOCK) if attempt < LOCK_ATTEMPTS => pause(),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(false)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "flock(2) waits for ever or not at all; this is no asynchronous thread's work"
+)]
+fn pause() {
+    std::thread::sleep(LOCK_INTERVAL);
+}
+
+/// Whether somebody has the file locked. For a moment it is locked by this.
+fn is_locked(path: &Path) -> bool {
+    File::open(path).is_ok_and(|lock| {
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+    })
 }
 
 fn is_same(file: &File, path: &Path) -> bool {
@@ -334,10 +436,24 @@ mod tests {
     fn a_cache_directory_serves_one_mount() {
         let root = tempfile::tempdir().unwrap();
         let cache = root.path().join("cache");
-        let first = claim_cache(&cache, Path::new("/first")).unwrap();
-        let error = claim_cache(&cache, Path::new("/second")).unwrap_err().to_string();
+        let first = CacheClaim::new(&cache, Path::new("/first")).unwrap();
+        let error = CacheClaim::new(&cache, Path::new("/second"))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("already in use by the mount at /first"), "{error}");
         drop(first);
-        claim_cache(&cache, Path::new("/second")).unwrap();
+        CacheClaim::new(&cache, Path::new("/second")).unwrap();
+    }
+
+    #[test]
+    fn only_a_new_cache_directory_is_given_up() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = root.path().join("new");
+        CacheClaim::new(&cache, Path::new("/data")).unwrap().give_up();
+        assert!(!cache.exists());
+        std::fs::create_dir(&cache).unwrap();
+        std::fs::write(cache.join("kept"), b"of use").unwrap();
+        CacheClaim::new(&cache, Path::new("/data")).unwrap().give_up();
+        assert_eq!(std::fs::read(cache.join("kept")).unwrap(), b"of use");
     }
 }

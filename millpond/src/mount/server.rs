@@ -4,11 +4,13 @@
 //! cache directory.
 //!
 //! - SIGTERM: take everything away and end. SIGUSR1: leave all to the next server and end.
+//! - Where its supervisor is killed it serves on, as an [`orphan`](super::orphan).
 //! - It reports to the supervisor through its standard output; its standard input is the keeper's socket.
 //! - Each of its parts must live: where one ends, the process ends, and the supervisor starts another.
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -17,7 +19,7 @@ use axum::Router;
 use cache_worker::dataset::{Dataset, DatasetOptions};
 use cache_worker::{Limit, MemoryTier};
 use csi_driver::ViewMetrics;
-use csi_driver::fuse::{FuseMetrics, FuseOptions, FuseServer, Layout, Unmount};
+use csi_driver::fuse::{FuseError, FuseMetrics, FuseOptions, FuseServer, Layout, Unmount};
 use csi_driver::keeper::Client as Keeper;
 use csi_driver::view::{InUse, Registry, RegistryOptions, SettleRules};
 use protocol::Worker;
@@ -27,8 +29,12 @@ use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use super::changes::MountChanges;
+use super::clean;
 use super::control::{Control, MountStats};
+use super::generations::NeededGenerations;
 use super::memory;
+use super::orphan::Supervision;
 use super::place::Place;
 use super::readiness::{self, HOPELESS, Ready, Report};
 use super::service::{self, Metrics, Service};
@@ -123,6 +129,12 @@ enum Reason {
 
 struct Server {
     spec: Spec,
+    place: Place,
+    supervision: Supervision,
+    /// Set once the supervisor is gone.
+    orphaned: Arc<AtomicBool>,
+    /// From then on it has to be noticed here that somebody unmounts.
+    changes: Option<MountChanges>,
     dataset: Arc<Dataset>,
     registry: Registry,
     fuse: Arc<FuseServer>,
@@ -132,13 +144,16 @@ struct Server {
     /// What the FUSE server's worker has begun.
     tasks: TaskTracker,
     signals: Signals,
+    /// Held as long as this process lives.
+    _lock: std::fs::File,
 }
 
 struct Signals {
     terminate: Signal,
     leave: Signal,
-    /// A terminal sends it to all of its processes; the supervisor decides.
+    /// A terminal sends these to all of its processes; the supervisor decides.
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -148,6 +163,7 @@ impl Signals {
             terminate: handle(SignalKind::terminate())?,
             leave: handle(SignalKind::user_defined1())?,
             interrupt: handle(SignalKind::interrupt())?,
+            hangup: handle(SignalKind::hangup())?,
         })
     }
 }
@@ -156,6 +172,8 @@ impl Server {
     /// Opens everything and shows the mount.
     async fn open(spec: Spec, place: Place, predecessors: u64) -> Result<Self> {
         let signals = Signals::new()?;
+        let lock = place.serve()?;
+        let supervision = Supervision::of_stdin().context("failed to watch the supervisor")?;
         let keeper = Arc::new(Keeper::from_stdin().context("failed to reach the keeper")?);
         let metrics = Metrics::new(predecessors)?;
         let listener = match spec.metrics {
@@ -177,7 +195,9 @@ impl Server {
         let memory_tier = memory::tier(&spec, &place)?;
         let options = dataset_options(&spec, memory_tier, record.is_none())?;
         let dataset = Dataset::open(options, Arc::clone(&holders) as _, &metrics.all).await?;
-        start_dataset(&dataset).await?;
+        start_dataset(&dataset)
+            .await
+            .with_context(|| cannot_be_shown(&spec))?;
 
         let tasks = TaskTracker::new();
         let worker: Arc<dyn Worker> = Arc::new(Settling {
@@ -210,8 +230,13 @@ impl Server {
         let fuse = Arc::new(fuse);
         // Set once, here.
         let _empty = holders.fuse.set(Arc::clone(&fuse));
+        // Before the worker is told for the first time what is in use: all else it may delete.
+        let needed = NeededGenerations::hold(Arc::clone(&fuse), registry.clone());
+        let recorded = record.as_ref().and_then(Record::generation);
+        let recorded = recorded.map(|generation| registry.generations().hold(generation));
         registry.connect(Arc::clone(&worker));
         let shown = views::show(&spec, &place, &mut choice, record, &registry, worker.as_ref()).await;
+        drop(recorded);
         let shown = match shown {
             Ok(shown) => shown,
             Err(error) => {
@@ -222,17 +247,24 @@ impl Server {
                 return Err(error);
             }
         };
+        let mut parts = JoinSet::new();
+        parts.spawn(needed.keep());
         let mut server = Self {
             spec,
+            place,
+            supervision,
+            orphaned: Arc::default(),
+            changes: None,
             dataset,
             registry,
             fuse,
             shown,
-            parts: JoinSet::new(),
+            parts,
             tasks,
             signals,
+            _lock: lock,
         };
-        server.start_parts(&place, metrics, listener, predecessors)?;
+        server.start_parts(metrics, listener, predecessors)?;
         keeper.ready()?;
         server.tell_ready(choice.notes);
         Ok(server)
@@ -240,7 +272,6 @@ impl Server {
 
     fn start_parts(
         &mut self,
-        place: &Place,
         metrics: Metrics,
         listener: Option<tokio::net::TcpListener>,
         predecessors: u64,
@@ -248,15 +279,20 @@ impl Server {
         let control = Control::new(
             Arc::clone(&self.dataset),
             self.registry.clone(),
+            Arc::clone(&self.fuse),
             MountStats {
                 directory: self.spec.directory.clone(),
                 view: self.shown.kind,
                 generation: self.shown.generation.map(|generation| generation.0),
                 predecessors,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
+                server_pid: std::process::id(),
+                supervised: true,
+                log: Some(self.place.log()).filter(|log| log.exists()),
             },
+            Arc::clone(&self.orphaned),
         );
-        let socket = listen_at(&place.control())?;
+        let socket = listen_at(&self.place.control())?;
         self.parts
             .spawn(serve_http("the control socket", socket, control.router()));
         if let Some(listener) = listener {
@@ -268,10 +304,6 @@ impl Server {
             self.parts
                 .spawn(serve_http("the metrics service", listener, service.router()));
         }
-        let (fuse, registry) = (Arc::clone(&self.fuse), self.registry.clone());
-        let catalogs = self.dataset.catalogs();
-        self.parts
-            .spawn(views::hold_open_generations(fuse, registry, catalogs));
         let fuse = Arc::clone(&self.fuse);
         self.parts.spawn(async move {
             fuse.wait().await;
@@ -280,11 +312,17 @@ impl Server {
         Ok(())
     }
 
-    fn tell_ready(&self, notes: Vec<String>) {
+    fn tell_ready(&self, mut notes: Vec<String>) {
+        let catalog = self.dataset.stats().catalog;
+        if catalog.as_ref().is_some_and(|catalog| catalog.files == 0) {
+            notes.push(format!(
+                "there is nothing in {}: is its name right?",
+                self.spec.source.url
+            ));
+        }
         for text in notes {
             let _gone = readiness::tell(&Report::Note { text });
         }
-        let catalog = self.dataset.stats().catalog;
         let ready = Ready {
             view: self.shown.kind,
             files: catalog.as_ref().map_or(0, |catalog| catalog.files),
@@ -300,7 +338,17 @@ impl Server {
             tokio::select! {
                 _ = self.signals.terminate.recv() => return Ok(Reason::Stop),
                 _ = self.signals.leave.recv() => return Ok(Reason::Leave),
-                _ = self.signals.interrupt.recv() => {}
+                _ = self.signals.interrupt.recv() => if self.is_orphan() {
+                    return Ok(Reason::Stop);
+                },
+                _ = self.signals.hangup.recv() => {}
+                () = self.supervision.lost(), if !self.is_orphan() => self.serve_as_orphan()?,
+                () = next_change(self.changes.as_ref()) => {
+                    if clean::shown(&self.place, &self.spec.directory)?.is_none() {
+                        info!("was unmounted");
+                        return Ok(Reason::Stop);
+                    }
+                }
                 Some(part) = self.parts.join_next() => match part {
                     Ok("the FUSE session") if views::is_direct() => {
                         info!("was unmounted");
@@ -313,8 +361,24 @@ impl Server {
         }
     }
 
+    fn serve_as_orphan(&mut self) -> Result<()> {
+        error!(
+            directory = %self.spec.directory.display(),
+            "the supervisor was killed: this server serves on, but nothing starts another one; `millpond unmount` and \
+             then `millpond mount` make it whole again"
+        );
+        self.changes = Some(MountChanges::watch().context("failed to watch the table of mounts")?);
+        self.orphaned.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn is_orphan(&self) -> bool {
+        self.orphaned.load(Ordering::Relaxed)
+    }
+
     async fn end(self, reason: Reason) -> Result<()> {
         info!(?reason, "ending");
+        let orphan = self.is_orphan();
         match reason {
             Reason::Leave => {
                 self.fuse.leave()?;
@@ -332,13 +396,13 @@ impl Server {
                         warn!(%error, "failed to take a view away");
                     }
                 }
-                let (fuse, shown) = (Arc::clone(&self.fuse), self.shown);
-                let unmounted = tokio::task::spawn_blocking(move || {
-                    shown.take_away();
-                    fuse.unmount(Unmount::Detach)
-                });
-                if let Err(error) = unmounted.await? {
-                    warn!(%error, "failed to unmount");
+                let fuse = Arc::clone(&self.fuse);
+                let unmounted = tokio::task::spawn_blocking(move || fuse.unmount(Unmount::Detach));
+                match unmounted.await? {
+                    // Its keeper is gone, and needs not be told.
+                    Err(FuseError::Keeper(_)) if orphan => {}
+                    Err(error) => warn!(%error, "failed to unmount"),
+                    Ok(()) => {}
                 }
                 let stop = async {
                     self.registry.stop().await;
@@ -349,10 +413,35 @@ impl Server {
                 if tokio::time::timeout(STOP_PATIENCE, stop).await.is_err() {
                     warn!("the worker does not end: it is left in the middle of work");
                 }
+                // Whoever ends an orphan to mount again has claimed the place, and needs it.
+                if orphan && let Some(_claim) = self.place.claim()? {
+                    clean::remove(&self.place)?;
+                }
             }
         }
         Ok(())
     }
+}
+
+async fn next_change(changes: Option<&MountChanges>) {
+    match changes {
+        Some(changes) => changes.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a person can look at when a source cannot be listed.
+fn cannot_be_shown(spec: &Spec) -> String {
+    let url = &spec.source.url;
+    if url.starts_with("file:") {
+        return format!("failed to show {url}: check the directory");
+    }
+    let at = spec.source.endpoint.as_ref();
+    let at = at.map(|endpoint| format!(" at {endpoint}")).unwrap_or_default();
+    format!(
+        "failed to show {url}{at}: check the source's name, --endpoint, --region and the credentials (environment, \
+         config files, or --anonymous)"
+    )
 }
 
 async fn choose(spec: &Spec, place: &Place, record: Option<&Record>) -> Result<Choice> {

@@ -76,6 +76,7 @@ fn prepare(spec: &Spec) -> Result<(Place, Claim)> {
         );
     };
     clean::leftovers(&place, directory)?;
+    clean::sweep();
     let result = refuse_foreign(directory).and_then(|()| spec.write(&place.spec()));
     if let Err(error) = result {
         clean::remove(&place)?;

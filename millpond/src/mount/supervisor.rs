@@ -1,7 +1,7 @@
 //! The process that keeps a mount alive, and does little else.
 //!
 //! It holds the FUSE descriptors (it is the keeper), starts the server again when it dies, obeys [`Order`]s, and takes
-//! the mount away on SIGTERM, SIGINT or when somebody unmounted the directory. Its threads are three:
+//! the mount away on SIGTERM, SIGINT, SIGHUP or when somebody unmounted the directory. Its threads are three:
 //! this one, the keeper's, and one that sleeps until mounts change.
 //!
 //! - A server that is killed is replaced at once; one that does not come up after longer and longer waits. Where none
@@ -10,44 +10,33 @@
 //! - An upgrade asks the server to leave (SIGUSR1), starts the other program, and the old one again if that one does
 //!   not come up.
 //! - The first server's failure is the mount's.
+//! - It may be killed itself: its server then serves on as an [`orphan`](super::orphan).
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::process::{ExitCode, ExitStatus, Stdio};
-use std::time::Duration;
+use std::process::{ExitCode, ExitStatus};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use csi_driver::keeper::{Holder, Status};
 use csi_driver::mount::MountTable;
-use rustix::process::{Pid, Signal};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::process::{Child, ChildStdout, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Sleep;
 use tracing::{error, info, warn};
 
 use super::changes::MountChanges;
+use super::child::{Happened, ServerProcess};
 use super::clean::{self, Force};
 use super::limit::successor_limit;
-use super::order::{MAX_LINE_BYTES, Order, Outcome};
-use super::place::{Place, claim_cache};
+use super::order::{self, Order, Outcome, answer};
+use super::place::{CacheClaim, Place};
 use super::readiness::{self, HOPELESS, Report};
 use super::restart::{Decision, End, Restarts};
 use super::spec::Spec;
 use super::start::{SELF, bound_log, name_process};
-
-/// How long a server may take to end in order.
-const STOP_PATIENCE: Duration = Duration::from_secs(20);
-
-/// How long an upgraded server may take to come up before the old one comes back.
-const UPGRADE_PATIENCE: Duration = Duration::from_secs(30);
-
-/// How long a client may take to say its order.
-const ORDER_PATIENCE: Duration = Duration::from_secs(2);
+use super::upgrade::{AfterEnd, Upgrade};
 
 /// Runs the supervisor of the mount in `run_directory`.
 pub(crate) fn run(run_directory: &Path, foreground: bool) -> Result<ExitCode> {
@@ -65,7 +54,9 @@ pub(crate) fn run(run_directory: &Path, foreground: bool) -> Result<ExitCode> {
         let supervisor = Supervisor::new(place.clone(), foreground)?;
         supervisor.run().await
     });
-    if let Err(error) = &result {
+    if let Err(error) = &result
+        && !foreground
+    {
         // Whoever waits shall know; the error itself goes to the log.
         let _gone = readiness::tell(&Report::Failed {
             reason: format!("{error:#}"),
@@ -83,7 +74,7 @@ struct Supervisor {
     orders: UnixListener,
     mounts: MountChanges,
     restarts: Restarts,
-    server: Option<Server>,
+    server: Option<ServerProcess>,
     /// When the next server is started; `None`: when this one has ended, or never.
     restart: Option<Pin<Box<Sleep>>>,
     /// The program of the servers.
@@ -98,38 +89,13 @@ struct Supervisor {
     /// No further server is started.
     given_up: bool,
     /// Held as long as this process lives.
-    _cache: File,
-}
-
-struct Server {
-    child: Child,
-    /// `None`: it will say nothing more.
-    reports: Option<Lines<BufReader<ChildStdout>>>,
-}
-
-/// An upgrade under way.
-struct Upgrade {
-    client: UnixStream,
-    /// The program that is not [`Supervisor::binary`]: first the new one, then the old one.
-    other: PathBuf,
-    phase: Phase,
-    deadline: Pin<Box<Sleep>>,
-}
-
-enum Phase {
-    /// The old server was asked to leave.
-    Leaving,
-    /// The new one starts; what it said when it failed.
-    Starting(Option<String>),
-    /// The old program starts again, for this reason.
-    Returning(String),
+    cache: CacheClaim,
 }
 
 /// What happened.
 enum Event {
     Signal,
-    Ended(io::Result<ExitStatus>),
-    Report(Option<String>),
+    Server(Happened),
     Order(UnixStream),
     Mounts,
     Restart,
@@ -151,7 +117,7 @@ impl Supervisor {
         let spec = Spec::read(&place.spec())?;
         std::fs::write(place.pid(), std::process::id().to_string())
             .with_context(|| format!("failed to write {}", place.pid().display()))?;
-        let cache = claim_cache(&spec.cache.directory, &spec.directory)?;
+        let cache = CacheClaim::new(&spec.cache.directory, &spec.directory)?;
         let holder = Holder::start(successor_limit()).context("failed to start the keeper")?;
         let orders = UnixListener::bind(place.orders())
             .with_context(|| format!("failed to listen at {}", place.orders().display()))?;
@@ -172,7 +138,7 @@ impl Supervisor {
             shown: None,
             awaited: !foreground,
             given_up: false,
-            _cache: cache,
+            cache,
         })
     }
 
@@ -180,19 +146,22 @@ impl Supervisor {
     async fn run(mut self) -> Result<ExitCode> {
         let mut terminate = signal(SignalKind::terminate()).context("failed to handle signals")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("failed to handle signals")?;
+        // The terminal of a foreground mount was closed.
+        let mut hangup = signal(SignalKind::hangup()).context("failed to handle signals")?;
         self.start_server()?;
         loop {
             let event = tokio::select! {
                 _ = terminate.recv() => Event::Signal,
                 _ = interrupt.recv() => Event::Signal,
+                _ = hangup.recv() => Event::Signal,
                 event = self.next() => event,
             };
             match self.handle(event).await? {
                 Next::GoOn => {}
                 Next::Failed(reason) => {
                     self.stop().await;
-                    let _gone = readiness::tell(&Report::Failed { reason });
-                    return Ok(ExitCode::FAILURE);
+                    self.cache.give_up();
+                    bail!(reason);
                 }
                 Next::End(client) => {
                     self.stop().await;
@@ -219,18 +188,12 @@ impl Supervisor {
             given_up,
             ..
         } = self;
-        let (child, reports) = match server {
-            Some(Server { child, reports }) => (Some(child), reports.as_mut()),
-            None => (None, None),
-        };
         tokio::select! {
-            // What a server said comes before its end.
             biased;
-            report = next_line(reports) => Event::Report(report),
-            ended = next_end(child) => Event::Ended(ended),
+            happened = of_server(server.as_mut()) => Event::Server(happened),
             Ok((client, _)) = orders.accept() => Event::Order(client),
             () = sleep(restart.as_mut()) => Event::Restart,
-            () = sleep(upgrade.as_mut().map(|upgrade| &mut upgrade.deadline)) => Event::UpgradeLate,
+            () = late(upgrade.as_mut()) => Event::UpgradeLate,
             Ok(_) = status.wait_for(|status| status.aborted > 0), if !*given_up => Event::Aborted,
             () = mounts.next() => Event::Mounts,
         }
@@ -242,13 +205,9 @@ impl Supervisor {
                 info!("told to end");
                 return Ok(self.unmount(Force::Yes, None).await);
             }
-            Event::Report(None) => {
-                if let Some(server) = &mut self.server {
-                    server.reports = None;
-                }
-            }
-            Event::Report(Some(line)) => return self.hear(&line).await,
-            Event::Ended(status) => {
+            Event::Server(Happened::Silent) => {}
+            Event::Server(Happened::Said(line)) => return self.hear(&line).await,
+            Event::Server(Happened::Ended(status)) => {
                 return self.server_ended(status.context("failed to wait for the server")?);
             }
             Event::Order(client) => return Ok(self.obey(client).await),
@@ -264,7 +223,14 @@ impl Supervisor {
                 self.restart = None;
                 self.start_server()?;
             }
-            Event::UpgradeLate => self.upgrade_is_late().await,
+            Event::UpgradeLate => {
+                if let Some(upgrade) = self.upgrade.take() {
+                    self.upgrade = upgrade.overdue().await;
+                    if self.upgrade.is_some() {
+                        self.kill();
+                    }
+                }
+            }
             Event::Aborted => {
                 error!("no server came in time: the mount is given up until it is unmounted");
                 self.give_up();
@@ -291,48 +257,27 @@ impl Supervisor {
     }
 
     fn kill(&mut self) {
-        if let Some(server) = &mut self.server
-            && let Err(error) = server.child.start_kill()
-        {
-            warn!(%error, "failed to kill the server");
+        if let Some(server) = &mut self.server {
+            server.kill();
         }
     }
 
     fn start_server(&mut self) -> Result<()> {
         bound_log(&self.place);
-        match self.spawn() {
-            Ok(server) => self.server = Some(server),
-            Err(error) => {
-                if !matches!(
-                    &self.upgrade,
-                    Some(Upgrade {
-                        phase: Phase::Starting(_),
-                        ..
-                    })
-                ) {
-                    return Err(error).context("failed to start the server");
-                }
-                self.go_back(&format!("it cannot be run: {error}"));
-                self.server = Some(self.spawn().context("failed to start the server")?);
-            }
+        let mut server = self.spawn();
+        if let (Err(error), Some(upgrade)) = (&server, &mut self.upgrade)
+            && upgrade.cannot_be_run(error, &mut self.binary)
+        {
+            server = self.spawn();
         }
+        self.server = Some(server.context("failed to start the server")?);
         Ok(())
     }
 
-    fn spawn(&mut self) -> io::Result<Server> {
-        let mut child = Command::new(&self.binary)
-            .arg0("millpond")
-            .arg("serve")
-            .arg(self.place.run())
-            .arg("--predecessors")
-            .arg(self.started.to_string())
-            .stdin(Stdio::from(self.holder.socket()?))
-            .stdout(Stdio::piped())
-            .current_dir("/")
-            .spawn()?;
+    fn spawn(&mut self) -> io::Result<ServerProcess> {
+        let server = ServerProcess::start(&self.binary, &self.place, self.started, &self.holder)?;
         self.started += 1;
-        let reports = child.stdout.take().map(|output| BufReader::new(output).lines());
-        Ok(Server { child, reports })
+        Ok(server)
     }
 
     /// Takes in what the server says of itself.
@@ -345,19 +290,17 @@ impl Supervisor {
             Report::Ready(_) => {
                 self.restarts.ready();
                 self.shown = clean::shown(&self.place, &self.spec.directory)?.map(|shown| shown.device);
-                self.upgrade_is_ready().await;
+                if let Some(upgrade) = self.upgrade.take() {
+                    self.upgrade = upgrade.server_is_ready().await;
+                }
             }
             Report::Failed { reason } => {
                 error!(reason, "the server failed");
                 if !self.restarts.ever_ready() {
                     return Ok(Next::Failed(reason.clone()));
                 }
-                if let Some(Upgrade {
-                    phase: Phase::Starting(said),
-                    ..
-                }) = &mut self.upgrade
-                {
-                    *said = Some(reason.clone());
+                if let Some(upgrade) = &mut self.upgrade {
+                    upgrade.failed(reason);
                 }
             }
             Report::Note { text } => info!("{text}"),
@@ -375,20 +318,14 @@ impl Supervisor {
 
     fn server_ended(&mut self, status: ExitStatus) -> Result<Next> {
         self.server = None;
-        match self.upgrade.as_mut().map(|upgrade| &mut upgrade.phase) {
-            Some(phase @ Phase::Leaving) => {
-                *phase = Phase::Starting(None);
-                self.swap_programs();
-                self.start_server()?;
-                return Ok(Next::GoOn);
+        if let Some(upgrade) = &mut self.upgrade {
+            match upgrade.server_ended(&status.to_string(), &mut self.binary) {
+                AfterEnd::Start => {
+                    self.start_server()?;
+                    return Ok(Next::GoOn);
+                }
+                AfterEnd::AsEver => {}
             }
-            Some(Phase::Starting(said)) => {
-                let reason = said.take().unwrap_or_else(|| format!("it ended ({status})"));
-                self.go_back(&reason);
-                self.start_server()?;
-                return Ok(Next::GoOn);
-            }
-            Some(Phase::Returning(_)) | None => {}
         }
         if self.given_up {
             return Ok(Next::GoOn);
@@ -422,7 +359,7 @@ impl Supervisor {
         let refuse = |reason: &str| Outcome::Refused {
             reason: reason.to_owned(),
         };
-        match read_order(&mut client).await {
+        match order::receive(&mut client).await {
             Ok(Order::Unmount { force }) => {
                 let force = if force { Force::Yes } else { Force::No };
                 return self.unmount(force, Some(client)).await;
@@ -433,12 +370,7 @@ impl Supervisor {
             Ok(Order::Upgrade { binary }) => match self.server_to_leave() {
                 Ok(()) => {
                     info!(binary = %binary.display(), "another program is to take over");
-                    self.upgrade = Some(Upgrade {
-                        client,
-                        other: binary,
-                        phase: Phase::Leaving,
-                        deadline: Box::pin(tokio::time::sleep(UPGRADE_PATIENCE)),
-                    });
+                    self.upgrade = Some(Upgrade::begin(client, binary));
                 }
                 Err(reason) => answer(client, &refuse(&reason)).await,
             },
@@ -450,60 +382,11 @@ impl Supervisor {
     /// Asks the server to leave the mount to another one.
     fn server_to_leave(&self) -> Result<(), String> {
         let ready = self.status.borrow().ready;
-        match self.server.as_ref().and_then(|server| server.child.id()) {
-            Some(pid) if ready => signal_process(pid, Signal::USR1)
+        match &self.server {
+            Some(server) if ready => server
+                .ask_to_leave()
                 .map_err(|error| format!("failed to signal the server: {error}")),
             _ => Err("no server is up at the moment: try again, or unmount and mount again".to_owned()),
-        }
-    }
-
-    async fn upgrade_is_ready(&mut self) {
-        match self.upgrade.take() {
-            Some(Upgrade {
-                phase: Phase::Starting(_),
-                client,
-                ..
-            }) => answer(client, &Outcome::Done).await,
-            Some(Upgrade {
-                phase: Phase::Returning(reason),
-                client,
-                ..
-            }) => {
-                let reason = format!("the new program did not come up, the old one serves again: {reason}");
-                answer(client, &Outcome::Refused { reason }).await;
-            }
-            leaving => self.upgrade = leaving,
-        }
-    }
-
-    async fn upgrade_is_late(&mut self) {
-        let Some(upgrade) = &mut self.upgrade else { return };
-        upgrade.deadline = Box::pin(tokio::time::sleep(UPGRADE_PATIENCE));
-        match &mut upgrade.phase {
-            Phase::Leaving => warn!("the server does not leave: it is killed"),
-            Phase::Starting(said) => *said = Some("it was not ready in time".to_owned()),
-            Phase::Returning(reason) => {
-                let reason = format!("neither the new program nor the old one came up: {reason}");
-                if let Some(upgrade) = self.upgrade.take() {
-                    answer(upgrade.client, &Outcome::Refused { reason }).await;
-                }
-                return;
-            }
-        }
-        self.kill();
-    }
-
-    fn go_back(&mut self, reason: &str) {
-        error!(reason, "the new program does not come up: back to the old one");
-        self.swap_programs();
-        if let Some(upgrade) = &mut self.upgrade {
-            upgrade.phase = Phase::Returning(reason.to_owned());
-        }
-    }
-
-    fn swap_programs(&mut self) {
-        if let Some(upgrade) = &mut self.upgrade {
-            std::mem::swap(&mut self.binary, &mut upgrade.other);
         }
     }
 
@@ -528,59 +411,22 @@ impl Supervisor {
 
     /// Ends the server: in order, if it can.
     async fn stop(&mut self) {
-        let Some(Server { child, .. }) = &mut self.server else {
-            return;
-        };
-        if let Some(pid) = child.id()
-            && let Err(error) = signal_process(pid, Signal::TERM)
-        {
-            warn!(%error, "failed to signal the server");
-        }
-        if tokio::time::timeout(STOP_PATIENCE, child.wait()).await.is_err() {
-            warn!("the server does not end: it is killed");
-            if let Err(error) = child.kill().await {
-                warn!(%error, "failed to kill the server");
-            }
+        if let Some(server) = &mut self.server {
+            server.stop().await;
         }
     }
 }
 
-fn signal_process(pid: u32, signal: Signal) -> io::Result<()> {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let pid = pid.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-    Ok(rustix::process::kill_process(pid, signal)?)
-}
-
-async fn read_order(client: &mut UnixStream) -> Result<Order> {
-    let mut line = String::new();
-    let mut reader = BufReader::new(client.take(MAX_LINE_BYTES));
-    tokio::time::timeout(ORDER_PATIENCE, reader.read_line(&mut line))
-        .await
-        .context("no order came in time")?
-        .context("failed to read an order")?;
-    serde_json::from_str(&line).context("this is no order")
-}
-
-/// A client that is gone does not wait for the answer.
-async fn answer(mut client: UnixStream, outcome: &Outcome) {
-    let mut line = serde_json::to_vec(outcome).unwrap_or_default();
-    line.push(b'\n');
-    let write = client.write_all(&line);
-    if !matches!(tokio::time::timeout(ORDER_PATIENCE, write).await, Ok(Ok(()))) {
-        info!("a client did not wait for its answer");
-    }
-}
-
-async fn next_line(lines: Option<&mut Lines<BufReader<ChildStdout>>>) -> Option<String> {
-    match lines {
-        Some(lines) => lines.next_line().await.unwrap_or(None),
+async fn of_server(server: Option<&mut ServerProcess>) -> Happened {
+    match server {
+        Some(server) => server.next().await,
         None => std::future::pending().await,
     }
 }
 
-async fn next_end(child: Option<&mut Child>) -> io::Result<ExitStatus> {
-    match child {
-        Some(child) => child.wait().await,
+async fn late(upgrade: Option<&mut Upgrade>) {
+    match upgrade {
+        Some(upgrade) => upgrade.late().await,
         None => std::future::pending().await,
     }
 }

@@ -5,18 +5,16 @@
 //! - What is shown is written down, so that the next server takes it over as it is.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use cache_worker::dataset::Dataset;
 use catalog::ObjectId;
-use csi_driver::HeldGeneration;
 use csi_driver::fuse::FuseServer;
-use csi_driver::mount::ImageMount;
 use csi_driver::view::{Abilities, BindSpec, OverlayMode, Registry, ViewError, ViewSpec};
 use protocol::{
     CatalogFile, Data, Generation, Landed, Local, ObjectRef, Opened, ReadError, ReleaseError, StreamId,
@@ -25,11 +23,9 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::generations::hold_newest;
 use super::place::Place;
 use super::spec::{Eviction, Spec, ViewChoice, ViewKind};
-
-/// How often it is looked which generations open files are of.
-const HOLD_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What kind of view it will be, decided before anything is mounted.
 #[derive(Debug)]
@@ -71,6 +67,13 @@ impl Record {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("failed to read {}", file.display())),
         }
+    }
+
+    /// The generation that a kernel view shows.
+    pub(crate) fn generation(&self) -> Option<Generation> {
+        self.catalog
+            .as_ref()
+            .map(|catalog| Generation(catalog.generation))
     }
 
     /// Writes it down before it is shown: a server that dies between finds nothing there, and shows it.
@@ -147,12 +150,12 @@ impl Choice {
     }
 }
 
-/// The views of the mount, with all that they are made of.
+/// What the directory shows. What it is made of is the registry's.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Shown {
     pub(crate) kind: ViewKind,
     /// The generation of a kernel view.
     pub(crate) generation: Option<Generation>,
-    image: Option<ImageMount>,
 }
 
 /// Shows the mount at its directory, or takes over what the server before has shown there.
@@ -185,7 +188,9 @@ async fn show_kernel(
     worker: &dyn Worker,
 ) -> Result<Shown> {
     let recorded = record.and_then(|record| Some((record.catalog?, record.count_opens)));
-    let (catalog, count_opens) = match recorded {
+    let is_recorded = recorded.is_some();
+    // What was shown before is held since this server began.
+    let (catalog, count_opens, _held) = match recorded {
         Some((catalog, count_opens)) => {
             let RecordedCatalog {
                 generation,
@@ -200,22 +205,19 @@ async fn show_kernel(
                     index,
                 },
                 count_opens,
+                None,
             )
         }
         None => {
-            let newest = worker.catalogs().borrow().clone();
-            let newest = newest.context("there is no catalog to show")?;
-            ((*newest).clone(), choice.count_opens)
+            let newest = hold_newest(worker, registry);
+            let (newest, held) = newest.context("there is no catalog to show")?;
+            ((*newest).clone(), choice.count_opens, Some(held))
         }
     };
     let generation = catalog.generation;
     let point = place.catalogs().join(format!("gen-{generation}"));
     std::fs::create_dir_all(place.catalogs())
         .with_context(|| format!("failed to make {}", place.catalogs().display()))?;
-    let image = {
-        let (image, point) = (catalog.image.clone(), point.clone());
-        tokio::task::spawn_blocking(move || ImageMount::take(&image, &point)).await??
-    };
     Record {
         kind: ViewKind::Kernel,
         direct: false,
@@ -242,14 +244,15 @@ async fn show_kernel(
         Err(error) => Err(error),
     };
     if let Err(error) = shown {
-        // Nothing is shown, so the next one may show something else.
-        let _gone = std::fs::remove_file(place.view_record());
+        // Nothing is shown, so the next one may show something else; but not where a predecessor's view may still be.
+        if !is_recorded {
+            let _gone = std::fs::remove_file(place.view_record());
+        }
         return Err(error.into());
     }
     Ok(Shown {
         kind: ViewKind::Kernel,
         generation: Some(generation),
-        image: Some(image),
     })
 }
 
@@ -276,43 +279,7 @@ async fn show_fuse(spec: &Spec, place: &Place, record: Option<Record>, registry:
     Ok(Shown {
         kind: ViewKind::Fuse,
         generation: None,
-        image: None,
     })
-}
-
-impl Shown {
-    /// Takes away what was mounted for the view. The view itself may live on for those who use it.
-    pub(crate) fn take_away(self) {
-        if let Some(image) = self.image
-            && let Err(error) = image.detach()
-        {
-            tracing::warn!(%error, "failed to unmount a catalog");
-        }
-    }
-}
-
-/// Keeps the catalogs of files that are open through FUSE, until the FUSE server ends.
-pub(crate) async fn hold_open_generations(
-    fuse: Arc<FuseServer>,
-    registry: Registry,
-    mut catalogs: watch::Receiver<Option<Arc<CatalogFile>>>,
-) -> &'static str {
-    let mut interval = tokio::time::interval(HOLD_INTERVAL);
-    let mut _held: Vec<HeldGeneration> = Vec::new();
-    loop {
-        let open = fuse.open_generations();
-        // The new holds first, so that none is let go of in between.
-        _held = open
-            .into_iter()
-            .map(|generation| registry.generations().hold(generation))
-            .collect();
-        tokio::select! {
-            _ = interval.tick() => {}
-            changed = catalogs.changed() => if changed.is_err() {
-                return "the worker";
-            },
-        }
-    }
 }
 
 /// Whether the FUSE file system is mounted at the directory itself: without root nothing can be mounted of it.
@@ -384,6 +351,10 @@ impl Worker for Settling {
 
     async fn read(&self, object: ObjectRef, stream: StreamId, range: Range<u64>) -> Result<Data, ReadError> {
         self.dataset.read(object, stream, range).await
+    }
+
+    fn reading(&self, object: ObjectRef, stream: StreamId, complete: Option<Arc<File>>) {
+        self.dataset.reading(object, stream, complete);
     }
 
     fn closed(&self, object: ObjectRef, stream: StreamId) {

@@ -64,6 +64,11 @@ impl Bucket {
         self.objects.remove(key);
     }
 
+    /// Leaves an object in the bucket which the tree shall not show.
+    pub fn forget(&mut self, key: &str) {
+        self.objects.remove(key);
+    }
+
     /// The words of a mount of the bucket.
     pub fn mount(&self, scratch: &Scratch, view: View) -> MountCommand {
         MountCommand::new(scratch, &format!("s3://{NAME}"), view)

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::process::{Process, Role, processes};
-use crate::scratch::{MARK, Scratch};
+use crate::scratch::{MARK, RUN, Scratch};
 
 /// How long anything may take before a test calls it hung. Only ever reached by a defect.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -142,6 +142,11 @@ impl MountCommand {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
+        self.made()
+    }
+
+    /// The mount that a successful [`run`](Self::run) made.
+    pub fn made(&self) -> Mount {
         Mount {
             scratch: self.scratch.clone(),
             directory: self.directory.clone(),
@@ -229,6 +234,22 @@ impl Mount {
                 .any(|process| process.pid != before)
                 && self.command(&["stats", "--json"]).status.success()
         });
+    }
+
+    /// The last lines of what the mount's processes logged; empty where nobody knows.
+    pub fn log(&self) -> String {
+        const LINES: usize = 40;
+        let Ok(places) = std::fs::read_dir(RUN) else {
+            return String::new();
+        };
+        let directory = format!("\"{}\"", self.directory.display());
+        let ours = places.flatten().map(|place| place.path()).find(|place| {
+            std::fs::read_to_string(place.join("spec.json")).is_ok_and(|spec| spec.contains(&directory))
+        });
+        let log = ours.and_then(|place| std::fs::read_to_string(place.join("log")).ok());
+        let log = log.unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LINES)..].join("\n")
     }
 
     /// Unmounts by the command, and requires that nothing of the mount is left.

@@ -160,12 +160,10 @@ fn truncated_objects_are_never_served_short() {
 
 #[test]
 fn a_full_disk_serves_through() {
-    {
-        // The kernel mounts no catalog image that lies in a tmpfs.
-        let view = View::Fuse;
+    for view in View::BOTH {
         let scratch = Scratch::new();
         let bucket = Bucket::with_files(300, 100_000);
-        let cache = scratch.tmpfs("small", "16m");
+        let cache = scratch.ext4("small", 24 << 20);
         let mount = bucket
             .mount(&scratch, view)
             .with("--cache-dir", cache.join("cache"))
@@ -178,12 +176,10 @@ fn a_full_disk_serves_through() {
 
 #[test]
 fn a_disk_that_somebody_else_fills_serves_through() {
-    {
-        // The kernel mounts no catalog image that lies in a tmpfs.
-        let view = View::Fuse;
+    for view in View::BOTH {
         let scratch = Scratch::new();
         let bucket = Bucket::with_files(100, 100_000);
-        let cache = scratch.tmpfs("small", "32m");
+        let cache = scratch.ext4("small", 48 << 20);
         let mount = bucket
             .mount(&scratch, view)
             .with("--cache-dir", cache.join("cache"))

@@ -10,14 +10,14 @@ use origin::Fault;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
-/// Kills per view; both together are what the project promises to survive.
-const KILLS: u32 = 100;
+/// Kills per view: what the project promises to survive.
+const KILLS: u32 = 200;
 const SMALL: u64 = 60_000;
 const LARGE: u64 = 24 << 20;
 
 /// A bucket in which every kill finds objects that nobody has read yet.
 fn bucket() -> Bucket {
-    let mut bucket = Bucket::with_files(4_000, SMALL);
+    let mut bucket = Bucket::with_files(8_000, SMALL);
     for number in 0..6 {
         bucket.generate(&format!("large/{number}"), 10_000 + number, LARGE);
     }

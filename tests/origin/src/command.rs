@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -10,6 +11,9 @@ use anyhow::Context;
 use clap::Parser;
 
 use crate::{Body, Credentials, Origin, OriginOptions, data};
+
+/// Objects in a directory, by default.
+const THOUSAND: NonZeroU64 = NonZeroU64::new(1000).expect("it is not zero");
 
 /// An S3 server for tests and measurements.
 #[derive(Debug, Parser)]
@@ -27,8 +31,8 @@ pub struct Command {
     /// Its secret.
     #[arg(long, requires = "access_key")]
     secret_key: Option<String>,
-    /// Objects from seeds: BUCKET/PREFIX,COUNT,SIZE[,SEED]. Object N is BUCKET/PREFIX and N in eight digits, behind a
-    /// directory for each thousand, with the data of SEED + N.
+    /// Objects from seeds: BUCKET/PREFIX,COUNT,SIZE[,SEED[,EACH]]. Object N is BUCKET/PREFIX and N in eight digits, behind
+    /// a directory for EACH of them (by default a thousand), with the data of SEED + N.
     #[arg(long)]
     objects: Vec<Generated>,
     /// Keeps the objects' data in a file of this directory and serves it from a map; else it is made while it is sent.
@@ -50,6 +54,8 @@ struct Generated {
     count: u64,
     size: u64,
     seed: u64,
+    /// Objects in a directory.
+    each: NonZeroU64,
 }
 
 impl FromStr for Generated {
@@ -64,19 +70,21 @@ impl FromStr for Generated {
         let (bucket, prefix) = (bucket.to_owned(), prefix.to_owned());
         let (count, size) = (field("COUNT")?.parse()?, field("SIZE")?.parse()?);
         let seed = fields.next().map_or(Ok(1), str::parse)?;
+        let each = fields.next().map_or(Ok(THOUSAND), str::parse)?;
         Ok(Self {
             bucket,
             prefix,
             count,
             size,
             seed,
+            each,
         })
     }
 }
 
 impl Generated {
     fn key(&self, index: u64) -> Vec<u8> {
-        format!("{}{:05}/{index:08}", self.prefix, index / 1000).into_bytes()
+        format!("{}{:05}/{index:08}", self.prefix, index / self.each).into_bytes()
     }
 
     /// Writes all data into one file and maps it.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -28,10 +29,23 @@ impl Versitygw {
     /// # Errors
     /// `NotFound` when there is no such program (it names where it was looked for), and when it does not start.
     pub fn start(directory: &Path, credentials: &Credentials) -> io::Result<Self> {
+        Self::try_ports(directory, credentials, None)
+    }
+
+    /// The same, with a line for each request in `access_log`, in the form of S3's own server access logs. Bytes of
+    /// streamed answers are not in it.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_logged(directory: &Path, credentials: &Credentials, access_log: &Path) -> io::Result<Self> {
+        Self::try_ports(directory, credentials, Some(access_log))
+    }
+
+    fn try_ports(directory: &Path, credentials: &Credentials, access_log: Option<&Path>) -> io::Result<Self> {
         let program = Self::find()?;
         let mut last = io::Error::other("not tried");
         for _try in 0..PORT_TRIES {
-            match Self::start_at(&program, directory, credentials, free_port()?) {
+            match Self::start_at(&program, directory, credentials, access_log, free_port()?) {
                 Ok(started) => return Ok(started),
                 Err(error) => last = error,
             }
@@ -80,11 +94,24 @@ impl Versitygw {
         self.server.id()
     }
 
-    fn start_at(program: &Path, directory: &Path, credentials: &Credentials, port: u16) -> io::Result<Self> {
+    fn start_at(
+        program: &Path,
+        directory: &Path,
+        credentials: &Credentials,
+        access_log: Option<&Path>,
+        port: u16,
+    ) -> io::Result<Self> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let server = Command::new(program)
-            .args(["--port", &address.to_string(), "--keep-alive", "--quiet", "posix"])
+        let mut command = Command::new(program);
+        command.args(["--port", &address.to_string(), "--keep-alive", "--quiet"]);
+        if let Some(log) = access_log {
+            command.arg("--access-log").arg(log);
+        }
+        let server = command
+            .arg("posix")
             .arg(directory)
+            // A Ctrl-C is for whoever started it, and kills it when it is dropped.
+            .process_group(0)
             .env("ROOT_ACCESS_KEY", &credentials.access_key)
             .env("ROOT_SECRET_KEY", &credentials.secret_key)
             .stdin(Stdio::null())

@@ -40,6 +40,21 @@ fn keys_stay_as_the_source_spells_them() {
 }
 
 #[test]
+fn an_empty_etag_is_none() {
+    for etag in [
+        "<ETag></ETag>",
+        "<ETag/>",
+        "<ETag>\"\"</ETag>",
+        "<ETag>&quot;&quot;</ETag>",
+        "",
+    ] {
+        let xml = format!("<ListBucketResult><Contents><Key>a</Key>{etag}</Contents></ListBucketResult>");
+        let page = Page::parse(xml.as_bytes(), Dialect::S3).unwrap();
+        assert_eq!(page.entries[0].etag, None, "{etag}");
+    }
+}
+
+#[test]
 fn bytes_that_are_no_text_damage_their_key_only() {
     let mut xml = b"<ListBucketResult><Contents><Key>a\xff</Key></Contents>".to_vec();
     xml.extend_from_slice(b"<Contents><Key>b</Key></Contents></ListBucketResult>");

@@ -145,3 +145,14 @@ async fn the_head_of_an_answer_must_fit_what_was_asked_for() {
         Err(Trouble::Failed(_))
     ));
 }
+
+#[test]
+fn the_condition_on_a_time_holds_for_all_of_its_second() {
+    let condition = |secs, nanos| unmodified_since(Time { secs, nanos });
+    let next = SystemTime::UNIX_EPOCH + Duration::from_secs(1_001);
+    assert_eq!(condition(1_000, 0), Some(next));
+    assert_eq!(condition(1_000, 999_999_999), Some(next));
+    // HTTP has no such date.
+    assert_eq!(condition(-1, 0), None);
+    assert_eq!(condition(i64::MAX, 0), None);
+}

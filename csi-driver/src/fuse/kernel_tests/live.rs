@@ -51,12 +51,14 @@ fn new_opens_see_the_new_generation_and_open_files_keep_theirs() {
         check(&mount, live, &one());
         let path = mount.path(live).join("d/changed");
         let held = File::open(&path).unwrap();
-        assert_eq!(mount.server.open_generations(), [Generation(1)].into());
+        assert_eq!(mount.server.needed_generations(), [Generation(1)].into());
         let missing = mount.path(live).join("d/new");
         assert!(!missing.exists());
 
         mount.show(2, &two());
         wait_until("the new generation", || missing.exists());
+        let both = [Generation(1), Generation(2)].into();
+        assert_eq!(mount.server.needed_generations(), both);
         check(&mount, live, &two());
         assert!(!mount.path(live).join("d/gone").exists());
         let names: Vec<_> = std::fs::read_dir(mount.path(live).join("d"))
@@ -99,6 +101,29 @@ fn an_open_file_outlives_its_catalog() {
     wait_until("the third generation", || mount.path("live/d/gone").exists());
     assert!(!mount.path("gen-1").exists());
     check(&mount, "gen-2", &two());
+}
+
+#[test]
+fn a_listing_whose_catalog_is_gone_is_an_error_and_never_short() {
+    for directory in ["live", "live/d"] {
+        let Some(mount) = Mount::new(&one(), Setup::default()) else {
+            return;
+        };
+        let mut held = nix::dir::Dir::open(
+            &mount.path(directory),
+            nix::fcntl::OFlag::O_DIRECTORY,
+            nix::sys::stat::Mode::empty(),
+        )
+        .unwrap();
+        let catalogs = mount.directory.path().join("catalog");
+        for name in ["gen-1.erofs", "gen-1.index"] {
+            std::fs::remove_file(catalogs.join(name)).unwrap();
+        }
+        mount.show(2, &two());
+        wait_until("the new generation", || mount.path("live/d/new").exists());
+        let first = held.iter().next().map(|entry| entry.err());
+        assert_eq!(first, Some(Some(nix::errno::Errno::ESTALE)), "{directory}");
+    }
 }
 
 #[test]

@@ -33,6 +33,8 @@ struct Orders {
     kept: usize,
     /// A file whose reads stay unanswered.
     stopping: Option<String>,
+    /// The generation that is the newest when the server starts.
+    newest: u64,
 }
 
 /// Not a test: the server that the other tests start and kill.
@@ -44,9 +46,9 @@ fn serves_when_told_to() {
     let keeper = Arc::new(Client::from_stdin().unwrap());
     let catalog = orders.directory.join("catalog");
     let newest = Arc::new(protocol::CatalogFile {
-        generation: protocol::Generation(1),
-        image: catalog.join("gen-1.erofs"),
-        index: catalog.join("gen-1.index"),
+        generation: protocol::Generation(orders.newest),
+        image: catalog.join(format!("gen-{}.erofs", orders.newest)),
+        index: catalog.join(format!("gen-{}.index", orders.newest)),
     });
     let worker = FakeWorker::new(
         &orders.directory,
@@ -105,6 +107,7 @@ impl Supervised {
             passthrough: true,
             kept: 0,
             stopping: None,
+            newest: 1,
         };
         orders(&mut own);
         let holder = Some(Holder::start(limit).unwrap());
@@ -198,6 +201,27 @@ fn check_piece(open: &File, file: &TestFile, random: &mut SmallRng) {
     open.read_exact_at(&mut piece, start)
         .unwrap_or_else(|error| panic!("piece of {}: {error}", file.path));
     assert!(piece == file.content(start..end), "{} at {start}", file.path);
+}
+
+#[test]
+fn a_successor_shows_a_catalog_that_the_kernel_was_never_told_of() {
+    let before = [TestFile::new("d/changed", 100_000), TestFile::new("d/gone", 10)];
+    let after = [TestFile::new("d/changed", 90_000).version("\"two\"")];
+    let Some(mut supervised) = Supervised::new(&before, Duration::from_secs(120), |_| {}) else {
+        return;
+    };
+    let changed = supervised.live().join("d/changed");
+    let gone = supervised.live().join("d/gone");
+    // The kernel knows these names and sizes from here on.
+    assert_eq!(std::fs::metadata(&changed).unwrap().len(), 100_000);
+    assert!(gone.exists());
+    supervised.kill();
+    write_catalog(&supervised.directory.path().join("catalog"), 2, &after);
+    supervised.orders.newest = 2;
+    supervised.start();
+    wait_until("the new generation", || !gone.exists());
+    assert_eq!(std::fs::metadata(&changed).unwrap().len(), 90_000);
+    assert!(std::fs::read(&changed).unwrap() == after[0].whole());
 }
 
 /// Kills the server again and again under readers of complete and incomplete files.

@@ -52,8 +52,8 @@ impl Ledger {
         }
     }
 
-    /// A kernel view's lookup fetched a small object into a landing directory: the open behind it was answered from
-    /// `from`. To be called before the lookup is answered.
+    /// A kernel view's lookup found a small object in a landing directory by the worker's doing: the open behind it is
+    /// answered from `from`. To be called before the lookup is answered.
     pub fn landed(&self, id: ObjectId, size_bytes: u64, from: ServedFrom) {
         self.metrics.opens(from).inc();
         self.metrics.bytes(from).inc_by(size_bytes);

@@ -57,6 +57,8 @@ impl Worker for Listener {
         Err(ReadError::Stopping)
     }
 
+    fn reading(&self, _object: ObjectRef, _stream: StreamId, _complete: Option<Arc<std::fs::File>>) {}
+
     fn closed(&self, _object: ObjectRef, _stream: StreamId) {}
 
     fn opened(&self, opens: &[Opened]) {

@@ -27,6 +27,7 @@ pub(crate) struct Tree {
     mount: Mount,
     _origin: Origin,
     scratch: Scratch,
+    view: View,
     objects: BTreeMap<String, Vec<u8>>,
     readme_etag: String,
 }
@@ -82,9 +83,15 @@ impl Tree {
             mount,
             _origin: origin,
             scratch,
+            view,
             objects,
             readme_etag,
         }
+    }
+
+    /// Which view it is.
+    pub(crate) const fn view(&self) -> View {
+        self.view
     }
 
     /// Where the view is.

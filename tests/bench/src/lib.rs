@@ -1,0 +1,28 @@
+//! The figures of Millpond: measured on this machine with the real binary, real mounts and the tests' own S3 server in a
+//! process of its own, and shown beside their goals.
+//!
+//! - A ratio compares works that take turns in one run: native ext4 in the same round, the same files on the same file
+//!   system as the cache, read by the same code ([`measure::reading`]); or a plain program ([`plain`]) that fetches the
+//!   same bytes from the same server. The median over the rounds is what counts; the extremes stand beside it.
+//! - Nothing here asserts a time: a goal that is missed is shown as missed. Bytes are checked, outside of the timed
+//!   passes; wrong ones end the run with an error.
+//! - [`Lab`](lab::Lab) has what figures share: the scratch directory, data sets, servers and a warm cache. All of it is
+//!   gone afterwards, also after an interrupt; what a killed run left goes when the next one begins.
+//!
+//! `docs/benchmarks.md` says what each figure means.
+#![forbid(unsafe_code)]
+
+mod command;
+mod data;
+mod figure;
+mod figures;
+mod lab;
+mod memory;
+mod mount;
+mod plain;
+mod report;
+mod row;
+mod scratch;
+mod server;
+
+pub use command::Command;

@@ -1,0 +1,53 @@
+//! The memory of the mounts' processes, watched as long as they live.
+
+use std::sync::Arc;
+
+use measure::{Memory, MemoryPeak, program_below};
+use parking_lot::Mutex;
+use serde::Serialize;
+
+/// Millpond's processes are called so.
+pub(crate) const PROGRAM: &str = "millpond";
+
+/// The most that the processes of one mount held at once.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Peak {
+    /// What was done with the mount.
+    pub(crate) during: String,
+    #[serde(flatten)]
+    pub(crate) memory: Memory,
+}
+
+/// Watches the processes of one mount.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    /// `None`: they come and go, and are looked for each time.
+    known: Arc<Mutex<Option<Vec<i32>>>>,
+    peak: MemoryPeak,
+}
+
+impl Watch {
+    pub(crate) fn start() -> Self {
+        let known = Arc::new(Mutex::new(None));
+        let shared = Arc::clone(&known);
+        let peak = MemoryPeak::watch(move || {
+            let known: Option<Vec<i32>> = shared.lock().clone();
+            known.unwrap_or_else(|| processes().unwrap_or_default())
+        });
+        Self { known, peak }
+    }
+
+    /// From now on only these are watched, which costs the machine next to nothing.
+    pub(crate) fn settle(&self, pids: &[i32]) {
+        *self.known.lock() = Some(pids.to_vec());
+    }
+
+    pub(crate) fn finish(self) -> Memory {
+        self.peak.finish()
+    }
+}
+
+/// Millpond's processes that this one started, at some remove.
+pub(crate) fn processes() -> measure::Result<Vec<i32>> {
+    program_below(rustix::process::getpid().as_raw_nonzero().get(), PROGRAM)
+}
