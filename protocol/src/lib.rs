@@ -4,9 +4,12 @@
 //! On one machine both live in one process and call each other through [`Worker`] and [`Views`] directly; in a
 //! cluster the same two traits are spoken over a socket. Neither side knows how the other does its part.
 
+pub mod convert;
 mod data;
 mod object;
+pub mod plan;
 mod views;
+pub mod wire;
 mod worker;
 
 pub use data::{Data, Mapping, Served};
