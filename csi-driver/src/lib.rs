@@ -7,6 +7,7 @@ mod generations;
 pub mod keeper;
 mod metrics;
 pub mod mount;
+pub mod remote;
 pub mod view;
 
 pub use generations::{Generations, HeldGeneration};

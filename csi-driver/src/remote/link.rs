@@ -1,0 +1,124 @@
+//! How a worker is reached.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use mesh::{ConnectError, Identity, IdentityError, Peer, Role};
+use protocol::wire::worker_client::WorkerClient;
+use rand::seq::SliceRandom;
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tonic::transport::{Channel, Endpoint};
+
+/// An answer is at most a block and its frame.
+const MAX_MESSAGE_BYTES: usize = 8 << 20;
+
+/// Room on its way for each answer over a socket of the node.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A worker of the pool, elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its node, which its certificate must name.
+    pub node: String,
+    /// Its data port.
+    pub address: SocketAddr,
+}
+
+/// Where workers are.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// On this node, at this socket.
+    Here(PathBuf),
+    /// On any of these nodes.
+    Elsewhere(Vec<Member>),
+}
+
+/// How workers are reached: where they are, now and later, and as who.
+#[derive(Clone, Debug)]
+pub struct Reach {
+    /// Where they are.
+    pub place: watch::Receiver<Place>,
+    /// Who this driver is to those elsewhere.
+    pub identity: watch::Receiver<Option<Arc<Identity>>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LinkError {
+    #[error("failed to connect to {}", socket.display())]
+    Socket {
+        socket: PathBuf,
+        #[source]
+        source: tonic::transport::Error,
+    },
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("no worker of the pool has an address")]
+    Nobody,
+    #[error("this node has no certificate yet")]
+    NoIdentity,
+}
+
+impl Reach {
+    /// Connects to a worker.
+    pub(super) async fn dial(&self) -> Result<WorkerClient<Channel>, LinkError> {
+        let place = self.place.borrow().clone();
+        let channel = match place {
+            Place::Here(socket) => dial_socket(socket).await?,
+            Place::Elsewhere(members) => self.dial_any(members).await?,
+        };
+        Ok(WorkerClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES))
+    }
+
+    /// In any order: the nodes that have no worker must not all ask the same one.
+    async fn dial_any(&self, mut members: Vec<Member>) -> Result<Channel, LinkError> {
+        let identity = self.identity.borrow().clone().ok_or(LinkError::NoIdentity)?;
+        members.shuffle(&mut rand::rng());
+        let mut last = LinkError::Nobody;
+        for Member { node, address } in members {
+            let peer = Peer {
+                role: Role::Worker,
+                node,
+            };
+            match mesh::connect(address, &peer.server_name(), identity.client_config()?).await {
+                Ok(channel) => return Ok(channel),
+                Err(error) => last = error.into(),
+            }
+        }
+        Err(last)
+    }
+
+    /// Waits until the place is another one.
+    pub(super) async fn moved(&mut self) {
+        if self.place.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn dial_socket(socket: PathBuf) -> Result<Channel, LinkError> {
+    let path = socket.clone();
+    let dial = tower::service_fn(move |_| {
+        let path = path.clone();
+        async move { io::Result::Ok(TokioIo::new(UnixStream::connect(path).await?)) }
+    });
+    // The path is the connector's.
+    Endpoint::from_static("http://worker.millpond.internal")
+        .connect_timeout(CONNECT_PATIENCE)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .connect_with_connector(dial)
+        .await
+        .map_err(|source| LinkError::Socket { socket, source })
+}

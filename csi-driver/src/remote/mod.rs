@@ -1,0 +1,201 @@
+//! A worker in another process, as the driver's own [`Worker`].
+//!
+//! - [`link`]: how the worker is reached: over its socket on this node, or one of the pool's members over the network.
+//! - [`attend`]: the stream on which both tell each other what happens: it lives as long as the link does.
+//! - [`notices`]: what the worker has to know of this driver, so that a worker that has just started learns all of it.
+//! - [`objects`]: complete objects in this node's tiers, which need no question.
+//! - [`copies`]: this node's copies of the catalogs, strictly checked before anything reads them.
+//! - [`ask`]: questions, repeated until a worker answers or the patience is over.
+//!
+//! Invariants:
+//! - A worker that dies costs its readers a pause: every question can be asked again of the next one.
+//! - No path that a worker says is ever opened: objects are found in the directories that the driver was given.
+//! - Where there is no worker on this node nothing is landed, and all reads go over the network.
+
+mod ask;
+mod attend;
+mod copies;
+mod link;
+mod notices;
+mod objects;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use catalog::ObjectId;
+use protocol::{
+    CatalogFile, Data, Generation, Landed, Local, ObjectRef, Opened, ReadError, Served, StreamId,
+    TierDirectories, Views, Worker, wire,
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use ask::Asking;
+use attend::Attending;
+use copies::Copies;
+use notices::Notices;
+use objects::Objects;
+
+pub use copies::CopyError;
+pub use link::{Member, Place, Reach};
+
+/// How to reach the worker of a Dataset.
+pub struct RemoteOptions {
+    /// The Dataset's uid.
+    pub dataset_uid: String,
+    /// This driver's number: another one after each start.
+    pub driver: u64,
+    /// Where the worker is.
+    pub reach: Reach,
+    /// The tiers' directories on this node, fastest first; none where no worker is.
+    pub tiers: Vec<TierDirectories>,
+    /// A directory of this Dataset's own for copies of its catalogs.
+    pub copies: PathBuf,
+    /// How long a question waits for a worker that answers.
+    pub patience: Duration,
+}
+
+/// See the module's documentation.
+pub struct RemoteWorker {
+    objects: Objects,
+    copies: Arc<Copies>,
+    notices: Arc<Notices>,
+    asking: Asking,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl RemoteWorker {
+    /// Begins to reach the worker; does not wait for it. The newest catalog that was copied before is there at once.
+    /// Must be called within a tokio runtime. `views` is what the worker asks to let go of objects.
+    ///
+    /// # Errors
+    /// The directory for copies cannot be used.
+    pub fn start(options: RemoteOptions, views: Arc<dyn Views>) -> Result<Arc<Self>, CopyError> {
+        let RemoteOptions {
+            dataset_uid,
+            driver,
+            reach,
+            tiers,
+            copies,
+            patience,
+        } = options;
+        let copies = Arc::new(Copies::open(copies)?);
+        let notices = Arc::new(Notices::default());
+        let caller = wire::Caller { dataset_uid, driver };
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (clients, client) = watch::channel(None);
+        let attending = Attending {
+            caller: caller.clone(),
+            reach,
+            clients,
+            notices: Arc::clone(&notices),
+            copies: Arc::clone(&copies),
+            views,
+        };
+        let ended = stop.clone();
+        tasks.spawn(async move { ended.run_until_cancelled(attending.keep()).await });
+        Ok(Arc::new(Self {
+            objects: Objects::new(tiers),
+            copies,
+            notices,
+            asking: Asking {
+                caller,
+                client,
+                patience,
+                stop: stop.clone(),
+            },
+            tasks,
+            stop,
+        }))
+    }
+
+    /// Whether an object is here, whole. Blocks.
+    pub fn has(&self, id: ObjectId, size_bytes: u64) -> bool {
+        self.objects.open(id, size_bytes).is_some()
+    }
+
+    /// Whether a worker answers.
+    pub fn is_connected(&self) -> bool {
+        self.asking.client.borrow().is_some()
+    }
+
+    /// Ends the link. What is asked from then on is answered with [`ReadError::Stopping`].
+    pub async fn close(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Counts an open that this driver answered without a question.
+    fn found(&self, id: ObjectId) {
+        self.notices.opened(&[Opened { id, times: 1 }]);
+    }
+}
+
+#[async_trait]
+impl Worker for RemoteWorker {
+    fn catalogs(&self) -> watch::Receiver<Option<Arc<CatalogFile>>> {
+        self.copies.watch()
+    }
+
+    fn tiers(&self) -> Vec<TierDirectories> {
+        self.objects.directories()
+    }
+
+    async fn land(&self, object: ObjectRef) -> Result<Landed, ReadError> {
+        if self.objects.are_kept() {
+            self.asking.land(object).await
+        } else {
+            Ok(Landed::ThroughFuse)
+        }
+    }
+
+    async fn local(&self, object: ObjectRef) -> Result<Local, ReadError> {
+        if let Some(file) = self.objects.find(object.id, object.size_bytes).await {
+            self.found(object.id);
+            return Ok(Local::Complete(Arc::new(file)));
+        }
+        // It may have to be checked first, or be evicted in between.
+        if self.objects.are_kept()
+            && self.asking.local(object).await?
+            && let Some(file) = self.objects.find(object.id, object.size_bytes).await
+        {
+            return Ok(Local::Complete(Arc::new(file)));
+        }
+        Ok(Local::Incomplete)
+    }
+
+    async fn read(&self, object: ObjectRef, stream: StreamId, range: Range<u64>) -> Result<Data, ReadError> {
+        let range = range.start..range.end.min(object.size_bytes);
+        if range.is_empty() {
+            return Ok(Data::Bytes(Bytes::new(), Served::default()));
+        }
+        self.asking.read(object, stream, range).await
+    }
+
+    fn reading(&self, object: ObjectRef, stream: StreamId, _complete: Option<Arc<File>>) {
+        // The driver holds the file itself, which the worker's lease respects.
+        self.notices.reading(object, stream);
+    }
+
+    fn closed(&self, object: ObjectRef, stream: StreamId) {
+        self.notices.closed(object, stream);
+    }
+
+    fn opened(&self, opens: &[Opened]) {
+        self.notices.opened(opens);
+    }
+
+    fn in_use(&self, generations: &BTreeSet<Generation>) {
+        self.notices.in_use(generations);
+        self.copies.in_use(generations);
+    }
+}

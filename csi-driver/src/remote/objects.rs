@@ -1,0 +1,60 @@
+//! Complete objects in the tiers of this node.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use catalog::ObjectId;
+use protocol::TierDirectories;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+
+/// The tiers' directories on this node, fastest first.
+///
+/// The worker keeps nothing in `objects` that is not whole and checked, and deletes nothing that somebody has open.
+#[derive(Clone, Debug)]
+pub(super) struct Objects {
+    tiers: Arc<[TierDirectories]>,
+}
+
+impl Objects {
+    pub(super) fn new(tiers: Vec<TierDirectories>) -> Self {
+        Self { tiers: tiers.into() }
+    }
+
+    pub(super) fn directories(&self) -> Vec<TierDirectories> {
+        self.tiers.to_vec()
+    }
+
+    /// Whether there are any tiers: there is a worker on this node.
+    pub(super) fn are_kept(&self) -> bool {
+        !self.tiers.is_empty()
+    }
+
+    /// Opens an object. Blocks.
+    pub(super) fn open(&self, id: ObjectId, size_bytes: u64) -> Option<File> {
+        let path = id.path();
+        self.tiers
+            .iter()
+            .find_map(|tier| open_in(tier, &path))
+            .filter(|file| {
+                file.metadata()
+                    .is_ok_and(|found| found.is_file() && found.len() == size_bytes)
+            })
+    }
+
+    /// As [`Self::open`], for who must not block.
+    pub(super) async fn find(&self, id: ObjectId, size_bytes: u64) -> Option<File> {
+        let objects = self.clone();
+        let opened = tokio::task::spawn_blocking(move || objects.open(id, size_bytes)).await;
+        opened.ok().flatten()
+    }
+}
+
+/// Follows no symbolic link, and leaves neither directory nor file system, whatever the worker puts there.
+fn open_in(tier: &TierDirectories, path: &str) -> Option<File> {
+    let as_directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(&tier.objects, as_directory, Mode::empty()).ok()?;
+    let as_file = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let file = rustix::fs::openat2(directory, path, as_file, Mode::empty(), resolve).ok()?;
+    Some(File::from(file))
+}
