@@ -268,6 +268,11 @@ impl Dataset {
         self.refresher.progress()
     }
 
+    /// The files of a generation that is still here.
+    pub fn catalog(&self, generation: protocol::Generation) -> Option<Arc<protocol::CatalogFile>> {
+        self.catalogs.get(generation).map(|open| Arc::clone(&open.file))
+    }
+
     /// The source's name in object ids.
     pub fn identity(&self) -> &str {
         self.source.identity()

@@ -12,8 +12,9 @@ use protocol::plan::{DriverChange, DriverReport, WorkerChange, WorkerReport};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Channel;
-use tonic::{Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, info};
 
 use crate::connect::{ConnectError, Controller, connect};
@@ -25,6 +26,9 @@ const QUEUED: usize = 256;
 
 /// A plan is at most a Dataset's mounts with their globs and a private authority each.
 const MAX_CHANGE_BYTES: usize = 16 << 20;
+
+/// Where a worker's stream names its pool.
+pub const POOL_METADATA: &str = "millpond-pool";
 
 /// What happens with the plan.
 #[derive(Debug)]
@@ -47,7 +51,7 @@ pub trait PlanService: Send + Sync + 'static {
     /// Begins a stream.
     fn follow(
         client: PlansClient<Channel>,
-        reports: ReceiverStream<Self::Report>,
+        reports: Request<ReceiverStream<Self::Report>>,
     ) -> BoxFuture<'static, Result<Response<Streaming<Self::Change>>, Status>>;
 }
 
@@ -65,7 +69,7 @@ impl PlanService for WorkerPlan {
 
     fn follow(
         mut client: PlansClient<Channel>,
-        reports: ReceiverStream<WorkerReport>,
+        reports: Request<ReceiverStream<WorkerReport>>,
     ) -> BoxFuture<'static, Result<Response<Streaming<WorkerChange>>, Status>> {
         Box::pin(async move { client.follow_as_worker(reports).await })
     }
@@ -77,7 +81,7 @@ impl PlanService for DriverPlan {
 
     fn follow(
         mut client: PlansClient<Channel>,
-        reports: ReceiverStream<DriverReport>,
+        reports: Request<ReceiverStream<DriverReport>>,
     ) -> BoxFuture<'static, Result<Response<Streaming<DriverChange>>, Status>> {
         Box::pin(async move { client.follow_as_driver(reports).await })
     }
@@ -101,6 +105,22 @@ pub struct Follower<S: PlanService> {
     controller: Controller,
     identity: watch::Receiver<Option<Arc<Identity>>>,
     events: mpsc::Sender<PlanEvent<S>>,
+    /// Of a worker.
+    pool: Option<AsciiMetadataValue>,
+}
+
+impl Follower<WorkerPlan> {
+    /// A follower of the plan of one pool's workers, and its events. A pool's name is a DNS name; whether this process is
+    /// a worker of it is for the controller to know.
+    pub fn for_pool(
+        controller: Controller,
+        identity: watch::Receiver<Option<Arc<Identity>>>,
+        pool: &str,
+    ) -> (Self, mpsc::Receiver<PlanEvent<WorkerPlan>>) {
+        let (mut follower, events) = Self::new(controller, identity);
+        follower.pool = pool.parse().ok();
+        (follower, events)
+    }
 }
 
 impl<S: PlanService> Follower<S> {
@@ -114,6 +134,7 @@ impl<S: PlanService> Follower<S> {
             controller,
             identity,
             events,
+            pool: None,
         };
         (follower, receiver)
     }
@@ -167,7 +188,11 @@ impl<S: PlanService> Follower<S> {
             };
             let client = PlansClient::new(channel).max_decoding_message_size(MAX_CHANGE_BYTES);
             let (sender, reports) = mpsc::channel(QUEUED);
-            match S::follow(client, ReceiverStream::new(reports)).await {
+            let mut request = Request::new(ReceiverStream::new(reports));
+            if let Some(pool) = &self.pool {
+                request.metadata_mut().insert(POOL_METADATA, pool.clone());
+            }
+            match S::follow(client, request).await {
                 Ok(answer) => return Ok((answer.into_inner(), sender)),
                 Err(status) => last = FollowError::Refused(Box::new(status)),
             }

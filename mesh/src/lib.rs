@@ -16,7 +16,7 @@ mod membership;
 mod peer;
 
 pub use connect::{ConnectError, Controller, connect};
-pub use follow::{DriverPlan, Follower, PlanEvent, PlanService, WorkerPlan};
+pub use follow::{DriverPlan, Follower, POOL_METADATA, PlanEvent, PlanService, WorkerPlan};
 pub use identity::{Clients, Identity, IdentityError};
 pub use listen::{ConnectedPeer, Connection, Incoming};
 pub use membership::{Bootstrap, Membership, MembershipError};

@@ -28,6 +28,12 @@ impl Deref for Mapping {
     }
 }
 
+impl AsRef<[u8]> for Mapping {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
 /// How many bytes of an answer came from where.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Served {
@@ -53,6 +59,16 @@ impl Data {
     pub const fn served(&self) -> Served {
         match self {
             Self::Bytes(_, served) | Self::Mapped(_, served) => *served,
+        }
+    }
+}
+
+impl From<Data> for Bytes {
+    /// Without a copy.
+    fn from(data: Data) -> Self {
+        match data {
+            Data::Bytes(bytes, _) => bytes,
+            Data::Mapped(mapping, _) => Self::from_owner(mapping),
         }
     }
 }

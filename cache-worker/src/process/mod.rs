@@ -1,0 +1,23 @@
+//! The worker as a process of a cluster: it follows the controller's plan and serves what that says.
+//!
+//! - [`Options`]: the command line. [`run`]: everything put together, from the start to SIGTERM.
+//! - [`plan`]: the changes of the plan, applied. [`keeping`]: one Dataset of the plan, from its opening to its removal.
+//! - [`loads`]: orders to fetch ahead. [`reports`]: what the controller is told.
+//! - [`setup`]: a plan as the options of a Dataset. [`tiers`]: where on the node a Dataset's bytes are.
+//!
+//! While the controller is away the last plan holds on. What a Dataset needs in order to work again (a source that
+//! answers, a tier that can be opened) is tried again by itself.
+
+mod http;
+mod keeping;
+mod loads;
+mod options;
+mod plan;
+mod reports;
+mod run;
+mod setup;
+mod tiers;
+
+pub use options::Options;
+pub use run::run;
+pub use tiers::{TierOption, TierOptionError};

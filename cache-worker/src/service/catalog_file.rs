@@ -1,0 +1,43 @@
+//! The files of a catalog as a stream.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use bytes::BytesMut;
+use protocol::wire::CatalogChunk;
+use tokio::sync::mpsc;
+use tonic::Status;
+
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Chunks on their way.
+const QUEUED: usize = 4;
+
+/// Opens a file and reads it in chunks. A catalog that is deleted meanwhile is read to its end all the same.
+///
+/// # Errors
+/// It is not there any more.
+pub(super) fn stream(path: &Path) -> std::io::Result<mpsc::Receiver<Result<CatalogChunk, Status>>> {
+    let mut file = File::open(path)?;
+    let (sender, chunks) = mpsc::channel(QUEUED);
+    // It ends with the file or with the receiver.
+    tokio::task::spawn_blocking(move || {
+        loop {
+            let mut chunk = BytesMut::zeroed(CHUNK_BYTES);
+            let next = match file.read(&mut chunk) {
+                Ok(0) => return,
+                Ok(length) => {
+                    chunk.truncate(length);
+                    Ok(CatalogChunk { data: chunk.freeze() })
+                }
+                Err(error) => Err(Status::internal(format!("failed to read a catalog: {error}"))),
+            };
+            let failed = next.is_err();
+            if sender.blocking_send(next).is_err() || failed {
+                return;
+            }
+        }
+    });
+    Ok(chunks)
+}
