@@ -29,7 +29,7 @@ impl Versitygw {
     /// # Errors
     /// `NotFound` when there is no such program (it names where it was looked for), and when it does not start.
     pub fn start(directory: &Path, credentials: &Credentials) -> io::Result<Self> {
-        Self::try_ports(directory, credentials, None)
+        Self::try_ports(Ipv4Addr::LOCALHOST, directory, credentials, None)
     }
 
     /// The same, with a line for each request in `access_log`, in the form of S3's own server access logs. Bytes of
@@ -38,14 +38,33 @@ impl Versitygw {
     /// # Errors
     /// As [`Self::start`].
     pub fn start_logged(directory: &Path, credentials: &Credentials, access_log: &Path) -> io::Result<Self> {
-        Self::try_ports(directory, credentials, Some(access_log))
+        Self::try_ports(Ipv4Addr::LOCALHOST, directory, credentials, Some(access_log))
     }
 
-    fn try_ports(directory: &Path, credentials: &Credentials, access_log: Option<&Path>) -> io::Result<Self> {
+    /// As [`Self::start_logged`], on a free port of another address of this machine.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_on(
+        ip: Ipv4Addr,
+        directory: &Path,
+        credentials: &Credentials,
+        access_log: &Path,
+    ) -> io::Result<Self> {
+        Self::try_ports(ip, directory, credentials, Some(access_log))
+    }
+
+    fn try_ports(
+        ip: Ipv4Addr,
+        directory: &Path,
+        credentials: &Credentials,
+        access_log: Option<&Path>,
+    ) -> io::Result<Self> {
         let program = Self::find()?;
         let mut last = io::Error::other("not tried");
         for _try in 0..PORT_TRIES {
-            match Self::start_at(&program, directory, credentials, access_log, free_port()?) {
+            let address = free_address(ip)?;
+            match Self::start_at(&program, directory, credentials, access_log, address) {
                 Ok(started) => return Ok(started),
                 Err(error) => last = error,
             }
@@ -99,9 +118,8 @@ impl Versitygw {
         directory: &Path,
         credentials: &Credentials,
         access_log: Option<&Path>,
-        port: u16,
+        address: SocketAddr,
     ) -> io::Result<Self> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut command = Command::new(program);
         command.args(["--port", &address.to_string(), "--keep-alive", "--quiet"]);
         if let Some(log) = access_log {
@@ -151,8 +169,8 @@ impl Drop for Versitygw {
     }
 }
 
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+fn free_address(ip: Ipv4Addr) -> io::Result<SocketAddr> {
+    TcpListener::bind((ip, 0))?.local_addr()
 }
 
 #[expect(

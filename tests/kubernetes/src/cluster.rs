@@ -1,0 +1,153 @@
+//! The cluster that the cases run on: made by `tests/cluster`, or any other by `KUBECONFIG`.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::Kubectl;
+
+/// Two: one has a worker, the other has none.
+const NODES: &str = "2";
+
+/// A cluster. One that was made here is taken down when this is dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    kubectl: Kubectl,
+    /// The name of the one that was made here; `None`: somebody else's.
+    name: Option<String>,
+}
+
+impl Cluster {
+    /// Brings one up, or takes the one that `KUBECONFIG` names.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn start() -> Result<Self> {
+        if let Some(kubeconfig) = std::env::var_os("KUBECONFIG").filter(|path| !path.is_empty()) {
+            let kubectl = Kubectl::new(vec!["kubectl".into()], kubeconfig.into());
+            let cluster = Self { kubectl, name: None };
+            cluster.kubectl.run(&["version"])?;
+            return Ok(cluster);
+        }
+        let name = format!("tests-{}", std::process::id());
+        script(&["tests/cluster/up", "--name", &name, "--nodes", NODES, "--replace"])?;
+        let kubeconfig = Path::new("/tmp").join(format!("millpond-cluster-{name}/kubeconfig/admin.yaml"));
+        let kubectl = Kubectl::new(vec![tool("kube"), "kubectl".into()], kubeconfig);
+        Ok(Self {
+            kubectl,
+            name: Some(name),
+        })
+    }
+
+    /// Speaks to it.
+    pub const fn kubectl(&self) -> &Kubectl {
+        &self.kubectl
+    }
+
+    /// Whether its nodes and its API server can be stopped from here.
+    pub const fn is_ours(&self) -> bool {
+        self.name.is_some()
+    }
+
+    /// Runs one of the scripts in `tests/cluster`.
+    ///
+    /// # Errors
+    /// It fails, or the cluster is somebody else's.
+    pub fn script(&self, words: &[&str]) -> Result<String> {
+        let name = self
+            .name
+            .as_ref()
+            .context("this cluster is not ours to disturb")?;
+        let program = format!("tests/cluster/{}", words.first().context("a script has a name")?);
+        let output = in_workspace(&program)
+            .args(words.get(1..).unwrap_or_default())
+            .env("MILLPOND_CLUSTER", name)
+            .output()?;
+        ensure!(
+            output.status.success(),
+            "{} failed: {}",
+            words.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Makes an image archive known to all nodes.
+    ///
+    /// # Errors
+    /// A node does not take it.
+    pub fn load(&self, archive: &Path) -> Result<()> {
+        let archive = archive.to_str().context("a path of ours is UTF-8")?;
+        self.script(&["load", archive]).map(drop)
+    }
+
+    /// The address at which pods reach this machine.
+    ///
+    /// # Errors
+    /// The cluster is somebody else's.
+    pub fn host_address(&self) -> Result<Ipv4Addr> {
+        let name = self.name.as_ref().context("this cluster is not ours")?;
+        let number = Path::new("/tmp").join(format!("millpond-cluster-{name}/number"));
+        let number: u8 = std::fs::read_to_string(&number)?.trim().parse()?;
+        Ok(Ipv4Addr::new(10, 200 + number, 0, 254))
+    }
+
+    /// Runs a command inside a node.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn on_node(&self, node: &str, words: &[&str]) -> Result<String> {
+        let mut all = vec!["node", node];
+        all.extend_from_slice(words);
+        self.script(&all)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let Some(name) = &self.name else { return };
+        let mut words = vec!["tests/cluster/down", "--name", name];
+        let logs = std::env::var("MILLPOND_TESTS_LOGS").unwrap_or_default();
+        if !logs.is_empty() {
+            words.extend(["--keep-logs", &logs]);
+        }
+        if let Err(error) = script(&words) {
+            eprintln!("the cluster {name} is not down: {error:#}");
+        }
+    }
+}
+
+/// A program that `scripts/deps` has built.
+pub(crate) fn tool(name: &str) -> PathBuf {
+    let tools = std::env::var_os("MILLPOND_TOOLS").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/millpond/tools"));
+    tools.or_else(home).unwrap_or_default().join("bin").join(name)
+}
+
+/// The root of the repository.
+pub(crate) fn workspace() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here)
+}
+
+/// A program, run at the root of the repository.
+pub(crate) fn in_workspace(program: &str) -> Command {
+    let mut command = Command::new(workspace().join(program));
+    command.current_dir(workspace());
+    command
+}
+
+/// Runs a script of the repository, its output shown.
+pub(crate) fn script(words: &[&str]) -> Result<()> {
+    let (program, rest) = words.split_first().context("a script has a name")?;
+    let status = in_workspace(program)
+        .args(rest)
+        .status()
+        .with_context(|| format!("failed to run {program}"))?;
+    if !status.success() {
+        bail!("{} failed: {status}", words.join(" "));
+    }
+    Ok(())
+}

@@ -1,0 +1,26 @@
+//! What the tests on a real cluster need: a cluster, Millpond installed in it as its users do, an S3 server whose
+//! credentials are checked, and pods that check every byte they read.
+//!
+//! - [`World`]: all of it, up before the first case. [`Cluster`]: the cluster, made here or named by `KUBECONFIG`.
+//! - [`Kubectl`]: what a person types. [`Namespace`]: where a case puts its objects, gone afterwards.
+//! - [`S3`]: the source. [`Reader`]: a pod that reads and compares.
+//!
+//! Everything goes the way of a user: `helm`, `kubectl`, objects in YAML, pods that read files.
+
+#![expect(clippy::print_stderr, reason = "what cannot be cleaned up is said to whoever runs the tests")]
+
+mod cluster;
+mod kubectl;
+mod manifest;
+mod namespace;
+mod reader;
+mod s3;
+mod world;
+
+pub use cluster::Cluster;
+pub use kubectl::{Kubectl, eventually, settle};
+pub use manifest::{Dataset, Mount, condition_of};
+pub use namespace::Namespace;
+pub use reader::Reader;
+pub use s3::{Bucket, S3};
+pub use world::{POOL, SYSTEM, World};

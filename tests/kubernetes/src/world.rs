@@ -1,0 +1,177 @@
+//! Everything that the cases have in common, up before the first of them.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cluster::{in_workspace, tool, workspace};
+use crate::namespace::GUARD;
+use crate::{Cluster, Kubectl, Namespace, S3, eventually};
+
+/// Where Millpond is installed.
+pub const SYSTEM: &str = "millpond-system";
+
+/// The pool of the cases: its worker is on the first node alone.
+pub const POOL: &str = "pond";
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct World {
+    /// The source.
+    pub s3: S3,
+    /// Another one, with other credentials.
+    pub other: S3,
+    /// Dropped last: everything runs on it.
+    pub cluster: Cluster,
+}
+
+impl World {
+    /// Brings everything up.
+    ///
+    /// # Errors
+    /// Something does not come up.
+    pub fn start() -> Result<Self> {
+        let cluster = Cluster::start()?;
+        let address = cluster.host_address()?;
+        let world = Self {
+            s3: S3::start(address, "pond-key", "pond-secret-of-many-letters")?,
+            other: S3::start(address, "other-key", "other-secret-of-many-letters")?,
+            cluster,
+        };
+        world
+            .cluster
+            .load(&workspace().join("target/image/millpond.tar"))?;
+        world.cluster.load(&tool("../images/busybox.tar"))?;
+        world.install()?;
+        Ok(world)
+    }
+
+    /// Speaks to the cluster.
+    pub const fn kubectl(&self) -> &Kubectl {
+        self.cluster.kubectl()
+    }
+
+    /// A namespace for a case.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn namespace(&self, name: &str) -> Result<Namespace> {
+        Namespace::make(self.kubectl(), name)
+    }
+
+    fn install(&self) -> Result<()> {
+        self.kubectl()
+            .run(&["label", "node", "n1", "millpond.test/cache=yes", "--overwrite"])?;
+        self.helm(&[
+            "install",
+            "millpond",
+            "deploy/chart",
+            "--namespace",
+            SYSTEM,
+            "--create-namespace",
+            "--set",
+            "image.repository=millpond.test/millpond,image.tag=test,image.pullPolicy=Never",
+            "--set",
+            "tierRoots={/var/lib/millpond,/mnt}",
+        ])?;
+        self.kubectl().apply(&format!(
+            "apiVersion: millpond.io/v1alpha1\nkind: CachePool\nmetadata: {{name: {POOL}, annotations: \
+             {{millpond.io/is-default-pool: \"true\"}}}}\nspec:\n  nodeSelector: {{millpond.test/cache: \"yes\"}}\n  tiers:\n  \
+             - {{medium: Memory, capacity: 64Mi}}\n  - {{medium: Disk, path: /mnt/millpond, capacity: 1Gi}}\n"
+        ))?;
+        self.wait_ready()
+    }
+
+    /// Waits until every component runs.
+    ///
+    /// # Errors
+    /// One does not.
+    pub fn wait_ready(&self) -> Result<()> {
+        for workload in [
+            "deployment/millpond-controller",
+            "daemonset/millpond-csi-driver",
+            "daemonset/millpond-keeper",
+            &format!("daemonset/millpond-worker-{POOL}"),
+        ] {
+            eventually(&format!("{workload} to run"), GUARD, || {
+                let status = [
+                    "--namespace",
+                    SYSTEM,
+                    "rollout",
+                    "status",
+                    workload,
+                    "--timeout=20s",
+                ];
+                self.kubectl().run(&status).map(Some)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Runs helm at the root of the repository.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn helm(&self, words: &[&str]) -> Result<String> {
+        let output = in_workspace("/usr/bin/env")
+            .arg(tool("helm"))
+            .args(words)
+            .arg("--kubeconfig")
+            .arg(self.kubectl().kubeconfig())
+            .output()
+            .context("failed to run helm: scripts/deps")?;
+        ensure!(
+            output.status.success(),
+            "helm {} failed: {}",
+            words.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// The pods of a component, by its label `app.kubernetes.io/component`.
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    pub fn pods(&self, component: &str, node: &str) -> Result<Vec<String>> {
+        let label = format!("app.kubernetes.io/component={component}");
+        let field = format!("spec.nodeName={node}");
+        let mut words = vec!["--namespace", SYSTEM, "get", "pods", "-l", &label, "-o", "name"];
+        if !node.is_empty() {
+            words.extend(["--field-selector", &field]);
+        }
+        Ok(self.kubectl().run(&words)?.lines().map(str::to_owned).collect())
+    }
+
+    /// Deletes the pods of a component on a node, and waits until others run.
+    ///
+    /// # Errors
+    /// No others come.
+    pub fn replace_pods(&self, component: &str, node: &str) -> Result<()> {
+        let pods = self.pods(component, node)?;
+        ensure!(!pods.is_empty(), "there is no {component} on {node}");
+        for pod in &pods {
+            self.kubectl()
+                .run(&["--namespace", SYSTEM, "delete", pod, "--wait=true"])?;
+        }
+        eventually(
+            &format!("another {component} on {node}"),
+            Duration::from_secs(60),
+            || {
+                let now = self.pods(component, node)?;
+                Ok((!now.is_empty() && now.iter().all(|pod| !pods.contains(pod))).then_some(()))
+            },
+        )?;
+        self.wait_ready()
+    }
+
+    /// Kills every process of a name on a node.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn kill(&self, node: &str, program: &str) -> Result<()> {
+        self.cluster
+            .on_node(node, &["pkill", "-KILL", "-x", &program[..program.len().min(15)]])
+            .map(drop)
+    }
+}

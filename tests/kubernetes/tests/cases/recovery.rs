@@ -1,0 +1,252 @@
+//! Everything fails, one part after the other, while pods read cached and uncached files: no error, and the right bytes.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use kubernetes_tests::{Bucket, Dataset, Mount, Namespace, POOL, Reader, SYSTEM, World, eventually, settle};
+
+use crate::Case;
+
+pub(crate) const CASES: &[Case] = &[
+    ("a_deleted_driver_pod_is_not_felt", driver_deleted),
+    ("a_killed_driver_is_not_felt", driver_killed),
+    ("a_killed_worker_is_not_felt", worker_killed),
+    ("a_deleted_worker_pod_is_not_felt", worker_deleted),
+    ("a_restarted_keeper_is_not_felt", keeper_restarted),
+    ("a_restarted_kubelet_is_not_felt", kubelet_restarted),
+    (
+        "a_killed_controller_is_not_felt_and_another_leads",
+        controller_killed,
+    ),
+    ("reads_go_on_while_the_api_server_is_away", api_server_away),
+    (
+        "without_millpond_what_is_cached_is_read_and_a_pod_can_be_killed",
+        millpond_gone,
+    ),
+    ("a_node_that_returns_shows_the_same_generation", node_restarted),
+];
+
+/// What is read: some of it in the cache, and some that never is, since the quota is less than the data.
+fn data<'a>(world: &'a World, namespace: &Namespace) -> Result<Bucket<'a>> {
+    let mut bucket = world.s3.bucket(namespace.name())?;
+    bucket.put_many("small", 20, 50_000)?;
+    bucket.put_many("large", 4, 10 << 20)?;
+    namespace.apply(&world.s3.secret("source"))?;
+    let dataset = Dataset::new("data", Mount::new(&world.s3, &bucket.name, "source")).with("quota: 16Mi");
+    namespace.apply(&dataset.yaml())?;
+    namespace.wait("dataset/data", "Ready", "True")?;
+    Ok(bucket)
+}
+
+/// Reads in three pods while `disturb` does its work, and for some time after.
+fn undisturbed(world: &World, name: &str, disturb: impl FnOnce() -> Result<()>) -> Result<()> {
+    let namespace = world.namespace(name)?;
+    let bucket = data(world, &namespace)?;
+    let sums = bucket.sums("/data");
+    let readers = [("first", "n1"), ("second", "n1"), ("elsewhere", "n2")]
+        .map(|(name, node)| Reader::start(&namespace, name, node, &Reader::claim("data"), &sums));
+    let readers = readers.into_iter().collect::<Result<Vec<_>>>()?;
+    for reader in &readers {
+        reader.passes(1)?;
+    }
+    disturb()?;
+    for reader in &readers {
+        reader.passes(2)?;
+    }
+    Ok(())
+}
+
+fn driver_deleted(world: &World) -> Result<()> {
+    undisturbed(world, "recovery-driver", || {
+        world.replace_pods("csi-driver", "n1")?;
+        world.replace_pods("csi-driver", "n2")
+    })
+}
+
+fn driver_killed(world: &World) -> Result<()> {
+    undisturbed(world, "recovery-driver-kill", || {
+        for node in ["n1", "n2"] {
+            world.kill(node, "millpond-csi-driver")?;
+        }
+        settle(Duration::from_secs(2));
+        world.wait_ready()
+    })
+}
+
+fn worker_killed(world: &World) -> Result<()> {
+    undisturbed(world, "recovery-worker-kill", || {
+        world.kill("n1", "millpond-worker")?;
+        settle(Duration::from_secs(2));
+        world.wait_ready()
+    })
+}
+
+fn worker_deleted(world: &World) -> Result<()> {
+    undisturbed(world, "recovery-worker", || world.replace_pods("worker", "n1"))
+}
+
+fn keeper_restarted(world: &World) -> Result<()> {
+    undisturbed(world, "recovery-keeper", || {
+        world.replace_pods("keeper", "n1")?;
+        // What it holds was given to it again.
+        settle(Duration::from_secs(2));
+        world.kill("n1", "millpond-csi-driver")?;
+        settle(Duration::from_secs(2));
+        world.wait_ready()
+    })
+}
+
+fn kubelet_restarted(world: &World) -> Result<()> {
+    undisturbed(world, "recovery-kubelet", || {
+        world.cluster.script(&["kubelet-restart", "n1"]).map(drop)
+    })
+}
+
+fn controller_killed(world: &World) -> Result<()> {
+    let leader = || -> Result<String> {
+        let path = "jsonpath={.spec.holderIdentity}";
+        world.kubectl().run(&[
+            "--namespace",
+            SYSTEM,
+            "get",
+            "lease",
+            "millpond-controller",
+            "-o",
+            path,
+        ])
+    };
+    undisturbed(world, "recovery-controller", || {
+        let before = leader()?;
+        world.kubectl().run(&[
+            "--namespace",
+            SYSTEM,
+            "delete",
+            "pod",
+            &before,
+            "--grace-period=0",
+            "--force",
+        ])?;
+        eventually("another leader", Duration::from_secs(60), || {
+            let now = leader()?;
+            Ok((!now.is_empty() && now != before).then_some(()))
+        })?;
+        world.wait_ready()
+    })
+}
+
+fn api_server_away(world: &World) -> Result<()> {
+    let namespace = world.namespace("recovery-api")?;
+    let bucket = data(world, &namespace)?;
+    let reader = Reader::start(
+        &namespace,
+        "reader",
+        "n1",
+        &Reader::claim("data"),
+        &bucket.sums("/data"),
+    )?;
+    reader.passes(1)?;
+    world.cluster.script(&["apiserver", "stop"])?;
+    settle(Duration::from_secs(60));
+    world.cluster.script(&["apiserver", "start"])?;
+    reader.passes(2)?;
+    world.wait_ready()
+}
+
+fn millpond_gone(world: &World) -> Result<()> {
+    let namespace = world.namespace("recovery-gone")?;
+    let mut bucket = world.s3.bucket("recovery-gone")?;
+    bucket.put_many("small", 20, 50_000)?;
+    namespace.apply(&world.s3.secret("source"))?;
+    namespace.apply(
+        &Dataset::new("data", Mount::new(&world.s3, &bucket.name, "source"))
+            .with("prefetch: OnCreate")
+            .yaml(),
+    )?;
+    namespace.wait("dataset/data", "Warm", "True")?;
+    let reader = Reader::start(
+        &namespace,
+        "reader",
+        "n1",
+        &Reader::claim("data"),
+        &bucket.sums("/data"),
+    )?;
+    reader.passes(1)?;
+    let scale = |replicas: &str| {
+        world
+            .kubectl()
+            .run(&[
+                "--namespace",
+                SYSTEM,
+                "scale",
+                "deployment/millpond-controller",
+                replicas,
+            ])
+            .map(drop)
+    };
+    scale("--replicas=0")?;
+    // A selector that no node has: nothing is deleted that would have to be made again.
+    let nowhere = |selector: &str| -> Result<()> {
+        for set in [
+            "millpond-csi-driver",
+            "millpond-keeper",
+            &format!("millpond-worker-{POOL}"),
+        ] {
+            let patch = format!(
+                "{{\"spec\":{{\"template\":{{\"spec\":{{\"nodeSelector\":{{\"millpond.test/nowhere\":{selector}}}}}}}}}}}"
+            );
+            world.kubectl().run(&[
+                "--namespace",
+                SYSTEM,
+                "patch",
+                "daemonset",
+                set,
+                "--type=merge",
+                "-p",
+                &patch,
+            ])?;
+        }
+        Ok(())
+    };
+    nowhere("\"yes\"")?;
+    world.kubectl().run(&[
+        "--namespace",
+        SYSTEM,
+        "delete",
+        "pods",
+        "--all",
+        "--grace-period=0",
+        "--force",
+    ])?;
+    let outcome = reader.passes(3);
+    let ended = reader.end();
+    nowhere("null")?;
+    scale("--replicas=2")?;
+    world.wait_ready()?;
+    outcome.and(ended)
+}
+
+fn node_restarted(world: &World) -> Result<()> {
+    let namespace = world.namespace("recovery-node")?;
+    let mut bucket = world.s3.bucket("recovery-node")?;
+    bucket.put_many("small", 20, 50_000)?;
+    namespace.apply(&world.s3.secret("source"))?;
+    namespace.apply(&Dataset::new("data", Mount::new(&world.s3, &bucket.name, "source")).yaml())?;
+    namespace.wait("dataset/data", "Ready", "True")?;
+    let reader = Reader::start(
+        &namespace,
+        "reader",
+        "n1",
+        &Reader::claim("data"),
+        &bucket.sums("/data"),
+    )?;
+    reader.passes(1)?;
+    world.cluster.script(&["node-stop", "n1"])?;
+    settle(Duration::from_secs(3));
+    world.cluster.script(&["node-start", "n1"])?;
+    world.wait_ready()?;
+    eventually("the pod to run again", Duration::from_secs(120), || {
+        let said = reader.said()?;
+        ensure!(!said.contains("BROKEN"), "{said}");
+        Ok(said.contains("pass 2").then_some(()))
+    })
+}
