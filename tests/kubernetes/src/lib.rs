@@ -7,7 +7,10 @@
 //!
 //! Everything goes the way of a user: `helm`, `kubectl`, objects in YAML, pods that read files.
 
-#![expect(clippy::print_stderr, reason = "what cannot be cleaned up is said to whoever runs the tests")]
+#![expect(
+    clippy::print_stderr,
+    reason = "what cannot be cleaned up is said to whoever runs the tests"
+)]
 
 mod cluster;
 mod kubectl;

@@ -1,0 +1,92 @@
+//! The authority in the cluster: a Secret with its key, and a ConfigMap for who trusts it.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use tracing::info;
+
+use super::authority::Authority;
+
+/// Of both objects.
+const NAME: &str = "millpond-ca";
+const CERTIFICATE: &str = "ca.crt";
+const KEY: &str = "ca.key";
+
+/// Takes the authority up, or makes it. Two replicas that come at once make one: the second finds the first's.
+///
+/// # Errors
+/// It can be neither read nor made.
+pub(crate) async fn ensure(client: Client, namespace: &str) -> Result<Authority> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let secret = match secrets
+        .get_opt(NAME)
+        .await
+        .context("failed to read the authority's Secret")?
+    {
+        Some(secret) => secret,
+        None => make(&secrets).await?,
+    };
+    let data = secret.data.unwrap_or_default();
+    let part = |name: &str| -> Result<String> {
+        let bytes = data
+            .get(name)
+            .with_context(|| format!("the Secret {NAME} has no {name}: delete it, and it is made anew"))?;
+        String::from_utf8(bytes.0.clone()).with_context(|| format!("{name} of the Secret {NAME} is no PEM"))
+    };
+    let authority = Authority::from_pem(&part(CERTIFICATE)?, &part(KEY)?)
+        .with_context(|| format!("the Secret {NAME} cannot be used: delete it, and it is made anew"))?;
+    let map = ConfigMap {
+        metadata: metadata(),
+        data: Some(BTreeMap::from([(
+            CERTIFICATE.to_owned(),
+            authority.certificate_pem().to_owned(),
+        )])),
+        ..ConfigMap::default()
+    };
+    let maps: Api<ConfigMap> = Api::namespaced(client, namespace);
+    maps.patch(
+        NAME,
+        &PatchParams::apply(api::names::MANAGER).force(),
+        &Patch::Apply(&map),
+    )
+    .await
+    .context("failed to publish the authority's certificate")?;
+    Ok(authority)
+}
+
+async fn make(secrets: &Api<Secret>) -> Result<Secret> {
+    let (certificate, key) = Authority::generate()?;
+    let secret = Secret {
+        metadata: metadata(),
+        data: Some(BTreeMap::from([
+            (CERTIFICATE.to_owned(), ByteString(certificate.into_bytes())),
+            (KEY.to_owned(), ByteString(key.into_bytes())),
+        ])),
+        ..Secret::default()
+    };
+    match secrets.create(&PostParams::default(), &secret).await {
+        Ok(secret) => {
+            info!("made the authority of the data plane");
+            Ok(secret)
+        }
+        // Another replica was faster.
+        Err(kube::Error::Api(status)) if status.code == 409 => secrets
+            .get(NAME)
+            .await
+            .context("failed to read the authority's Secret"),
+        Err(error) => Err(error).context("failed to make the authority's Secret"),
+    }
+}
+
+fn metadata() -> ObjectMeta {
+    let (label, value) = api::names::LABEL_MANAGED_BY;
+    ObjectMeta {
+        name: Some(NAME.to_owned()),
+        labels: Some(BTreeMap::from([(label.to_owned(), value.to_owned())])),
+        ..ObjectMeta::default()
+    }
+}

@@ -1,0 +1,151 @@
+//! Datasets: from a spec to a claim, a volume and a part of the plan; from reports to a status.
+//!
+//! Five steps: [`dereference`] reads what the spec names, [`validate`] says what is wrong or what is meant, [`build`] makes
+//! objects and plan of it, [`apply`] makes them real, [`status`] says how it is. A Dataset that is being deleted goes
+//! through [`delete`] instead.
+
+mod apply;
+mod build;
+mod delete;
+mod dereference;
+mod status;
+mod usage;
+mod validate;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::Dataset;
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+use kube::runtime::events::Recorder;
+use kube::runtime::reflector::ObjectRef;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::cluster::Cluster;
+use crate::fleet::Fleet;
+use crate::metrics::Metrics;
+use crate::plan::Book;
+
+/// Secrets are read again: they may have been rotated, or made at last.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// The same where something is missing.
+const LOOK_AGAIN_SOON: Duration = Duration::from_secs(5);
+
+/// Why a step failed. The user's mistakes are no errors: they are findings.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The API server refused or could not be reached.
+    #[error("failed to {what}")]
+    Api {
+        what: &'static str,
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The API server has given an object that it cannot have.
+    #[error("the Dataset has no {0}")]
+    Incomplete(&'static str),
+}
+
+impl Error {
+    pub(crate) fn api(what: &'static str) -> impl FnOnce(kube::Error) -> Self {
+        move |source| Self::Api {
+            what,
+            source: Box::new(source),
+        }
+    }
+}
+
+/// What the reconciler works with.
+pub(crate) struct Context {
+    pub(crate) cluster: Cluster,
+    pub(crate) book: Arc<Book>,
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) recorder: Recorder,
+    pub(crate) metrics: Metrics,
+    /// Where a Dataset is, by its uid: reports know nothing else.
+    pub(crate) places: Mutex<HashMap<String, ObjectRef<Dataset>>>,
+    /// When numbers were last written into a status.
+    pub(crate) written: Mutex<HashMap<String, Instant>>,
+}
+
+/// Makes a Dataset what it is to be.
+pub(crate) async fn reconcile(dataset: Arc<Dataset>, context: Arc<Context>) -> Result<Action, Error> {
+    let timer = context.metrics.begin("Dataset");
+    let uid = dataset.uid().ok_or(Error::Incomplete("uid"))?;
+    context
+        .places
+        .lock()
+        .insert(uid.clone(), ObjectRef::from_obj(&*dataset));
+    let result = if dataset.metadata.deletion_timestamp.is_some() {
+        delete::delete(&dataset, &uid, &context).await
+    } else {
+        keep(&dataset, &uid, &context).await
+    };
+    // What cannot be reconciled now must not keep all others from their nodes.
+    context.book.seen(&uid);
+    timer.end(result.is_ok());
+    result
+}
+
+async fn keep(dataset: &Dataset, uid: &str, context: &Context) -> Result<Action, Error> {
+    apply::take_in_charge(dataset, context).await?;
+    let named = dereference::dereference(dataset, context).await?;
+    let validated = validate::validate(dataset, &named);
+    let reports = context.fleet.dataset(uid);
+    let had_catalog = dataset
+        .status
+        .as_ref()
+        .is_some_and(|status| status.catalog_generation.is_some());
+    let has_catalog = had_catalog || reports.iter().any(|(_, report)| report.catalog_generation > 0);
+    // What was readable stays readable while the user mends a mistake.
+    if let Some(pool) = validated
+        .pool
+        .as_ref()
+        .filter(|_| validated.problems.is_empty() || had_catalog)
+    {
+        let planned = build::planned(dataset, uid, pool, &named);
+        context.book.put_dataset(uid, planned);
+        apply::prefetch(dataset, uid, pool, has_catalog, context);
+    }
+    let objects = apply::Objects {
+        claim: build::claim(dataset),
+        volume: has_catalog.then(|| build::volume(dataset, uid, &reports)),
+    };
+    let taken = apply::apply(dataset, objects, context).await?;
+    let findings = status::Findings {
+        validated: &validated,
+        taken,
+        reports: &reports,
+        is_settled: context.fleet.is_settled(status::SETTLING),
+        load: context
+            .fleet
+            .load(uid, validated.pool.as_deref().unwrap_or_default()),
+        workers: validated
+            .pool
+            .as_ref()
+            .map_or(0, |pool| context.cluster.workers(pool).len()),
+    };
+    let is_well = status::write(dataset, uid, &findings, context).await?;
+    Ok(Action::requeue(if is_well {
+        LOOK_AGAIN
+    } else {
+        LOOK_AGAIN_SOON
+    }))
+}
+
+/// After an error: again, not too soon.
+#[expect(clippy::needless_pass_by_value, reason = "the signature is the runtime's")]
+pub(crate) fn after_error(dataset: Arc<Dataset>, error: &Error, _context: Arc<Context>) -> Action {
+    let (name, namespace) = (dataset.name_any(), dataset.namespace().unwrap_or_default());
+    tracing::warn!(
+        name,
+        namespace,
+        error = crate::run::chain(error),
+        "failed to reconcile a Dataset"
+    );
+    Action::requeue(LOOK_AGAIN_SOON)
+}

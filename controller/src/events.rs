@@ -1,0 +1,63 @@
+//! Events: what a person must see, told once when it begins to be so.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::Resource;
+use kube::runtime::events::{Event, EventType, Recorder};
+use tracing::warn;
+
+use api::condition::{Finding, Status};
+
+/// Tells of every condition that is another than before, and of none that was never otherwise than it should be.
+pub(crate) async fn tell_changes<K>(recorder: &Recorder, object: &K, before: &[Condition], found: &[Finding])
+where
+    K: Resource<DynamicType = ()>,
+{
+    for finding in found {
+        let known = before.iter().find(|condition| condition.type_ == finding.kind);
+        let same = known
+            .is_some_and(|known| known.status == finding.status.as_str() && known.reason == finding.reason);
+        let news = match finding.status {
+            Status::True => known.is_some_and(|known| known.status == Status::False.as_str()),
+            Status::False => {
+                finding.reason != api::condition::reason::LISTING
+                    && finding.reason != api::condition::reason::LOADING
+            }
+            Status::Unknown => false,
+        };
+        if same || !news {
+            continue;
+        }
+        let event = Event {
+            type_: match finding.status {
+                Status::True => EventType::Normal,
+                Status::False | Status::Unknown => EventType::Warning,
+            },
+            reason: finding.reason.to_owned(),
+            note: Some(finding.message.chars().take(1_000).collect()),
+            action: finding.kind.to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = recorder.publish(&event, &object.object_ref(&())).await {
+            warn!(%error, reason = finding.reason, "failed to tell an event");
+        }
+    }
+}
+
+/// Tells that a deletion has to wait.
+pub(crate) async fn tell_blocked<K>(recorder: &Recorder, object: &K, found: &[Finding])
+where
+    K: Resource<DynamicType = ()>,
+{
+    for finding in found {
+        let event = Event {
+            type_: EventType::Warning,
+            reason: finding.reason.to_owned(),
+            note: Some(finding.message.chars().take(1_000).collect()),
+            action: finding.kind.to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = recorder.publish(&event, &object.object_ref(&())).await {
+            warn!(%error, reason = finding.reason, "failed to tell an event");
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! What the node processes report, in memory.
+//!
+//! A process's reports are here as long as its stream lives. Views of a driver outlive it: its pods read on while another
+//! driver comes, which then says its views anew. Whoever waits for news subscribes to the uids that were touched.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use protocol::plan;
+use tokio::sync::broadcast;
+use tokio::time::Instant;
+
+/// Uids that a subscriber has not taken yet; one that is slower looks at everything.
+const QUEUED: usize = 4_096;
+
+#[derive(Debug, Default)]
+struct Worker {
+    pool: String,
+    /// The stream's number: a stream that was replaced must not take its successor away.
+    stream: u64,
+    present: BTreeSet<String>,
+    datasets: HashMap<String, plan::DatasetState>,
+    loads: HashMap<String, plan::LoadState>,
+}
+
+#[derive(Debug, Default)]
+struct Driver {
+    stream: Option<u64>,
+    present: BTreeSet<String>,
+    views: Vec<plan::View>,
+    /// Views that the current stream has said, until it has said all.
+    said: Option<Vec<plan::View>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    streams: u64,
+    /// By node.
+    workers: BTreeMap<String, Worker>,
+    /// By node.
+    drivers: BTreeMap<String, Driver>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    state: Mutex<State>,
+    touched: broadcast::Sender<String>,
+    /// Since when reports are taken: before some time has passed, what is missing means nothing.
+    since: Instant,
+}
+
+impl Fleet {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::default(),
+            touched: broadcast::Sender::new(QUEUED),
+            since: Instant::now(),
+        })
+    }
+
+    /// The uids of Datasets and loads that something was reported of.
+    pub(crate) fn touched(&self) -> broadcast::Receiver<String> {
+        self.touched.subscribe()
+    }
+
+    /// Whether every process that lives has had time to report.
+    pub(crate) fn is_settled(&self, patience: std::time::Duration) -> bool {
+        self.since.elapsed() >= patience
+    }
+
+    pub(crate) fn worker_begins(&self, node: &str, pool: &str) -> u64 {
+        let mut state = self.state.lock();
+        state.streams += 1;
+        let stream = state.streams;
+        let worker = Worker {
+            pool: pool.to_owned(),
+            stream,
+            ..Worker::default()
+        };
+        state.workers.insert(node.to_owned(), worker);
+        stream
+    }
+
+    pub(crate) fn worker_ends(&self, node: &str, stream: u64) {
+        let gone = {
+            let mut state = self.state.lock();
+            match state.workers.get(node) {
+                Some(worker) if worker.stream == stream => state.workers.remove(node),
+                _ => None,
+            }
+        };
+        if let Some(worker) = gone {
+            worker.datasets.keys().for_each(|uid| self.touch(uid));
+        }
+    }
+
+    pub(crate) fn worker_says(&self, node: &str, report: plan::worker_report::Report) {
+        use plan::worker_report::Report;
+        let mut touched = Vec::new();
+        if let Some(worker) = self.state.lock().workers.get_mut(node) {
+            match report {
+                Report::Dataset(dataset) => {
+                    touched.push(dataset.uid.clone());
+                    worker.datasets.insert(dataset.uid.clone(), dataset);
+                }
+                Report::Load(load) => {
+                    touched.push(load.uid.clone());
+                    worker.loads.insert(load.uid.clone(), load);
+                }
+                Report::Present(plan::Present { dataset_uids }) => {
+                    touched.extend(worker.present.iter().cloned());
+                    worker.present = dataset_uids.into_iter().collect();
+                    worker.datasets.retain(|uid, _| worker.present.contains(uid));
+                }
+            }
+        }
+        touched.iter().for_each(|uid| self.touch(uid));
+    }
+
+    pub(crate) fn driver_begins(&self, node: &str) -> u64 {
+        let mut state = self.state.lock();
+        state.streams += 1;
+        let stream = state.streams;
+        let driver = state.drivers.entry(node.to_owned()).or_default();
+        driver.stream = Some(stream);
+        driver.said = Some(Vec::new());
+        stream
+    }
+
+    pub(crate) fn driver_ends(&self, node: &str, stream: u64) {
+        if let Some(driver) = self.state.lock().drivers.get_mut(node)
+            && driver.stream == Some(stream)
+        {
+            driver.stream = None;
+            driver.said = None;
+        }
+    }
+
+    pub(crate) fn driver_says(&self, node: &str, report: plan::driver_report::Report) {
+        use plan::driver_report::Report;
+        let mut touched = Vec::new();
+        if let Some(driver) = self.state.lock().drivers.get_mut(node) {
+            match report {
+                Report::PutView(view) => {
+                    touched.push(view.dataset_uid.clone());
+                    let views = driver.said.as_mut().unwrap_or(&mut driver.views);
+                    views.retain(|known| known.key != view.key);
+                    views.push(view);
+                }
+                Report::RemoveView(key) => {
+                    let gone = driver
+                        .views
+                        .extract_if(.., |view| view.key.as_ref() == Some(&key));
+                    touched.extend(gone.map(|view| view.dataset_uid));
+                    if let Some(said) = &mut driver.said {
+                        said.retain(|view| view.key.as_ref() != Some(&key));
+                    }
+                }
+                Report::Synced(plan::Synced {}) => {
+                    if let Some(said) = driver.said.take() {
+                        touched.extend(driver.views.iter().map(|view| view.dataset_uid.clone()));
+                        driver.views = said;
+                    }
+                }
+                Report::Present(plan::Present { dataset_uids }) => {
+                    touched.extend(driver.present.iter().cloned());
+                    driver.present = dataset_uids.into_iter().collect();
+                }
+            }
+        }
+        touched.iter().for_each(|uid| self.touch(uid));
+    }
+
+    /// What each worker says of a Dataset, by node.
+    pub(crate) fn dataset(&self, uid: &str) -> Vec<(String, plan::DatasetState)> {
+        let state = self.state.lock();
+        let of = |(node, worker): (&String, &Worker)| Some((node.clone(), worker.datasets.get(uid)?.clone()));
+        state.workers.iter().filter_map(of).collect()
+    }
+
+    /// What each worker of a pool says of a load; `None` for one that has not said anything of it.
+    pub(crate) fn load(&self, uid: &str, pool: &str) -> Vec<Option<plan::LoadState>> {
+        let state = self.state.lock();
+        let workers = state.workers.values().filter(|worker| worker.pool == pool);
+        workers.map(|worker| worker.loads.get(uid).cloned()).collect()
+    }
+
+    /// How many workers of a pool are connected.
+    pub(crate) fn workers(&self, pool: &str) -> usize {
+        self.state
+            .lock()
+            .workers
+            .values()
+            .filter(|worker| worker.pool == pool)
+            .count()
+    }
+
+    /// Bytes that a pool's workers hold.
+    pub(crate) fn used_bytes(&self, pool: &str) -> u64 {
+        let state = self.state.lock();
+        let workers = state.workers.values().filter(|worker| worker.pool == pool);
+        workers
+            .flat_map(|worker| worker.datasets.values())
+            .map(|dataset| dataset.cached_bytes)
+            .sum()
+    }
+
+    /// The pods that have a Dataset mounted, as namespace/name.
+    pub(crate) fn pods(&self, uid: &str) -> BTreeSet<String> {
+        let state = self.state.lock();
+        let views = state
+            .drivers
+            .values()
+            .flat_map(|driver| driver.views.iter().chain(driver.said.iter().flatten()));
+        views
+            .filter(|view| view.dataset_uid == uid)
+            .map(|view| format!("{}/{}", view.pod_namespace, view.pod_name))
+            .collect()
+    }
+
+    /// The nodes that have something of a Dataset.
+    pub(crate) fn present(&self, uid: &str) -> BTreeSet<String> {
+        let state = self.state.lock();
+        let workers = state
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.present.contains(uid));
+        let drivers = state
+            .drivers
+            .iter()
+            .filter(|(_, driver)| driver.stream.is_some() && driver.present.contains(uid));
+        workers
+            .map(|(node, _)| node.clone())
+            .chain(drivers.map(|(node, _)| node.clone()))
+            .collect()
+    }
+
+    /// All Datasets that any node has something of.
+    pub(crate) fn all_present(&self) -> BTreeSet<String> {
+        let state = self.state.lock();
+        let workers = state.workers.values().flat_map(|worker| worker.present.iter());
+        let drivers = state.drivers.values().flat_map(|driver| driver.present.iter());
+        workers.chain(drivers).cloned().collect()
+    }
+
+    /// Nodes that have, or had, a driver.
+    pub(crate) fn driver_nodes(&self) -> Vec<String> {
+        self.state.lock().drivers.keys().cloned().collect()
+    }
+
+    /// A node that is gone for good takes its views with it.
+    pub(crate) fn forget_node(&self, node: &str) {
+        let gone = {
+            let mut state = self.state.lock();
+            match state.drivers.get(node) {
+                Some(driver) if driver.stream.is_none() => state.drivers.remove(node),
+                _ => None,
+            }
+        };
+        for view in gone.into_iter().flat_map(|driver| driver.views) {
+            self.touch(&view.dataset_uid);
+        }
+    }
+
+    /// Connected workers and drivers.
+    pub(crate) fn connected(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        let drivers = state.drivers.values().filter(|driver| driver.stream.is_some());
+        (state.workers.len(), drivers.count())
+    }
+
+    fn touch(&self, uid: &str) {
+        // Nobody listens before the reconcilers run.
+        let _nobody = self.touched.send(uid.to_owned());
+    }
+}

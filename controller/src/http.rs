@@ -1,0 +1,40 @@
+//! `/metrics`, `/healthz` and `/readyz`.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus::TextEncoder;
+use tracing::error;
+
+use crate::fleet::Fleet;
+use crate::metrics::Metrics;
+
+/// What is answered over HTTP. A replica that waits for its turn to lead is ready as well.
+pub(crate) fn router(metrics: Metrics, fleet: Arc<Fleet>) -> Router {
+    Router::new()
+        .route("/metrics", get(show))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(|| async { "ok\n" }))
+        .with_state((metrics, fleet))
+}
+
+async fn show(State((metrics, fleet)): State<(Metrics, Arc<Fleet>)>) -> Response {
+    let (workers, drivers) = fleet.connected();
+    for (role, count) in [("worker", workers), ("driver", drivers)] {
+        metrics
+            .connected
+            .with_label_values(&[role])
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+    match TextEncoder::new().encode_to_string(&metrics.registry().gather()) {
+        Ok(text) => text.into_response(),
+        Err(error) => {
+            error!(%error, "failed to write down the metrics");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}

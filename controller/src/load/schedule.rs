@@ -1,0 +1,51 @@
+//! When a Cron load runs: by the five fields that cron has, in UTC.
+
+use chrono::{DateTime, Utc};
+use croner::parser::CronParser;
+use k8s_openapi::jiff::Timestamp;
+
+/// The first time after `now` that a schedule names.
+///
+/// # Errors
+/// What is wrong with it, for people.
+pub(super) fn next(schedule: &str, now: Timestamp) -> Result<Timestamp, String> {
+    let wrong = |reason: String| {
+        format!(
+            "spec.schedule: {schedule:?} is not minute, hour, day of month, month, day of week (such as \"0 3 * * *\"): {reason}"
+        )
+    };
+    let cron = CronParser::new()
+        .parse(schedule)
+        .map_err(|error| wrong(error.to_string()))?;
+    let now = DateTime::<Utc>::from_timestamp(now.as_second(), 0)
+        .ok_or_else(|| wrong("the clock is wrong".to_owned()))?;
+    let next = cron
+        .find_next_occurrence(&now, false)
+        .map_err(|error| wrong(error.to_string()))?;
+    Timestamp::from_second(next.timestamp()).map_err(|error| wrong(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_run_is_after_now() {
+        let now: Timestamp = "2026-11-26T02:59:30Z".parse().unwrap();
+        assert_eq!(
+            next("0 3 * * *", now).unwrap(),
+            "2026-11-26T03:00:00Z".parse().unwrap()
+        );
+        let at: Timestamp = "2026-11-26T03:00:00Z".parse().unwrap();
+        assert_eq!(
+            next("0 3 * * *", at).unwrap(),
+            "2026-11-27T03:00:00Z".parse().unwrap()
+        );
+    }
+
+    #[test]
+    fn what_is_no_schedule_is_named() {
+        let error = next("every night", Timestamp::UNIX_EPOCH).unwrap_err();
+        assert!(error.starts_with("spec.schedule: \"every night\""), "{error}");
+    }
+}
