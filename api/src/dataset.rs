@@ -143,6 +143,7 @@ pub struct Mount {
     /// Options of the source by object_store's names, for example region, endpoint. Not for credentials: those go
     /// into a Secret.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64), inner(length(max = 2048)))]
     #[x_kube(validation = Rule::new("!self.exists(k, k.lowerAscii().contains('secret') || k.lowerAscii().contains('password') || k.lowerAscii().contains('token'))").message("credentials do not belong into options, where everybody can read them: put them into a Secret and name it in secretRef"))]
     pub options: BTreeMap<String, String>,
 
