@@ -1,9 +1,9 @@
 //! One Dataset on this node: the worker that a driver talks to.
 //!
-//! A [`Dataset`] puts together what the other modules offer: a [`Source`](crate::source::Source) that is listed
-//! into catalogs ([`refresh`](Dataset::refresh)), an [`Origin`](crate::fetch::Origin) that brings bytes of a
-//! certain version, and a [`Store`](crate::store::Store) that keeps them. It answers a driver through
-//! [`protocol::Worker`]:
+//! A [`Dataset`] puts together what the other modules offer: [`Source`](crate::source::Source)s that are listed
+//! into one catalog ([`mounts`], [`refresh`](Dataset::refresh)), for each an [`Origin`](crate::fetch::Origin) that
+//! brings bytes of a certain version, and a [`Store`](crate::store::Store) that keeps them. It answers a driver
+//! through [`protocol::Worker`]:
 //!
 //! - `land` fetches a small object whole ([`small`]) and watches for walks through directories ([`walk`]);
 //! - `read` answers from the partial file of a large object, fetching what is missing and, for a reader that goes
@@ -27,6 +27,7 @@ mod active;
 mod catalogs;
 mod large;
 mod load;
+mod mounts;
 mod neighbours;
 mod options;
 mod pattern;
@@ -36,6 +37,7 @@ mod runs;
 mod serve;
 mod served;
 mod small;
+mod sources;
 mod stats;
 mod streams;
 mod superseded;
@@ -45,6 +47,7 @@ mod walk;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use protocol::Views;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -52,6 +55,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use load::{LoadError, LoadOptions, LoadProgress};
+pub use mounts::{MountError, MountId, MountOptions};
 pub use options::DatasetOptions;
 pub use refresh::{ListingProgress, RefreshError, Refreshed};
 pub use stats::{
@@ -59,16 +63,17 @@ pub use stats::{
     TierStats,
 };
 
-use crate::fetch::{Budget, Flights, Origin};
+use crate::fetch::{Budget, Flights, OriginOptions};
 use crate::metrics::{DatasetMetrics, OriginMetrics};
-use crate::source::{Source, SourceError};
 use crate::store::{Store, StoreError, StoreOptions};
 use catalogs::Catalogs;
 use large::Large;
+use mounts::Opening;
 use options::MIN_MEMORY_BYTES;
-use refresh::{RefreshState, Refresher, source_info};
+use refresh::{RefreshSettings, RefreshState, Refresher};
 use served::Reads;
 use small::{Fetching, Small};
+use sources::Sources;
 use streams::Streams;
 use transient::Transient;
 use uses::Uses;
@@ -80,9 +85,9 @@ const MAX_TRANSIENT_BYTES: u64 = 48 << 20;
 /// Why a Dataset cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The source cannot be used as it was described.
+    /// A mount cannot be used as it was described.
     #[error(transparent)]
-    Source(#[from] SourceError),
+    Mount(#[from] MountError),
     /// The cache directory cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -109,7 +114,8 @@ pub struct Dataset {
     name: String,
     small_object_bytes: u64,
     fresh: bool,
-    source: Arc<Source>,
+    identity: String,
+    sources: Arc<Sources>,
     store: Arc<Store>,
     catalogs: Arc<Catalogs>,
     budget: Budget,
@@ -137,55 +143,52 @@ impl Dataset {
         views: Arc<dyn Views>,
         registry: &prometheus::Registry,
     ) -> Result<Arc<Self>, OpenError> {
-        let source = Arc::new(Source::open(&options.source)?);
         let origin_metrics = OriginMetrics::new(registry)?;
         let metrics = DatasetMetrics::new(registry, &options.name, &options.namespace)?;
-        let (store, catalogs) = {
-            let (options, source) = (options.clone(), Arc::clone(&source));
-            let open = tokio::task::spawn_blocking(move || open_directory(&options, &source, views));
+        let budget = Budget::new(options.memory_bytes.max(MIN_MEMORY_BYTES));
+        let opening = Opening {
+            environment: options.environment.clone(),
+            origin: origin_options(&options, &budget),
+            metrics: origin_metrics.clone(),
+        };
+        let parts = {
+            let options = options.clone();
+            let open = tokio::task::spawn_blocking(move || open_directory(&options, &opening, views));
             open.await.map_err(|_panicked| OpenError::Interrupted)??
         };
-        let (bytes, inodes) = catalogs.disk_usage();
-        store.set_aside(bytes, inodes);
-        Ok(Self::assemble(
-            options,
-            source,
-            store,
-            catalogs,
-            metrics,
-            origin_metrics,
-        ))
+        let (bytes, inodes) = parts.catalogs.disk_usage();
+        parts.store.set_aside(bytes, inodes);
+        Ok(Self::assemble(options, parts, budget, metrics, origin_metrics))
     }
 
     fn assemble(
         options: DatasetOptions,
-        source: Arc<Source>,
-        store: Arc<Store>,
-        catalogs: Arc<Catalogs>,
+        parts: Parts,
+        budget: Budget,
         metrics: DatasetMetrics,
         origin_metrics: OriginMetrics,
     ) -> Arc<Self> {
-        let budget = Budget::new(options.memory_bytes.max(MIN_MEMORY_BYTES));
+        let Parts {
+            identity,
+            sources,
+            store,
+            catalogs,
+        } = parts;
         let transient_bytes = MAX_TRANSIENT_BYTES.min(budget.capacity_bytes() / 4);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let small_object_bytes = options.small_object_bytes;
         let refresher = Arc::new(Refresher {
-            source: Arc::clone(&source),
+            sources: Arc::clone(&sources),
             catalogs: Arc::clone(&catalogs),
             store: Arc::clone(&store),
-            owner: options.owner,
-            listing: options.listing,
             metrics: origin_metrics.clone(),
-            interval: options.refresh_interval,
-            changed_interval: options.changed_interval,
+            settings: ArcSwap::from_pointee(RefreshSettings::of(&options)),
             stop: stop.clone(),
             state: RefreshState::default(),
         });
-        let mut origin_options = options.origin;
-        origin_options.budget = options.hedging.then(|| budget.clone());
         let fetching = Arc::new(Fetching {
             store: Arc::clone(&store),
-            origin: Origin::new(Arc::clone(&source), origin_options, origin_metrics.clone()),
+            sources: Arc::clone(&sources),
             budget: budget.clone(),
             catalogs: Arc::clone(&catalogs),
             refresher: Arc::clone(&refresher),
@@ -210,10 +213,11 @@ impl Dataset {
             stop.clone(),
         );
         Arc::new(Self {
-            name: options.name,
+            name: options.name.clone(),
             small_object_bytes,
             fresh: options.fresh,
-            source,
+            identity,
+            sources,
             store,
             catalogs,
             budget,
@@ -268,9 +272,9 @@ impl Dataset {
         self.refresher.progress()
     }
 
-    /// The source's name in object ids.
+    /// Whom the cache directory belongs to.
     pub fn identity(&self) -> &str {
-        self.source.identity()
+        &self.identity
     }
 
     /// Whether an object is here, whole.
@@ -300,25 +304,50 @@ impl Dataset {
     }
 }
 
-/// Opens store and catalogs, which both walk directories.
+/// What a Dataset is made of that is found on disk, or takes files to open.
+struct Parts {
+    identity: String,
+    sources: Arc<Sources>,
+    store: Arc<Store>,
+    catalogs: Arc<Catalogs>,
+}
+
+/// Opens sources, store and catalogs, which all may walk directories.
 fn open_directory(
     options: &DatasetOptions,
-    source: &Source,
+    opening: &Opening,
     views: Arc<dyn Views>,
-) -> Result<(Arc<Store>, Arc<Catalogs>), OpenError> {
+) -> Result<Parts, OpenError> {
+    let mounts = mounts::open_all(&options.mounts, opening, &[])?;
+    let identity = options.identity.clone().unwrap_or_else(|| {
+        let ids: Vec<_> = mounts.iter().map(|mount| mount.info.id.as_str()).collect();
+        ids.join(" ")
+    });
     let store = StoreOptions {
         disk: options.cache_directory.clone(),
         disk_limit: options.disk_limit,
         memory: options.memory_tier.clone(),
         eviction: options.eviction,
         boot_id: options.boot_id.clone(),
-        identity: source.identity().to_owned(),
+        identity: identity.clone(),
     };
     // First, since it locks the directory.
     let store = Store::open(store, views)?;
     let path = options.cache_directory.join("catalog");
-    let identity = serde_json::json!([source_info(source), options.owner]).to_string();
-    let catalogs = Catalogs::open(path.clone(), &options.boot_id, &identity)
+    let of = refresh::identity(&mounts, options.owner);
+    let catalogs = Catalogs::open(path.clone(), &options.boot_id, &of)
         .map_err(|source| OpenError::Catalogs { path, source })?;
-    Ok((store, Arc::new(catalogs)))
+    Ok(Parts {
+        identity,
+        sources: Arc::new(Sources::new(mounts)),
+        store,
+        catalogs: Arc::new(catalogs),
+    })
+}
+
+fn origin_options(options: &DatasetOptions, budget: &Budget) -> OriginOptions {
+    OriginOptions {
+        budget: options.hedging.then(|| budget.clone()),
+        ..options.origin.clone()
+    }
 }

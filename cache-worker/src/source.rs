@@ -64,7 +64,7 @@ pub enum SourceError {
 }
 
 /// How a person describes a source.
-#[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SourceOptions {
     /// `s3://bucket/prefix`, `gs://`, `az://` or `abfs://`, `http(s)://`, `file:///directory`.
     pub url: String,

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use catalog::Owner;
 
+use super::mounts::MountOptions;
 use crate::fetch::OriginOptions;
 use crate::listing::ListOptions;
-use crate::source::SourceOptions;
+use crate::source::Environment;
 use crate::store::{Eviction, Limit, MemoryTier};
 
 /// Objects up to this size are fetched whole on their first lookup: above it, waiting for all of an object before
@@ -24,8 +25,13 @@ pub struct DatasetOptions {
     pub name: String,
     /// Its namespace, for metrics; empty outside Kubernetes.
     pub namespace: String,
-    /// Where its truth lies.
-    pub source: SourceOptions,
+    /// Where its truth lies: one source at least.
+    pub mounts: Vec<MountOptions>,
+    /// What credentials are taken from where a source's own options hold none. Empty: nothing but those options.
+    pub environment: Environment,
+    /// Whom the cache directory belongs to: it is refused for another. `None`: the sources that it was first opened
+    /// with, which then cannot be changed without emptying it.
+    pub identity: Option<String>,
     /// The cache directory: the disk tier and the catalogs.
     pub cache_directory: PathBuf,
     /// What the disk tier may hold.
@@ -59,11 +65,13 @@ pub struct DatasetOptions {
 
 impl DatasetOptions {
     /// Options with the defaults for everything that has one.
-    pub fn new(source: SourceOptions, cache_directory: PathBuf, boot_id: String) -> Self {
+    pub fn new(mounts: Vec<MountOptions>, cache_directory: PathBuf, boot_id: String) -> Self {
         Self {
             name: "default".to_owned(),
             namespace: String::new(),
-            source,
+            mounts,
+            environment: Environment::default(),
+            identity: None,
             cache_directory,
             disk_limit: Limit::default(),
             memory_tier: None,

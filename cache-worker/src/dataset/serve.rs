@@ -38,7 +38,7 @@ impl Worker for Dataset {
         }
         self.not_stopping()?;
         let (found, place) = self.catalogs.find(&object)?;
-        self.walks.missed(object.generation, &found, place);
+        self.walks.missed(object.generation, &found.object, place);
         for _attempt in 0..LAND_ATTEMPTS {
             let fetch = self.small.fetch(found.clone(), Urgency::Reader, Demand::Evict);
             match fetch.await? {

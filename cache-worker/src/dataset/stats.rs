@@ -176,7 +176,7 @@ impl Dataset {
     pub fn stats(&self) -> DatasetStats {
         DatasetStats {
             name: self.name.clone(),
-            source: self.source.identity().to_owned(),
+            source: self.source_names(),
             catalog: self.catalog_stats(),
             read: self.read_stats(),
             tiers: self.tier_stats(),
@@ -194,6 +194,12 @@ impl Dataset {
                 failures: self.metrics.load_failures.get(),
             },
         }
+    }
+
+    fn source_names(&self) -> String {
+        let mounts = self.sources.mounts();
+        let names: Vec<_> = mounts.iter().map(|mount| mount.info.id.as_str()).collect();
+        names.join(", ")
     }
 
     fn catalog_stats(&self) -> Option<CatalogStats> {

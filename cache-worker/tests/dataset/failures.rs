@@ -87,7 +87,7 @@ async fn without_a_catalog_a_source_that_is_gone_is_told() {
     )
     .await
     .unwrap();
-    assert!(matches!(dataset.start().await, Err(RefreshError::List(_))));
+    assert!(matches!(dataset.start().await, Err(RefreshError::List { .. })));
     assert!(dataset.catalogs().borrow().is_none());
     pond.origin.reconnect();
     dataset.start().await.unwrap();

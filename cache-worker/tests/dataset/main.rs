@@ -4,6 +4,7 @@ mod changes;
 mod failures;
 mod limits;
 mod loads;
+mod mounts;
 mod pond;
 mod reading;
 mod restarts;
