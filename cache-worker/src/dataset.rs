@@ -335,7 +335,7 @@ fn open_directory(
     let store = Store::open(store, views)?;
     let path = options.cache_directory.join("catalog");
     let of = refresh::identity(&mounts, options.owner);
-    let catalogs = Catalogs::open(path.clone(), &options.boot_id, &of)
+    let catalogs = Catalogs::open(path.clone(), &options.boot_id, &of, options.first_generation)
         .map_err(|source| OpenError::Catalogs { path, source })?;
     Ok(Parts {
         identity,

@@ -81,8 +81,13 @@ impl Catalogs {
     /// Opens the directory, making it if needed, and the newest whole generation in it.
     ///
     /// A generation of another `identity` (another owner, say) stays for the views that show it, but is never
-    /// current. Blocks: after a boot it reads the newest generation once.
-    pub(super) fn open(directory: PathBuf, boot_id: &str, identity: &str) -> io::Result<Self> {
+    /// current. New ones have numbers from `first` on. Blocks: after a boot it reads the newest generation once.
+    pub(super) fn open(
+        directory: PathBuf,
+        boot_id: &str,
+        identity: &str,
+        first: Generation,
+    ) -> io::Result<Self> {
         fs::create_dir_all(&directory)?;
         let (last, whole) = take_stock(&directory)?;
         let mut known: BTreeMap<_, _> = whole.iter().map(|generation| (*generation, None)).collect();
@@ -111,7 +116,7 @@ impl Catalogs {
             announced,
             deleted: Notify::new(),
             state: Mutex::new(State {
-                last,
+                last: last.max(Generation(first.0.saturating_sub(1))),
                 known,
                 in_use: None,
             }),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use catalog::Owner;
+use protocol::Generation;
 
 use super::mounts::MountOptions;
 use crate::fetch::OriginOptions;
@@ -48,6 +49,9 @@ pub struct DatasetOptions {
     pub refresh_interval: Option<Duration>,
     /// Lists the source before the first catalog is shown, even where there is one from before.
     pub fresh: bool,
+    /// The least number of a new generation: where the directory is lost, numbers go on above those that somebody has
+    /// seen.
+    pub first_generation: Generation,
     /// At least this long between listings that a changed object causes.
     pub changed_interval: Duration,
     /// Objects up to this size are fetched whole.
@@ -80,6 +84,7 @@ impl DatasetOptions {
             owner: Owner::default(),
             refresh_interval: None,
             fresh: false,
+            first_generation: Generation(1),
             changed_interval: Duration::from_secs(30),
             small_object_bytes: SMALL_OBJECT_BYTES,
             memory_bytes: 256 << 20,
