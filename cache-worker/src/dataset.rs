@@ -64,7 +64,7 @@ pub use stats::{
 };
 
 use crate::fetch::{Budget, Flights, OriginOptions};
-use crate::metrics::{DatasetMetrics, OriginMetrics};
+use crate::metrics::{DatasetMetrics, WorkerMetrics};
 use crate::store::{Store, StoreError, StoreOptions};
 use catalogs::Catalogs;
 use large::Large;
@@ -100,9 +100,6 @@ pub enum OpenError {
         #[source]
         source: std::io::Error,
     },
-    /// A metric of the same name is registered already.
-    #[error("failed to register metrics")]
-    Metrics(#[from] prometheus::Error),
     /// The process is ending.
     #[error("opening was interrupted")]
     Interrupted,
@@ -127,7 +124,6 @@ pub struct Dataset {
     streams: Streams,
     reads: Arc<Reads>,
     metrics: DatasetMetrics,
-    origin_metrics: OriginMetrics,
     tasks: TaskTracker,
     runtime: Handle,
     stop: CancellationToken,
@@ -141,15 +137,14 @@ impl Dataset {
     pub async fn open(
         options: DatasetOptions,
         views: Arc<dyn Views>,
-        registry: &prometheus::Registry,
+        metrics: &WorkerMetrics,
     ) -> Result<Arc<Self>, OpenError> {
-        let origin_metrics = OriginMetrics::new(registry)?;
-        let metrics = DatasetMetrics::new(registry, &options.name, &options.namespace)?;
+        let metrics = metrics.of(&options.name, &options.namespace);
         let budget = Budget::new(options.memory_bytes.max(MIN_MEMORY_BYTES));
         let opening = Opening {
             environment: options.environment.clone(),
             origin: origin_options(&options, &budget),
-            metrics: origin_metrics.clone(),
+            metrics: metrics.origin.clone(),
         };
         let parts = {
             let options = options.clone();
@@ -158,16 +153,10 @@ impl Dataset {
         };
         let (bytes, inodes) = parts.catalogs.disk_usage();
         parts.store.set_aside(bytes, inodes);
-        Ok(Self::assemble(options, parts, budget, metrics, origin_metrics))
+        Ok(Self::assemble(options, parts, budget, metrics))
     }
 
-    fn assemble(
-        options: DatasetOptions,
-        parts: Parts,
-        budget: Budget,
-        metrics: DatasetMetrics,
-        origin_metrics: OriginMetrics,
-    ) -> Arc<Self> {
+    fn assemble(options: DatasetOptions, parts: Parts, budget: Budget, metrics: DatasetMetrics) -> Arc<Self> {
         let Parts {
             identity,
             sources,
@@ -181,7 +170,7 @@ impl Dataset {
             sources: Arc::clone(&sources),
             catalogs: Arc::clone(&catalogs),
             store: Arc::clone(&store),
-            metrics: origin_metrics.clone(),
+            metrics: metrics.origin.clone(),
             settings: ArcSwap::from_pointee(RefreshSettings::of(&options)),
             stop: stop.clone(),
             state: RefreshState::default(),
@@ -229,7 +218,6 @@ impl Dataset {
             streams: Streams::default(),
             reads,
             metrics,
-            origin_metrics,
             tasks,
             runtime: Handle::current(),
             stop,
@@ -287,12 +275,13 @@ impl Dataset {
         self.metrics.update(&self.stats());
     }
 
-    /// Ends all tasks, and marks the cache directory as cleanly left. Nothing is served any more.
+    /// Ends all tasks, marks the cache directory as cleanly left, and takes the metrics away. Nothing is served any more.
     pub async fn stop(&self) {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
         self.store.stop().await;
+        self.metrics.remove();
     }
 
     fn not_stopping(&self) -> Result<(), protocol::ReadError> {

@@ -296,32 +296,16 @@ impl Dataset {
     }
 
     fn origin_stats(&self) -> OriginStats {
-        let metrics = &self.origin_metrics;
+        let metrics = &self.metrics.origin;
         OriginStats {
-            requests: by_label(&metrics.requests),
-            errors: by_label(&metrics.errors),
+            requests: metrics.requests.values(),
+            errors: metrics.errors.values(),
             retries: metrics.retries.get(),
             throttles: metrics.throttles.get(),
             hedges: metrics.hedges.get(),
             bytes: metrics.bytes.get(),
         }
     }
-}
-
-/// The counters of a family by the value of its one label.
-fn by_label(counters: &prometheus::IntCounterVec) -> BTreeMap<String, u64> {
-    use prometheus::core::Collector;
-    let mut values = BTreeMap::new();
-    for family in counters.collect() {
-        for metric in family.get_metric() {
-            let Some(label) = metric.get_label().first() else {
-                continue;
-            };
-            let value = counters.with_label_values(&[label.value()]).get();
-            values.insert(label.value().to_owned(), value);
-        }
-    }
-    values
 }
 
 #[expect(

@@ -8,4 +8,5 @@ mod mounts;
 mod pond;
 mod reading;
 mod restarts;
+mod together;
 mod walks;

@@ -11,7 +11,7 @@ use origin::{Credentials, Fault, Kind, Origin, OriginOptions, Rule};
 use protocol::{NoViews, Worker};
 use tokio::sync::watch;
 
-use crate::pond::{BUCKET, Pond, newest, peek, tree};
+use crate::pond::{BUCKET, Pond, metrics, newest, peek, tree};
 
 pub(crate) const OTHER: &str = "other";
 
@@ -287,13 +287,9 @@ async fn a_restart_with_the_same_mounts_shows_the_same_catalog() {
     dataset.stop().await;
     drop(dataset);
 
-    let again = Dataset::open(
-        options(&pond, mounts()),
-        Arc::new(NoViews),
-        &prometheus::Registry::new(),
-    )
-    .await
-    .unwrap();
+    let again = Dataset::open(options(&pond, mounts()), Arc::new(NoViews), &metrics())
+        .await
+        .unwrap();
     assert_eq!(newest(&again).generation, first);
     assert_eq!(peek(&again, old["o/b"]).await.unwrap(), b"2");
     again.stop().await;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cache_worker::dataset::{Dataset, DatasetOptions, MountOptions};
+use cache_worker::metrics::WorkerMetrics;
 use cache_worker::source::SourceOptions;
 use catalog::{Catalog, Kind, Nid};
 use origin::{Counters, Origin, OriginOptions};
@@ -30,6 +31,11 @@ static STREAM: AtomicU64 = AtomicU64::new(1);
 
 pub(crate) fn stream() -> StreamId {
     StreamId(STREAM.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Metrics that nobody looks at.
+pub(crate) fn metrics() -> WorkerMetrics {
+    WorkerMetrics::new(&prometheus::Registry::new()).expect("new names")
 }
 
 impl Pond {
@@ -76,8 +82,7 @@ impl Pond {
 
     /// A started Dataset with these options.
     pub(crate) async fn start(&self, options: DatasetOptions) -> Arc<Dataset> {
-        let registry = prometheus::Registry::new();
-        let dataset = Dataset::open(options, Arc::new(NoViews), &registry)
+        let dataset = Dataset::open(options, Arc::new(NoViews), &metrics())
             .await
             .expect("open");
         dataset.start().await.expect("a first catalog");

@@ -17,6 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use axum::Router;
 use cache_worker::dataset::{Dataset, DatasetOptions, MountOptions};
+use cache_worker::metrics::WorkerMetrics;
 use cache_worker::source::Environment;
 use cache_worker::{Limit, MemoryTier};
 use csi_driver::ViewMetrics;
@@ -195,7 +196,8 @@ impl Server {
         });
         let memory_tier = memory::tier(&spec, &place)?;
         let options = dataset_options(&spec, memory_tier, record.is_none())?;
-        let dataset = Dataset::open(options, Arc::clone(&holders) as _, &metrics.all).await?;
+        let worker_metrics = WorkerMetrics::new(&metrics.all)?;
+        let dataset = Dataset::open(options, Arc::clone(&holders) as _, &worker_metrics).await?;
         start_dataset(&dataset)
             .await
             .with_context(|| cannot_be_shown(&spec))?;
