@@ -25,6 +25,7 @@
 
 mod active;
 mod catalogs;
+mod failure;
 mod large;
 mod load;
 mod mounts;
@@ -54,6 +55,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use failure::FailureKind;
 pub use load::{LoadError, LoadOptions, LoadProgress};
 pub use mounts::{MountError, MountId, MountOptions};
 pub use options::DatasetOptions;
@@ -253,6 +255,11 @@ impl Dataset {
     /// The source could not be listed or the catalog not be written; the old one stays.
     pub async fn refresh(&self) -> Result<Refreshed, RefreshError> {
         self.refresher.refresh().await
+    }
+
+    /// Why the last listing failed; `None`: it did not.
+    pub fn refresh_error(&self) -> Option<RefreshError> {
+        self.refresher.last().error
     }
 
     /// How far a listing is.

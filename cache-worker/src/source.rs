@@ -53,7 +53,23 @@ pub enum SourceError {
         /// What helps.
         fix: String,
     },
-    /// The source was described well and is not there.
+    /// A directory that is named is not there.
+    #[error("{field}: {problem}; name a directory that is there")]
+    NotFound {
+        /// The field.
+        field: String,
+        /// What is not there.
+        problem: String,
+    },
+    /// A directory that is named may not be read.
+    #[error("{field}: {problem}; name a directory that Millpond may read")]
+    Denied {
+        /// The field.
+        field: String,
+        /// What may not be read.
+        problem: String,
+    },
+    /// The source was described well and cannot be used now.
     #[error("failed to open source {source_id}: {reason}")]
     Unavailable {
         /// Which.
@@ -139,6 +155,9 @@ pub(crate) enum Trouble {
     /// Another try cannot help.
     #[error("{0}")]
     Hopeless(String),
+    /// There is no such bucket, container or directory at all.
+    #[error("{0}")]
+    Missing(String),
     /// The source can never do this.
     #[error("{0}")]
     Unsupported(String),

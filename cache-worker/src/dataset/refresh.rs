@@ -92,7 +92,7 @@ pub struct ListingProgress {
 pub(super) struct LastRefresh {
     pub(super) at: Option<SystemTime>,
     pub(super) took: Duration,
-    pub(super) error: Option<String>,
+    pub(super) error: Option<RefreshError>,
 }
 
 /// Everything a refresh needs.
@@ -151,7 +151,7 @@ impl Refresher {
         *self.state.last.lock() = LastRefresh {
             at: Some(SystemTime::now()),
             took: began.elapsed(),
-            error: result.as_ref().err().map(describe),
+            error: result.as_ref().err().cloned(),
         };
         result
     }
@@ -201,7 +201,7 @@ impl Refresher {
             failed = result.is_err();
             match result {
                 Err(RefreshError::Stopped) => return,
-                Err(error) => warn!(error = %describe(&error), "failed to refresh the catalog"),
+                Err(error) => warn!(error = %error.describe(), "failed to refresh the catalog"),
                 Ok(_refreshed) => {}
             }
             tokio::select! {
@@ -436,16 +436,4 @@ impl ContentHash {
     fn finish(&self) -> String {
         format!("{:032x}-{}", self.sum, self.members)
     }
-}
-
-/// An error with its causes, on one line.
-fn describe(error: &RefreshError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }

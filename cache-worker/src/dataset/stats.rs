@@ -235,7 +235,7 @@ impl Dataset {
                 .and_then(|at| at.duration_since(UNIX_EPOCH).ok())
                 .map(|since| since.as_secs()),
             refresh_seconds: last.took.as_secs_f64(),
-            refresh_error: last.error,
+            refresh_error: last.error.map(|error| error.describe()),
         })
     }
 

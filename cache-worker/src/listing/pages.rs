@@ -46,7 +46,14 @@ pub(super) async fn page(
             Trouble::Changed if request.prefix != source.prefix() => return Ok(Page::default()),
             Trouble::Changed => {
                 let reason = "it is not there; check the URL".to_owned();
-                return Err(ListError::Unsupported {
+                return Err(ListError::NotFound {
+                    prefix: prefix(),
+                    reason,
+                });
+            }
+            Trouble::Missing(reason) => {
+                metrics.errors.of("unsupported").inc();
+                return Err(ListError::NotFound {
                     prefix: prefix(),
                     reason,
                 });

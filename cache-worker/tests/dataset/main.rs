@@ -2,6 +2,7 @@
 
 mod changes;
 mod failures;
+mod kinds;
 mod limits;
 mod loads;
 mod mounts;

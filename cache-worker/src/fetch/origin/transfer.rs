@@ -306,7 +306,7 @@ impl<'a> Transfer<'a> {
                     reason: reason.clone(),
                 });
             }
-            Trouble::Hopeless(reason) | Trouble::Unsupported(reason) => {
+            Trouble::Hopeless(reason) | Trouble::Missing(reason) | Trouble::Unsupported(reason) => {
                 return Err(FetchError::Unavailable {
                     key: key(),
                     reason: reason.clone(),
@@ -355,7 +355,7 @@ impl<'a> Transfer<'a> {
             Trouble::Denied(_) => "denied",
             Trouble::Throttled { .. } => "throttled",
             Trouble::Failed(_) => "failed",
-            Trouble::Hopeless(_) | Trouble::Unsupported(_) => "unsupported",
+            Trouble::Hopeless(_) | Trouble::Missing(_) | Trouble::Unsupported(_) => "unsupported",
         };
         self.origin.metrics.errors.of(reason).inc();
     }

@@ -94,7 +94,11 @@ fn what_a_kind_does_not_have_is_named() {
     ] {
         assert_eq!(field(&endpoint(bad)), "endpoint", "{bad}");
     }
-    assert_eq!(field(&options("file:///no/such/directory")), "url");
+    let missing = open(&options("file:///no/such/directory"));
+    assert!(
+        matches!(missing, Err(SourceError::NotFound { .. })),
+        "{missing:?}"
+    );
 }
 
 #[test]
