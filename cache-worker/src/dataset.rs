@@ -10,7 +10,8 @@
 //!   forward, what comes next ([`large`], [`pattern`]);
 //! - every file that FUSE may have to read for is a use of its object, which is not evicted then ([`uses`]);
 //! - objects of versions that no catalog names any more go ([`superseded`]);
-//! - what there is no room for is served through, its blocks kept in memory for a moment ([`transient`]).
+//! - what there is no room for is served through, its blocks kept in memory for a moment ([`transient`]);
+//! - its options may change while it is read ([`reconfigure`](Dataset::reconfigure)).
 //!
 //! Invariants:
 //! - The object id fixes the version, its validator goes with every request: bytes of two versions never meet, and
@@ -32,6 +33,7 @@ mod mounts;
 mod neighbours;
 mod options;
 mod pattern;
+mod reconfigure;
 mod record;
 mod refresh;
 mod runs;
@@ -59,6 +61,7 @@ pub use failure::FailureKind;
 pub use load::{LoadError, LoadOptions, LoadProgress};
 pub use mounts::{MountError, MountId, MountOptions};
 pub use options::DatasetOptions;
+pub use reconfigure::ReconfigureError;
 pub use refresh::{ListingProgress, RefreshError, Refreshed};
 pub use stats::{
     CatalogStats, DatasetStats, LoadStats, MemoryStats, OriginStats, ReadStats, RefusedSample, StoreStats,
@@ -72,6 +75,7 @@ use catalogs::Catalogs;
 use large::Large;
 use mounts::Opening;
 use options::MIN_MEMORY_BYTES;
+use reconfigure::Current;
 use refresh::{RefreshSettings, RefreshState, Refresher};
 use served::Reads;
 use small::{Fetching, Small};
@@ -113,6 +117,7 @@ pub struct Dataset {
     name: String,
     small_object_bytes: u64,
     fresh: bool,
+    current: Current,
     identity: String,
     sources: Arc<Sources>,
     store: Arc<Store>,
@@ -207,6 +212,7 @@ impl Dataset {
             name: options.name.clone(),
             small_object_bytes,
             fresh: options.fresh,
+            current: Current::new(options),
             identity,
             sources,
             store,

@@ -163,6 +163,19 @@ impl Evictor {
         self.pass_for(Amount::default()).await;
     }
 
+    /// Makes a pass where more is held than may be, and waits for it, for as long as a reader would.
+    ///
+    /// # Cancel safety
+    /// Safe: the pass goes on.
+    pub(crate) async fn shrink(&self) {
+        let totals = self.tier.ledger().totals();
+        if self.tier.order().is_some() && !totals.used.fits(totals.capacity) {
+            tokio::time::timeout(PATIENCE, self.pass_for(Amount::default()))
+                .await
+                .ok();
+        }
+    }
+
     /// Asks for a pass, and waits for its end. Says whether it freed anything.
     async fn pass_for(&self, amount: Amount) -> bool {
         let mut passes = self.passes.subscribe();

@@ -15,5 +15,5 @@ mod tier;
 
 pub use store::{
     BLOCK_BYTES, BlockIndex, Demand, Eviction, Limit, Medium, MemoryTier, NoRoom, Pace, Partial, Progress,
-    Room, Store, StoreCounters, StoreError, StoreOptions, TierUsage,
+    Room, Store, StoreCounters, StoreError, StoreOptions, StoreTerms, TierUsage,
 };

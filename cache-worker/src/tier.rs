@@ -23,13 +23,14 @@ mod publish;
 pub(crate) mod seal;
 pub(crate) mod state;
 mod stock;
+pub(crate) mod terms;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use catalog::ObjectId;
 use parking_lot::Mutex;
 use rustix::io::Errno;
@@ -42,16 +43,16 @@ use self::ledger::{Amount, Ledger, Promise};
 use self::lingering::Lingering;
 use self::partials::Partials;
 use self::state::{Epoch, LAYOUT, State};
+use self::terms::Terms;
 use crate::evict::{Order, spare};
-use crate::store::{Counters, Demand, Eviction, Limit, Medium, NoRoom, StoreError};
+use crate::store::{Counters, Demand, Medium, NoRoom, StoreError};
 
 /// How to open a tier.
 #[derive(Clone, Debug)]
 pub(crate) struct TierOptions {
     pub(crate) medium: Medium,
     pub(crate) path: PathBuf,
-    pub(crate) limit: Limit,
-    pub(crate) eviction: Eviction,
+    pub(crate) terms: Terms,
     pub(crate) identity: String,
     pub(crate) boot_id: String,
     pub(crate) landing_keep: Duration,
@@ -63,8 +64,10 @@ pub(crate) struct Tier {
     options: TierOptions,
     directory: ArcSwap<Directory>,
     ledger: Arc<Ledger>,
-    /// Empty until stock is taken, and for good where nothing is evicted.
-    order: OnceLock<Order>,
+    /// Empty until stock is taken, and while nothing is evicted.
+    order: ArcSwapOption<Order>,
+    /// Held while they are changed, over a walk of the directory.
+    terms: Mutex<Terms>,
     state: Mutex<State>,
     /// Whether the state on disk says something else.
     state_changed: bool,
@@ -90,7 +93,7 @@ pub(crate) struct Tier {
 impl Tier {
     /// Opens and locks the directory. Fast: [`take_stock`](Self::take_stock) does the rest.
     pub(crate) fn open(options: TierOptions, counters: Arc<Counters>) -> Result<Arc<Self>, StoreError> {
-        let path = options.path.clone();
+        let (path, terms) = (options.path.clone(), options.terms);
         let io = |doing| {
             let path = path.clone();
             move |source| StoreError::Io { doing, path, source }
@@ -130,7 +133,8 @@ impl Tier {
             options,
             directory: ArcSwap::from_pointee(directory),
             ledger,
-            order: OnceLock::new(),
+            order: ArcSwapOption::empty(),
+            terms: Mutex::new(terms),
             epoch: verdict.state.epoch,
             state: Mutex::new(verdict.state),
             state_changed: verdict.changed,
@@ -159,8 +163,8 @@ impl Tier {
         &self.ledger
     }
 
-    pub(crate) fn order(&self) -> Option<&Order> {
-        self.order.get()
+    pub(crate) fn order(&self) -> Option<Arc<Order>> {
+        self.order.load_full()
     }
 
     pub(crate) const fn landing(&self) -> &Landing {

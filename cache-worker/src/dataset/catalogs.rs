@@ -214,6 +214,16 @@ impl Catalogs {
         }
     }
 
+    /// The sources of all generations that are here; `None`: one of them cannot be read.
+    pub(super) fn sources(&self) -> Option<Vec<Arc<SourceInfo>>> {
+        let known: Vec<_> = self.state.lock().known.keys().copied().collect();
+        let mut sources = Vec::new();
+        for generation in known {
+            sources.extend(self.get(generation)?.sources.iter().cloned());
+        }
+        Some(sources)
+    }
+
     /// Says which generations views show, and deletes those that nobody needs.
     pub(super) fn in_use(&self, generations: &BTreeSet<Generation>) {
         self.state.lock().in_use = Some(generations.clone());

@@ -132,6 +132,10 @@ impl RefreshSettings {
 pub(super) struct RefreshState {
     turn: tokio::sync::Mutex<()>,
     changed: Notify,
+    /// Counts the times that options were changed.
+    settings: watch::Sender<u64>,
+    /// Counts the times that they were so changed that a listing under way is of no use.
+    superseded: watch::Sender<u64>,
     progress: watch::Sender<ListingProgress>,
     last: Mutex<LastRefresh>,
 }
@@ -141,10 +145,19 @@ impl Refresher {
     pub(super) async fn refresh(&self) -> Result<Refreshed, RefreshError> {
         let _turn = self.state.turn.lock().await;
         let began = Instant::now();
-        let result = tokio::select! {
-            result = self.list_and_build() => result,
-            () = self.stop.cancelled() => Err(RefreshError::Stopped),
+        let result = loop {
+            let listed = tokio::select! {
+                listed = self.list_and_build() => listed,
+                () = self.stop.cancelled() => Err(RefreshError::Stopped),
+            };
+            match listed {
+                Ok(None) => {}
+                Ok(Some(refreshed)) => break Ok(refreshed),
+                Err(error) => break Err(error),
+            }
         };
+        // A listing of the sources that were is over: what it named is known.
+        self.forget_sources_in_turn();
         self.state
             .progress
             .send_modify(|progress| progress.running = false);
@@ -154,6 +167,31 @@ impl Refresher {
             error: result.as_ref().err().cloned(),
         };
         result
+    }
+
+    /// Takes other settings. Where what is listed `is_other`, a listing under way begins anew.
+    pub(super) fn set(&self, settings: RefreshSettings, is_other: bool) {
+        self.settings.store(Arc::new(settings));
+        self.state.settings.send_modify(|times| *times += 1);
+        if is_other {
+            self.state.superseded.send_modify(|times| *times += 1);
+        }
+    }
+
+    /// Forgets sources that no generation names any more, unless one that may name them is under way.
+    pub(super) fn forget_sources(&self) {
+        if let Ok(_turn) = self.state.turn.try_lock() {
+            self.forget_sources_in_turn();
+        }
+    }
+
+    fn forget_sources_in_turn(&self) {
+        if !self.sources.is_any_retired() {
+            return;
+        }
+        if let Some(named) = self.catalogs.sources() {
+            self.sources.forget_unnamed(&named);
+        }
     }
 
     /// Says that an object changed at the source: a refresh follows soon, but not too often.
@@ -175,6 +213,7 @@ impl Refresher {
     pub(super) async fn keep_fresh(&self, at_once: bool) {
         let mut due = at_once;
         let mut failed = false;
+        let mut changed_settings = self.state.settings.subscribe();
         loop {
             if !due {
                 let wait = match (self.settings.load().interval, failed) {
@@ -191,6 +230,8 @@ impl Refresher {
                 tokio::select! {
                     () = self.stop.cancelled() => return,
                     () = interval => {}
+                    // The sender is ours, so it cannot be gone.
+                    _ = changed_settings.changed() => continue,
                     () = self.state.changed.notified() => {
                         info!("an object changed at the source, listing it again");
                     }
@@ -211,7 +252,9 @@ impl Refresher {
         }
     }
 
-    async fn list_and_build(&self) -> Result<Refreshed, RefreshError> {
+    /// `None`: the options changed meanwhile, and it has to be done again.
+    async fn list_and_build(&self) -> Result<Option<Refreshed>, RefreshError> {
+        let mut superseded = self.state.superseded.subscribe();
         let mounts = self.sources.mounts();
         let settings = self.settings.load_full();
         let (batches, queue) = mpsc::channel(QUEUED_BATCHES);
@@ -226,9 +269,15 @@ impl Refresher {
             };
             tokio::task::spawn_blocking(move || build(&catalogs, target, queue))
         };
-        let listed = self.list_all(&mounts, settings.listing, batches).await;
+        let listed = tokio::select! {
+            listed = self.list_all(&mounts, settings.listing, batches) => Some(listed),
+            _ = superseded.changed() => None,
+        };
         let built = build.await.map_err(|_panicked| RefreshError::Stopped)?;
         // An incomplete listing closed the queue early; the builder saw no end mark and wrote nothing.
+        let Some(listed) = listed else {
+            return Ok(None);
+        };
         listed?;
         let (open, changed) = built?;
         let (bytes, inodes) = self.catalogs.disk_usage();
@@ -244,7 +293,7 @@ impl Refresher {
             generation = %refreshed.generation, changed, files = refreshed.files, bytes = refreshed.bytes,
             "listed the source"
         );
-        Ok(refreshed)
+        Ok(Some(refreshed))
     }
 
     /// Lists all mounts into the builder's queue; only if every one came to its end it gets the end mark.

@@ -127,6 +127,7 @@ impl Worker for Dataset {
 
     fn in_use(&self, generations: &BTreeSet<Generation>) {
         self.catalogs.in_use(generations);
+        self.refresher.forget_sources();
         let (bytes, inodes) = self.catalogs.disk_usage();
         self.store.set_aside(bytes, inodes);
     }

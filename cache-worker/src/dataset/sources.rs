@@ -43,6 +43,34 @@ impl Sources {
         Arc::clone(&self.table.load().mounts)
     }
 
+    /// Takes other mounts. Those that are no longer among them are kept for older generations.
+    pub(super) fn replace(&self, mounts: Arc<[Arc<Mount>]>) {
+        self.table.rcu(|table| {
+            let left = table.mounts.iter().chain(&table.retired);
+            let retired = left.filter(|old| !mounts.iter().any(|mount| mount.info == old.info));
+            Table {
+                retired: retired.cloned().collect(),
+                mounts: Arc::clone(&mounts),
+            }
+        });
+    }
+
+    /// Whether there are retired ones.
+    pub(super) fn is_any_retired(&self) -> bool {
+        !self.table.load().retired.is_empty()
+    }
+
+    /// Forgets retired sources that no generation names any more.
+    pub(super) fn forget_unnamed(&self, named: &[Arc<SourceInfo>]) {
+        self.table.rcu(|table| {
+            let mut table = Table::clone(table);
+            table
+                .retired
+                .retain(|mount| named.iter().any(|named| **named == mount.info));
+            table
+        });
+    }
+
     /// The mount to ask for an object of this source; `None`: it was removed before this process started.
     pub(super) fn of(&self, info: &SourceInfo) -> Option<Arc<Mount>> {
         let table = self.table.load();

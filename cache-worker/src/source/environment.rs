@@ -8,7 +8,7 @@ use ini::Ini;
 use super::SourceError;
 
 /// Variables of a process.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Environment {
     variables: BTreeMap<String, String>,
 }

@@ -67,6 +67,17 @@ pub struct StoreOptions {
     pub identity: String,
 }
 
+/// What a store may be told anew while it is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreTerms {
+    /// What the disk tier may hold.
+    pub disk_limit: Limit,
+    /// What the memory tier may hold, where there is one; `None`: what its file system has.
+    pub memory_bytes: Option<u64>,
+    /// What makes room.
+    pub eviction: Eviction,
+}
+
 /// Why a cache directory cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

@@ -8,6 +8,7 @@ mod loads;
 mod mounts;
 mod pond;
 mod reading;
+mod reconfigure;
 mod restarts;
 mod together;
 mod walks;
