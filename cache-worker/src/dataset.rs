@@ -328,6 +328,7 @@ fn open_directory(
     let store = StoreOptions {
         disk: options.cache_directory.clone(),
         disk_limit: options.disk_limit,
+        disk_pool: options.disk_pool.clone(),
         memory: options.memory_tier.clone(),
         eviction: options.eviction,
         boot_id: options.boot_id.clone(),

@@ -12,6 +12,7 @@
 //! kept, and that its reader is to be served through.
 
 mod options;
+mod pool;
 #[cfg(test)]
 mod tests;
 mod writers;
@@ -34,6 +35,8 @@ pub use self::options::{
     BLOCK_BYTES, BlockIndex, Demand, Eviction, Limit, Medium, MemoryTier, NoRoom, Pace, StoreCounters,
     StoreError, StoreOptions, StoreTerms, TierUsage,
 };
+pub(crate) use self::pool::Counting;
+pub use self::pool::PoolCapacity;
 use self::writers::Writers;
 use crate::evict::Evictor;
 use crate::scrub::Scrubber;
@@ -134,17 +137,19 @@ impl Store {
         let StoreOptions {
             disk,
             disk_limit,
+            disk_pool,
             memory,
             eviction,
             boot_id,
             identity,
         } = options;
         let counters = Arc::new(Counters::default());
-        let open = |medium, path, limit| -> Result<Member, StoreError> {
+        let open = |medium, path, limit, pool| -> Result<Member, StoreError> {
             let options = TierOptions {
                 medium,
                 path,
                 terms: Terms { limit, eviction },
+                pool,
                 identity: identity.clone(),
                 boot_id: boot_id.clone(),
                 landing_keep: pace.landing_keep,
@@ -154,7 +159,7 @@ impl Store {
             Ok(Member { tier, evictor })
         };
         let mut members = Vec::new();
-        if let Some(MemoryTier { path, bytes }) = memory {
+        if let Some(MemoryTier { path, bytes, pool }) = memory {
             members.push(open(
                 Medium::Memory,
                 path,
@@ -162,9 +167,10 @@ impl Store {
                     bytes: Some(bytes),
                     inodes: None,
                 },
+                pool,
             )?);
         }
-        let disk = open(Medium::Disk, disk, disk_limit)?;
+        let disk = open(Medium::Disk, disk, disk_limit, disk_pool)?;
         members.push(disk.clone());
         let store = Arc::new(Self {
             members,

@@ -21,6 +21,7 @@ pub(crate) mod partial;
 pub(crate) mod partials;
 mod publish;
 pub(crate) mod seal;
+mod share;
 pub(crate) mod state;
 mod stock;
 pub(crate) mod terms;
@@ -45,7 +46,7 @@ use self::partials::Partials;
 use self::state::{Epoch, LAYOUT, State};
 use self::terms::Terms;
 use crate::evict::{Order, spare};
-use crate::store::{Counters, Demand, Medium, NoRoom, StoreError};
+use crate::store::{Counters, Counting, Demand, Medium, NoRoom, PoolCapacity, StoreError};
 
 /// How to open a tier.
 #[derive(Clone, Debug)]
@@ -53,6 +54,8 @@ pub(crate) struct TierOptions {
     pub(crate) medium: Medium,
     pub(crate) path: PathBuf,
     pub(crate) terms: Terms,
+    /// What it shares with others; `None`: it is alone.
+    pub(crate) pool: Option<Arc<PoolCapacity>>,
     pub(crate) identity: String,
     pub(crate) boot_id: String,
     pub(crate) landing_keep: Duration,
@@ -86,6 +89,8 @@ pub(crate) struct Tier {
     /// that of its object's name. Taken before the table of the partial objects.
     sealing: Mutex<()>,
     stock: watch::Sender<bool>,
+    /// Others who share the capacity wait for the stock too.
+    counting: Mutex<Option<Counting>>,
     condemned: Mutex<Vec<content::Hidden>>,
     names: AtomicU64,
 }
@@ -127,7 +132,8 @@ impl Tier {
             verdict.changed = false;
         }
         let costs = stock::probe(&directory).map_err(io("write"))?;
-        let ledger = Ledger::new(costs, stock::fixed(&costs, &directory));
+        let ledger = Ledger::new(costs, stock::fixed(&costs, &directory), options.pool.clone());
+        let counting = options.pool.as_ref().map(PoolCapacity::counting);
         Ok(Arc::new(Self {
             landing: Landing::new(options.landing_keep),
             options,
@@ -146,6 +152,7 @@ impl Tier {
             healing: Mutex::new(()),
             sealing: Mutex::new(()),
             stock: watch::Sender::new(false),
+            counting: Mutex::new(counting),
             condemned: Mutex::new(Vec::new()),
             names: AtomicU64::new(0),
         }))
@@ -187,6 +194,9 @@ impl Tier {
     pub(crate) async fn counted(&self) {
         // The sender is ours, so it cannot be gone.
         self.stock.subscribe().wait_for(|counted| *counted).await.ok();
+        if let Some(pool) = &self.options.pool {
+            pool.counted().await;
+        }
     }
 
     /// Promises room, if there is some right now.

@@ -1,6 +1,7 @@
 //! What a Dataset is opened with.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use catalog::Owner;
@@ -10,7 +11,7 @@ use super::mounts::MountOptions;
 use crate::fetch::OriginOptions;
 use crate::listing::ListOptions;
 use crate::source::Environment;
-use crate::store::{Eviction, Limit, MemoryTier};
+use crate::store::{Eviction, Limit, MemoryTier, PoolCapacity};
 
 /// Objects up to this size are fetched whole on their first lookup: above it, waiting for all of an object before
 /// its first byte is read would be felt.
@@ -37,6 +38,8 @@ pub struct DatasetOptions {
     pub cache_directory: PathBuf,
     /// What the disk tier may hold.
     pub disk_limit: Limit,
+    /// The capacity of the disk tier that other Datasets share; `None`: the disk tier is this one's alone.
+    pub disk_pool: Option<Arc<PoolCapacity>>,
     /// The memory tier; `None`: there is none.
     pub memory_tier: Option<MemoryTier>,
     /// What makes room in a full tier.
@@ -78,6 +81,7 @@ impl DatasetOptions {
             identity: None,
             cache_directory,
             disk_limit: Limit::default(),
+            disk_pool: None,
             memory_tier: None,
             eviction: Eviction::Never,
             boot_id,

@@ -135,6 +135,7 @@ fn refuse_fixed(current: &DatasetOptions, options: &DatasetOptions) -> Result<()
         identity,
         cache_directory,
         disk_limit: _,
+        disk_pool,
         memory_tier,
         eviction: _,
         boot_id,
@@ -150,12 +151,20 @@ fn refuse_fixed(current: &DatasetOptions, options: &DatasetOptions) -> Result<()
         listing: _,
     } = options;
     let path = |tier: &Option<MemoryTier>| tier.as_ref().map(|tier| tier.path.clone());
+    let pools = |options: &DatasetOptions| {
+        let memory = options.memory_tier.as_ref().and_then(|tier| tier.pool.as_ref());
+        [options.disk_pool.as_ref(), memory].map(|pool| pool.map(Arc::as_ptr))
+    };
     let fixed = [
         ("name", *name == current.name),
         ("namespace", *namespace == current.namespace),
         ("identity", *identity == current.identity),
         ("cache_directory", *cache_directory == current.cache_directory),
         ("memory_tier", path(memory_tier) == path(&current.memory_tier)),
+        (
+            "disk_pool",
+            disk_pool.is_some() == current.disk_pool.is_some() && pools(options) == pools(current),
+        ),
         ("boot_id", *boot_id == current.boot_id),
         (
             "small_object_bytes",

@@ -194,6 +194,8 @@ impl Tier {
     /// Says that the stock is taken, or cannot be.
     pub(crate) fn stock_taken(&self) {
         self.stock.send_replace(true);
+        // The others' turn, if this was the last.
+        drop(self.counting.lock().take());
     }
 
     fn count_directory(&self, directory: &Directory, place: Place, shard: &str) {
@@ -224,9 +226,16 @@ impl Tier {
             },
         };
         let whole_bytes = statistics.f_blocks.saturating_mul(statistics.f_frsize);
-        let bytes = limit
-            .bytes
-            .map_or(available.bytes, |limit| limit.min(whole_bytes));
+        // What others share is given out by the pool, whatever is free at this moment.
+        let most = self
+            .options
+            .pool
+            .as_ref()
+            .map_or(available.bytes, |pool| pool.capacity_bytes().min(whole_bytes));
+        let bytes = limit.bytes.map_or(most, |limit| match self.options.pool {
+            Some(_) => limit.min(most),
+            None => limit.min(whole_bytes),
+        });
         Ok(Amount {
             bytes,
             inodes: limit.inodes.unwrap_or(available.inodes),

@@ -32,6 +32,7 @@ impl Tier {
         let capacity = self.capacity(&directory, terms.limit)?;
         self.ledger().set_capacity(capacity);
         *current = terms;
+        self.ledger().forget_slack();
         if terms.eviction == Eviction::Never {
             self.order.store(None);
             return Ok(());
