@@ -29,7 +29,7 @@ pub struct DatasetOptions {
     pub namespace: String,
     /// Where its truth lies: one source at least.
     pub mounts: Vec<MountOptions>,
-    /// What credentials are taken from where a source's own options hold none. Empty: nothing but those options.
+    /// What of this process and its host the sources may use beside their own options. The default: nothing.
     pub environment: Environment,
     /// Whom the cache directory belongs to: it is refused for another. `None`: the sources that it was first opened
     /// with, which then cannot be changed without emptying it.

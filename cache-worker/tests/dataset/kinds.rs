@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cache_worker::dataset::{Dataset, FailureKind, MountOptions};
-use cache_worker::source::SourceOptions;
+use cache_worker::source::{Environment, SourceOptions};
 use origin::{Credentials, Origin, OriginOptions};
 use protocol::NoViews;
 
@@ -14,6 +14,7 @@ use crate::pond::{BUCKET, Pond, metrics};
 /// What becomes of a Dataset whose second mount is this one.
 async fn failure(pond: &Pond, mount: MountOptions) -> (FailureKind, Option<usize>, String) {
     let mut options = options(pond, vec![at(pond.source("s3://data"), "/"), mount]);
+    options.environment = Environment::isolated(vec![pond.cache.path().to_owned()]);
     options.listing.page_deadline = Duration::from_millis(300);
     let dataset = match Dataset::open(options, Arc::new(NoViews), &metrics()).await {
         Ok(dataset) => dataset,
@@ -73,6 +74,11 @@ async fn each_failure_of_a_source_has_its_kind_and_names_its_mount() {
             directory(missing.to_str().unwrap()),
             FailureKind::SourceNotFound,
             "mounts[1]",
+        ),
+        (
+            directory("/etc"),
+            FailureKind::AccessDenied,
+            "not among the directories",
         ),
         (pond.source("ftp://data"), FailureKind::InvalidSource, "not known"),
         (unknown_option, FailureKind::InvalidSource, "aws_colour"),
