@@ -1,16 +1,17 @@
 //! One Dataset on this node: the worker that a driver talks to.
 //!
-//! A [`Dataset`] puts together what the other modules offer: a [`Source`](crate::source::Source) that is listed
-//! into catalogs ([`refresh`](Dataset::refresh)), an [`Origin`](crate::fetch::Origin) that brings bytes of a
-//! certain version, and a [`Store`](crate::store::Store) that keeps them. It answers a driver through
-//! [`protocol::Worker`]:
+//! A [`Dataset`] puts together what the other modules offer: [`Source`](crate::source::Source)s that are listed
+//! into one catalog ([`mounts`], [`refresh`](Dataset::refresh)), for each an [`Origin`](crate::fetch::Origin) that
+//! brings bytes of a certain version, and a [`Store`](crate::store::Store) that keeps them. It answers a driver
+//! through [`protocol::Worker`]:
 //!
 //! - `land` fetches a small object whole ([`small`]) and watches for walks through directories ([`walk`]);
 //! - `read` answers from the partial file of a large object, fetching what is missing and, for a reader that goes
 //!   forward, what comes next ([`large`], [`pattern`]);
 //! - every file that FUSE may have to read for is a use of its object, which is not evicted then ([`uses`]);
 //! - objects of versions that no catalog names any more go ([`superseded`]);
-//! - what there is no room for is served through, its blocks kept in memory for a moment ([`transient`]).
+//! - what there is no room for is served through, its blocks kept in memory for a moment ([`transient`]);
+//! - its options may change while it is read ([`reconfigure`](Dataset::reconfigure)).
 //!
 //! Invariants:
 //! - The object id fixes the version, its validator goes with every request: bytes of two versions never meet, and
@@ -25,17 +26,21 @@
 
 mod active;
 mod catalogs;
+mod failure;
 mod large;
 mod load;
+mod mounts;
 mod neighbours;
 mod options;
 mod pattern;
+mod reconfigure;
 mod record;
 mod refresh;
 mod runs;
 mod serve;
 mod served;
 mod small;
+mod sources;
 mod stats;
 mod streams;
 mod superseded;
@@ -45,30 +50,36 @@ mod walk;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use protocol::Views;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use failure::FailureKind;
 pub use load::{LoadError, LoadOptions, LoadProgress};
+pub use mounts::{MountError, MountId, MountOptions};
 pub use options::DatasetOptions;
+pub use reconfigure::ReconfigureError;
 pub use refresh::{ListingProgress, RefreshError, Refreshed};
 pub use stats::{
     CatalogStats, DatasetStats, LoadStats, MemoryStats, OriginStats, ReadStats, RefusedSample, StoreStats,
     TierStats,
 };
 
-use crate::fetch::{Budget, Flights, Origin};
-use crate::metrics::{DatasetMetrics, OriginMetrics};
-use crate::source::{Source, SourceError};
+use crate::fetch::{Budget, Flights, OriginOptions};
+use crate::metrics::{DatasetMetrics, WorkerMetrics};
 use crate::store::{Store, StoreError, StoreOptions};
 use catalogs::Catalogs;
 use large::Large;
+use mounts::Opening;
 use options::MIN_MEMORY_BYTES;
-use refresh::{RefreshState, Refresher, source_info};
+use reconfigure::Current;
+use refresh::{RefreshSettings, RefreshState, Refresher};
 use served::Reads;
 use small::{Fetching, Small};
+use sources::Sources;
 use streams::Streams;
 use transient::Transient;
 use uses::Uses;
@@ -80,9 +91,9 @@ const MAX_TRANSIENT_BYTES: u64 = 48 << 20;
 /// Why a Dataset cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The source cannot be used as it was described.
+    /// A mount cannot be used as it was described.
     #[error(transparent)]
-    Source(#[from] SourceError),
+    Mount(#[from] MountError),
     /// The cache directory cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -95,9 +106,6 @@ pub enum OpenError {
         #[source]
         source: std::io::Error,
     },
-    /// A metric of the same name is registered already.
-    #[error("failed to register metrics")]
-    Metrics(#[from] prometheus::Error),
     /// The process is ending.
     #[error("opening was interrupted")]
     Interrupted,
@@ -109,7 +117,9 @@ pub struct Dataset {
     name: String,
     small_object_bytes: u64,
     fresh: bool,
-    source: Arc<Source>,
+    current: Current,
+    identity: String,
+    sources: Arc<Sources>,
     store: Arc<Store>,
     catalogs: Arc<Catalogs>,
     budget: Budget,
@@ -121,7 +131,6 @@ pub struct Dataset {
     streams: Streams,
     reads: Arc<Reads>,
     metrics: DatasetMetrics,
-    origin_metrics: OriginMetrics,
     tasks: TaskTracker,
     runtime: Handle,
     stop: CancellationToken,
@@ -135,57 +144,47 @@ impl Dataset {
     pub async fn open(
         options: DatasetOptions,
         views: Arc<dyn Views>,
-        registry: &prometheus::Registry,
+        metrics: &WorkerMetrics,
     ) -> Result<Arc<Self>, OpenError> {
-        let source = Arc::new(Source::open(&options.source)?);
-        let origin_metrics = OriginMetrics::new(registry)?;
-        let metrics = DatasetMetrics::new(registry, &options.name, &options.namespace)?;
-        let (store, catalogs) = {
-            let (options, source) = (options.clone(), Arc::clone(&source));
-            let open = tokio::task::spawn_blocking(move || open_directory(&options, &source, views));
+        let metrics = metrics.of(&options.name, &options.namespace);
+        let budget = Budget::new(options.memory_bytes.max(MIN_MEMORY_BYTES));
+        let opening = Opening {
+            environment: options.environment.clone(),
+            origin: origin_options(&options, &budget),
+            metrics: metrics.origin.clone(),
+        };
+        let parts = {
+            let options = options.clone();
+            let open = tokio::task::spawn_blocking(move || open_directory(&options, &opening, views));
             open.await.map_err(|_panicked| OpenError::Interrupted)??
         };
-        let (bytes, inodes) = catalogs.disk_usage();
-        store.set_aside(bytes, inodes);
-        Ok(Self::assemble(
-            options,
-            source,
-            store,
-            catalogs,
-            metrics,
-            origin_metrics,
-        ))
+        let (bytes, inodes) = parts.catalogs.disk_usage();
+        parts.store.set_aside(bytes, inodes);
+        Ok(Self::assemble(options, parts, budget, metrics))
     }
 
-    fn assemble(
-        options: DatasetOptions,
-        source: Arc<Source>,
-        store: Arc<Store>,
-        catalogs: Arc<Catalogs>,
-        metrics: DatasetMetrics,
-        origin_metrics: OriginMetrics,
-    ) -> Arc<Self> {
-        let budget = Budget::new(options.memory_bytes.max(MIN_MEMORY_BYTES));
+    fn assemble(options: DatasetOptions, parts: Parts, budget: Budget, metrics: DatasetMetrics) -> Arc<Self> {
+        let Parts {
+            identity,
+            sources,
+            store,
+            catalogs,
+        } = parts;
         let transient_bytes = MAX_TRANSIENT_BYTES.min(budget.capacity_bytes() / 4);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let small_object_bytes = options.small_object_bytes;
         let refresher = Arc::new(Refresher {
-            source: Arc::clone(&source),
+            sources: Arc::clone(&sources),
             catalogs: Arc::clone(&catalogs),
             store: Arc::clone(&store),
-            owner: options.owner,
-            listing: options.listing,
-            metrics: origin_metrics.clone(),
-            interval: options.refresh_interval,
-            changed_interval: options.changed_interval,
+            metrics: metrics.origin.clone(),
+            settings: ArcSwap::from_pointee(RefreshSettings::of(&options)),
             stop: stop.clone(),
             state: RefreshState::default(),
         });
-        let mut origin_options = options.origin;
-        origin_options.budget = options.hedging.then(|| budget.clone());
         let fetching = Arc::new(Fetching {
             store: Arc::clone(&store),
-            origin: Origin::new(Arc::clone(&source), origin_options, origin_metrics.clone()),
+            sources: Arc::clone(&sources),
             budget: budget.clone(),
             catalogs: Arc::clone(&catalogs),
             refresher: Arc::clone(&refresher),
@@ -210,10 +209,12 @@ impl Dataset {
             stop.clone(),
         );
         Arc::new(Self {
-            name: options.name,
+            name: options.name.clone(),
             small_object_bytes,
             fresh: options.fresh,
-            source,
+            current: Current::new(options),
+            identity,
+            sources,
             store,
             catalogs,
             budget,
@@ -225,7 +226,6 @@ impl Dataset {
             streams: Streams::default(),
             reads,
             metrics,
-            origin_metrics,
             tasks,
             runtime: Handle::current(),
             stop,
@@ -263,6 +263,11 @@ impl Dataset {
         self.refresher.refresh().await
     }
 
+    /// Why the last listing failed; `None`: it did not.
+    pub fn refresh_error(&self) -> Option<RefreshError> {
+        self.refresher.last().error
+    }
+
     /// How far a listing is.
     pub fn listing(&self) -> watch::Receiver<ListingProgress> {
         self.refresher.progress()
@@ -273,9 +278,9 @@ impl Dataset {
         self.catalogs.get(generation).map(|open| Arc::clone(&open.file))
     }
 
-    /// The source's name in object ids.
+    /// Whom the cache directory belongs to.
     pub fn identity(&self) -> &str {
-        self.source.identity()
+        &self.identity
     }
 
     /// Whether an object is here, whole.
@@ -288,12 +293,13 @@ impl Dataset {
         self.metrics.update(&self.stats());
     }
 
-    /// Ends all tasks, and marks the cache directory as cleanly left. Nothing is served any more.
+    /// Ends all tasks, marks the cache directory as cleanly left, and takes the metrics away. Nothing is served any more.
     pub async fn stop(&self) {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
         self.store.stop().await;
+        self.metrics.remove();
     }
 
     fn not_stopping(&self) -> Result<(), protocol::ReadError> {
@@ -305,25 +311,51 @@ impl Dataset {
     }
 }
 
-/// Opens store and catalogs, which both walk directories.
+/// What a Dataset is made of that is found on disk, or takes files to open.
+struct Parts {
+    identity: String,
+    sources: Arc<Sources>,
+    store: Arc<Store>,
+    catalogs: Arc<Catalogs>,
+}
+
+/// Opens sources, store and catalogs, which all may walk directories.
 fn open_directory(
     options: &DatasetOptions,
-    source: &Source,
+    opening: &Opening,
     views: Arc<dyn Views>,
-) -> Result<(Arc<Store>, Arc<Catalogs>), OpenError> {
+) -> Result<Parts, OpenError> {
+    let mounts = mounts::open_all(&options.mounts, opening, &[])?;
+    let identity = options.identity.clone().unwrap_or_else(|| {
+        let ids: Vec<_> = mounts.iter().map(|mount| mount.info.id.as_str()).collect();
+        ids.join(" ")
+    });
     let store = StoreOptions {
         disk: options.cache_directory.clone(),
         disk_limit: options.disk_limit,
+        disk_pool: options.disk_pool.clone(),
         memory: options.memory_tier.clone(),
         eviction: options.eviction,
         boot_id: options.boot_id.clone(),
-        identity: source.identity().to_owned(),
+        identity: identity.clone(),
     };
     // First, since it locks the directory.
     let store = Store::open(store, views)?;
     let path = options.cache_directory.join("catalog");
-    let identity = serde_json::json!([source_info(source), options.owner]).to_string();
-    let catalogs = Catalogs::open(path.clone(), &options.boot_id, &identity)
+    let of = refresh::identity(&mounts, options.owner);
+    let catalogs = Catalogs::open(path.clone(), &options.boot_id, &of, options.first_generation)
         .map_err(|source| OpenError::Catalogs { path, source })?;
-    Ok((store, Arc::new(catalogs)))
+    Ok(Parts {
+        identity,
+        sources: Arc::new(Sources::new(mounts)),
+        store,
+        catalogs: Arc::new(catalogs),
+    })
+}
+
+fn origin_options(options: &DatasetOptions, budget: &Budget) -> OriginOptions {
+    OriginOptions {
+        budget: options.hedging.then(|| budget.clone()),
+        ..options.origin.clone()
+    }
 }

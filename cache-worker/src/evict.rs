@@ -163,6 +163,19 @@ impl Evictor {
         self.pass_for(Amount::default()).await;
     }
 
+    /// Makes a pass where more is held than may be, and waits for it, for as long as a reader would.
+    ///
+    /// # Cancel safety
+    /// Safe: the pass goes on.
+    pub(crate) async fn shrink(&self) {
+        let totals = self.tier.ledger().totals();
+        if self.tier.order().is_some() && !totals.used.fits(totals.capacity) {
+            tokio::time::timeout(PATIENCE, self.pass_for(Amount::default()))
+                .await
+                .ok();
+        }
+    }
+
     /// Asks for a pass, and waits for its end. Says whether it freed anything.
     async fn pass_for(&self, amount: Amount) -> bool {
         let mut passes = self.passes.subscribe();
@@ -240,15 +253,31 @@ impl Evictor {
         let Some(order) = self.tier.order() else {
             return freed;
         };
+        // What goes for room of our own stays ours.
+        let _evicting = self.tier.ledger().evicting();
         let mut spared = Vec::new();
         let mut pressed_bytes = 0;
+        let mut crowded_bytes = 0;
         let capacity = self.tier.ledger().totals().capacity;
         loop {
             let victims = order.take_victims(BATCH_OBJECTS);
-            let is_satisfied = self.tier.ledger().totals().used.plus(wanted).fits(capacity);
+            // Without a wish there is no need to go for others' sake.
+            let is_crowded = wanted.bytes > 0 && self.tier.ledger().is_crowded(wanted);
+            let is_satisfied = !is_crowded && self.tier.ledger().totals().used.plus(wanted).fits(capacity);
             if victims.is_empty() {
                 if is_satisfied || pressed_bytes >= capacity.bytes {
                     break;
+                }
+                if is_crowded {
+                    // Others have the rest: the order goes by a capacity that is not there. A little more than is wanted,
+                    // so that not every object needs a pass of its own.
+                    let (full, held) = (spare(capacity).bytes, order.weight_bytes());
+                    if crowded_bytes >= held {
+                        break;
+                    }
+                    crowded_bytes = (crowded_bytes * 2).max(wanted.bytes).max(held / 32).min(held);
+                    order.press(full.saturating_sub(held).saturating_add(crowded_bytes));
+                    continue;
                 }
                 // The order knows neither what is promised nor what was spared: ask it for more by as much.
                 pressed_bytes = (pressed_bytes * 2)

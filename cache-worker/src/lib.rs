@@ -16,6 +16,6 @@ mod store;
 mod tier;
 
 pub use store::{
-    BLOCK_BYTES, BlockIndex, Demand, Eviction, Limit, Medium, MemoryTier, NoRoom, Pace, Partial, Progress,
-    Room, Store, StoreCounters, StoreError, StoreOptions, TierUsage,
+    BLOCK_BYTES, BlockIndex, Demand, Eviction, Limit, Medium, MemoryTier, NoRoom, Pace, Partial,
+    PoolCapacity, Progress, Room, Store, StoreCounters, StoreError, StoreOptions, StoreTerms, TierUsage,
 };

@@ -116,6 +116,14 @@ pub enum ListError {
         /// The source's words.
         reason: String,
     },
+    /// There is no such bucket, container or directory.
+    #[error("{prefix:?} is not there: {reason}")]
+    NotFound {
+        /// What was listed.
+        prefix: String,
+        /// The source's words.
+        reason: String,
+    },
     /// The source cannot be listed at all.
     #[error("{prefix:?} cannot be listed: {reason}")]
     Unsupported {

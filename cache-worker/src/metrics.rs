@@ -1,104 +1,193 @@
 //! The names of the worker's metrics.
+//!
+//! Every name is registered once in a process ([`WorkerMetrics`]); each Dataset has its own labels, `dataset` and
+//! `namespace`, which go when it is closed ([`DatasetMetrics::remove`]).
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    exponential_buckets,
-};
-use tracing::warn;
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use crate::dataset::DatasetStats;
 
-/// What goes on between a worker and its source.
+mod family;
+mod origin;
+
+use family::{Families, GaugeFamily, Labels};
+use origin::OriginFamilies;
+
+pub use family::CounterFamily;
+pub use origin::OriginMetrics;
+
+/// The metrics of all Datasets of a process. Clones are the same metrics.
 #[derive(Clone, Debug)]
-pub struct OriginMetrics {
-    /// Requests sent, by `operation`: get, list.
-    pub requests: IntCounterVec,
-    /// Requests that did not bring what was asked for, by `reason`: changed, denied, throttled, failed, cut.
-    pub errors: IntCounterVec,
-    /// Requests sent again after an error.
-    pub retries: IntCounter,
-    /// Times the source asked for fewer requests.
-    pub throttles: IntCounter,
-    /// Second requests for what the first was slow to bring.
-    pub hedges: IntCounter,
-    /// Bytes of objects received, those of lost hedges included.
-    pub bytes: IntCounter,
-    /// Seconds from the sending of a GET to the first bytes of its body.
-    pub first_byte_seconds: Histogram,
-    /// Seconds of a whole fetch, its waits and retries included.
-    pub fetch_seconds: Histogram,
-    /// The number of requests that may be at the source at once.
-    pub concurrency_limit: IntGauge,
+pub struct WorkerMetrics {
+    families: Arc<WorkerFamilies>,
 }
 
-impl OriginMetrics {
-    /// Makes the metrics and registers them.
+#[derive(Debug)]
+struct WorkerFamilies {
+    origin: OriginFamilies,
+    read_bytes: IntCounterVec,
+    read_opens: IntCounterVec,
+    load_files: IntCounterVec,
+    load_bytes: IntCounterVec,
+    load_failures: IntCounterVec,
+    budget_capacity: IntGaugeVec,
+    budget_used: IntGaugeVec,
+    catalog_generation: IntGaugeVec,
+    catalog_files: IntGaugeVec,
+    catalog_bytes: IntGaugeVec,
+    tier_capacity: IntGaugeVec,
+    tier_used: IntGaugeVec,
+    tier_objects: IntGaugeVec,
+    store_events: IntCounterVec,
+}
+
+impl WorkerMetrics {
+    /// Makes the metrics and registers them: once in a process.
     ///
     /// # Errors
     /// A metric of one of these names is registered already.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
-        // 1 ms to 65 s.
-        let latencies = exponential_buckets(0.001, 2.0, 17)?;
-        let metrics = Self {
-            requests: IntCounterVec::new(
-                Opts::new("millpond_origin_requests_total", "Requests sent to the source"),
-                &["operation"],
+        let families = Families(registry);
+        let counters = |name, help| families.counters(name, help, None);
+        let gauges = |name, help| families.gauges(name, help, None);
+        let families = WorkerFamilies {
+            origin: OriginFamilies::new(&families)?,
+            read_bytes: families.counters(
+                "millpond_read_bytes_total",
+                "Bytes read, by where they came from: what was fetched ahead of its reader is the origin's the first time it is \
+                 read, what a load fetched is local. What the kernel serves alone counts as the whole file at each open",
+                Some("served_from"),
             )?,
-            errors: IntCounterVec::new(
-                Opts::new(
-                    "millpond_origin_errors_total",
-                    "Requests to the source that did not bring what was asked for",
-                ),
-                &["reason"],
+            read_opens: families.counters(
+                "millpond_read_opens_total",
+                "Files opened, by where their bytes came from: what was fetched ahead of its reader is the origin's the first \
+                 time it is opened. Opens of one file by one thread within a few milliseconds may count as one",
+                Some("served_from"),
             )?,
-            retries: IntCounter::new(
-                "millpond_origin_retries_total",
-                "Requests to the source that were sent again after an error",
+            load_files: counters("millpond_load_files_total", "Files that are here because of a load")?,
+            load_bytes: counters("millpond_load_bytes_total", "Bytes that loads fetched")?,
+            load_failures: counters("millpond_load_failures_total", "Files that could not be loaded")?,
+            budget_capacity: gauges(
+                "millpond_memory_budget_capacity_bytes",
+                "What the buffers of the read path may take",
             )?,
-            throttles: IntCounter::new(
-                "millpond_origin_throttles_total",
-                "Times the source asked for fewer requests",
+            budget_used: gauges(
+                "millpond_memory_budget_used_bytes",
+                "What the buffers of the read path take",
             )?,
-            hedges: IntCounter::new(
-                "millpond_origin_hedges_total",
-                "Second requests for what the first was slow to bring",
+            catalog_generation: gauges("millpond_catalog_generation", "The number of the newest catalog")?,
+            catalog_files: gauges("millpond_catalog_files", "Files in the newest catalog")?,
+            catalog_bytes: gauges("millpond_catalog_bytes", "Bytes of the files in the newest catalog")?,
+            tier_capacity: families.gauges(
+                "millpond_tier_capacity_bytes",
+                "What a tier may hold",
+                Some("medium"),
             )?,
-            bytes: IntCounter::new(
-                "millpond_origin_bytes_total",
-                "Bytes of objects received from the source, those of lost hedges included",
+            tier_used: families.gauges(
+                "millpond_tier_used_bytes",
+                "What a tier holds or has promised",
+                Some("medium"),
             )?,
-            first_byte_seconds: Histogram::with_opts(
-                HistogramOpts::new(
-                    "millpond_origin_first_byte_seconds",
-                    "From the sending of a GET to the first bytes of its body",
-                )
-                .buckets(latencies.clone()),
+            tier_objects: families.gauges(
+                "millpond_tier_objects",
+                "Complete objects in a tier",
+                Some("medium"),
             )?,
-            fetch_seconds: Histogram::with_opts(
-                HistogramOpts::new(
-                    "millpond_origin_fetch_seconds",
-                    "A whole fetch, its waits and retries included",
-                )
-                .buckets(latencies),
-            )?,
-            concurrency_limit: IntGauge::new(
-                "millpond_origin_concurrency_limit",
-                "How many requests may be at the source at once",
+            store_events: families.counters(
+                "millpond_store_events_total",
+                "What happened to objects in the cache directory, by event: evicted (also because no catalog names them any more), spared (in use), corrupt, verified \
+                 (after a crash of the machine), refused (without room), failure (of the file system)",
+                Some("event"),
             )?,
         };
-        registry.register(Box::new(metrics.requests.clone()))?;
-        registry.register(Box::new(metrics.errors.clone()))?;
-        registry.register(Box::new(metrics.retries.clone()))?;
-        registry.register(Box::new(metrics.throttles.clone()))?;
-        registry.register(Box::new(metrics.hedges.clone()))?;
-        registry.register(Box::new(metrics.bytes.clone()))?;
-        registry.register(Box::new(metrics.first_byte_seconds.clone()))?;
-        registry.register(Box::new(metrics.fetch_seconds.clone()))?;
-        registry.register(Box::new(metrics.concurrency_limit.clone()))?;
-        Ok(metrics)
+        Ok(Self {
+            families: Arc::new(families),
+        })
+    }
+
+    /// The metrics of one Dataset.
+    pub fn of(&self, dataset: &str, namespace: &str) -> DatasetMetrics {
+        let labels = Labels {
+            dataset: dataset.to_owned(),
+            namespace: namespace.to_owned(),
+        };
+        let families = &*self.families;
+        let (bytes, opens) = (
+            labels.counters(&families.read_bytes),
+            labels.counters(&families.read_opens),
+        );
+        DatasetMetrics {
+            reads: ReadMetrics {
+                local_bytes: bytes.of("local"),
+                peer_bytes: bytes.of("peer"),
+                origin_bytes: bytes.of("origin"),
+                local_opens: opens.of("local"),
+                peer_opens: opens.of("peer"),
+                origin_opens: opens.of("origin"),
+            },
+            load_files: labels.counter(&families.load_files),
+            load_bytes: labels.counter(&families.load_bytes),
+            load_failures: labels.counter(&families.load_failures),
+            origin: families.origin.of(&labels),
+            budget_capacity: labels.gauge(&families.budget_capacity),
+            budget_used: labels.gauge(&families.budget_used),
+            catalog_generation: labels.gauge(&families.catalog_generation),
+            catalog_files: labels.gauge(&families.catalog_files),
+            catalog_bytes: labels.gauge(&families.catalog_bytes),
+            tier_capacity: labels.gauges(&families.tier_capacity),
+            tier_used: labels.gauges(&families.tier_used),
+            tier_objects: labels.gauges(&families.tier_objects),
+            store_events: labels.counters(&families.store_events),
+            showing: Arc::default(),
+            labels,
+            worker: self.clone(),
+        }
+    }
+
+    fn remove(&self, labels: &Labels) {
+        let WorkerFamilies {
+            origin,
+            read_bytes,
+            read_opens,
+            load_files,
+            load_bytes,
+            load_failures,
+            budget_capacity,
+            budget_used,
+            catalog_generation,
+            catalog_files,
+            catalog_bytes,
+            tier_capacity,
+            tier_used,
+            tier_objects,
+            store_events,
+        } = &*self.families;
+        origin.remove(labels);
+        for counters in [
+            read_bytes,
+            read_opens,
+            load_files,
+            load_bytes,
+            load_failures,
+            store_events,
+        ] {
+            labels.remove_from(counters);
+        }
+        for gauges in [
+            budget_capacity,
+            budget_used,
+            catalog_generation,
+            catalog_files,
+            catalog_bytes,
+            tier_capacity,
+            tier_used,
+            tier_objects,
+        ] {
+            labels.remove_from(gauges);
+        }
     }
 }
 
@@ -130,111 +219,28 @@ pub struct DatasetMetrics {
     pub load_bytes: IntCounter,
     /// Files that could not be loaded.
     pub load_failures: IntCounter,
+    /// What goes on between the worker and the Dataset's sources.
+    pub origin: OriginMetrics,
     budget_capacity: IntGauge,
     budget_used: IntGauge,
     catalog_generation: IntGauge,
     catalog_files: IntGauge,
     catalog_bytes: IntGauge,
-    tier_capacity: IntGaugeVec,
-    tier_used: IntGaugeVec,
-    tier_objects: IntGaugeVec,
-    store_events: IntCounterVec,
+    tier_capacity: GaugeFamily,
+    tier_used: GaugeFamily,
+    tier_objects: GaugeFamily,
+    store_events: CounterFamily,
     /// Held by who shows the counts: two at once would count twice.
     showing: Arc<Mutex<()>>,
+    labels: Labels,
+    worker: WorkerMetrics,
 }
 
 impl DatasetMetrics {
-    /// Makes the metrics of the Dataset `name` and registers them.
-    ///
-    /// # Errors
-    /// A metric of one of these names is registered already.
-    pub fn new(registry: &Registry, name: &str, namespace: &str) -> prometheus::Result<Self> {
-        let describe = |metric: &str, help: &str| {
-            Opts::new(metric, help)
-                .const_label("dataset", name)
-                .const_label("namespace", namespace)
-        };
-        let counter = |metric: &str, help: &str| {
-            let counter = IntCounter::with_opts(describe(metric, help))?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
-        let gauge = |metric: &str, help: &str| {
-            let gauge = IntGauge::with_opts(describe(metric, help))?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok::<_, prometheus::Error>(gauge)
-        };
-        let gauges = |metric: &str, help: &str, label: &str| {
-            let gauges = IntGaugeVec::new(describe(metric, help), &[label])?;
-            registry.register(Box::new(gauges.clone()))?;
-            Ok::<_, prometheus::Error>(gauges)
-        };
-        let reads = |metric: &str, help: &str| {
-            let counters = IntCounterVec::new(describe(metric, help), &["served_from"])?;
-            if let Err(error) = registry.register(Box::new(counters.clone())) {
-                // Nothing else may count reads under these names; if something does, its numbers are shown.
-                warn!(metric, %error, "reads are counted elsewhere too, and shown from there");
-            }
-            Ok::<_, prometheus::Error>(counters)
-        };
-        let store_events = IntCounterVec::new(
-            describe(
-                "millpond_store_events_total",
-                "What happened to objects in the cache directory, by event: evicted (also because no catalog names them any more), spared (in use), corrupt, verified \
-                 (after a crash of the machine), refused (without room), failure (of the file system)",
-            ),
-            &["event"],
-        )?;
-        registry.register(Box::new(store_events.clone()))?;
-        let bytes = reads(
-            "millpond_read_bytes_total",
-            "Bytes read, by where they came from: what was fetched ahead of its reader is the origin's the first time it is \
-             read, what a load fetched is local. What the kernel serves alone counts as the whole file at each open",
-        )?;
-        let opens = reads(
-            "millpond_read_opens_total",
-            "Files opened, by where their bytes came from: what was fetched ahead of its reader is the origin's the first \
-             time it is opened. Opens of one file by one thread within a few milliseconds may count as one",
-        )?;
-        Ok(Self {
-            reads: ReadMetrics {
-                local_bytes: bytes.with_label_values(&["local"]),
-                peer_bytes: bytes.with_label_values(&["peer"]),
-                origin_bytes: bytes.with_label_values(&["origin"]),
-                local_opens: opens.with_label_values(&["local"]),
-                peer_opens: opens.with_label_values(&["peer"]),
-                origin_opens: opens.with_label_values(&["origin"]),
-            },
-            load_files: counter(
-                "millpond_load_files_total",
-                "Files that are here because of a load",
-            )?,
-            load_bytes: counter("millpond_load_bytes_total", "Bytes that loads fetched")?,
-            load_failures: counter("millpond_load_failures_total", "Files that could not be loaded")?,
-            budget_capacity: gauge(
-                "millpond_memory_budget_capacity_bytes",
-                "What the buffers of the read path may take",
-            )?,
-            budget_used: gauge(
-                "millpond_memory_budget_used_bytes",
-                "What the buffers of the read path take",
-            )?,
-            catalog_generation: gauge("millpond_catalog_generation", "The number of the newest catalog")?,
-            catalog_files: gauge("millpond_catalog_files", "Files in the newest catalog")?,
-            catalog_bytes: gauge(
-                "millpond_catalog_bytes",
-                "Bytes of the files in the newest catalog",
-            )?,
-            tier_capacity: gauges("millpond_tier_capacity_bytes", "What a tier may hold", "medium")?,
-            tier_used: gauges(
-                "millpond_tier_used_bytes",
-                "What a tier holds or has promised",
-                "medium",
-            )?,
-            tier_objects: gauges("millpond_tier_objects", "Complete objects in a tier", "medium")?,
-            store_events,
-            showing: Arc::default(),
-        })
+    /// Takes the Dataset's metrics out of what is shown: it is closed.
+    pub fn remove(&self) {
+        let _alone = self.showing.lock();
+        self.worker.remove(&self.labels);
     }
 
     /// Sets the gauges.
@@ -248,16 +254,10 @@ impl DatasetMetrics {
             self.catalog_bytes.set(number(catalog.bytes));
         }
         for tier in &stats.tiers {
-            let medium = [tier.medium.as_str()];
-            self.tier_capacity
-                .with_label_values(&medium)
-                .set(number(tier.capacity_bytes));
-            self.tier_used
-                .with_label_values(&medium)
-                .set(number(tier.used_bytes));
-            self.tier_objects
-                .with_label_values(&medium)
-                .set(number(tier.objects));
+            let medium = tier.medium.as_str();
+            self.tier_capacity.of(medium).set(number(tier.capacity_bytes));
+            self.tier_used.of(medium).set(number(tier.used_bytes));
+            self.tier_objects.of(medium).set(number(tier.objects));
         }
         let store = &stats.store;
         let _alone = self.showing.lock();
@@ -270,7 +270,7 @@ impl DatasetMetrics {
             ("failure", store.failures),
         ] {
             // Counted elsewhere, and only ever grows.
-            let shown = self.store_events.with_label_values(&[event]);
+            let shown = self.store_events.of(event);
             shown.inc_by(count.saturating_sub(shown.get()));
         }
     }

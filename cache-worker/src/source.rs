@@ -12,7 +12,8 @@
 //!   checked against it too, for servers that ignore conditions.
 //! - A key is asked for exactly as it was listed, or not at all.
 //!
-//! Not here: assuming roles, SSO and credential programs of AWS profiles; credentials for HTTP sources.
+//! Not here: assuming roles, SSO and credential programs of AWS profiles; credentials for HTTP sources, web
+//! identities at Google.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -27,12 +28,15 @@ use object_store::ObjectStore;
 mod connect;
 mod environment;
 mod file;
+mod identity_token;
+mod isolation;
 mod page;
 mod place;
 mod remote;
 mod wire;
 
 use file::Directory;
+use identity_token::IdentityToken;
 use place::Place;
 use remote::{Lister, Remote};
 
@@ -53,7 +57,23 @@ pub enum SourceError {
         /// What helps.
         fix: String,
     },
-    /// The source was described well and is not there.
+    /// A directory that is named is not there.
+    #[error("{field}: {problem}; name a directory that is there")]
+    NotFound {
+        /// The field.
+        field: String,
+        /// What is not there.
+        problem: String,
+    },
+    /// A directory that is named may not be read.
+    #[error("{field}: {problem}; name a directory that Millpond may read")]
+    Denied {
+        /// The field.
+        field: String,
+        /// What may not be read.
+        problem: String,
+    },
+    /// The source was described well and cannot be used now.
     #[error("failed to open source {source_id}: {reason}")]
     Unavailable {
         /// Which.
@@ -64,7 +84,7 @@ pub enum SourceError {
 }
 
 /// How a person describes a source.
-#[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SourceOptions {
     /// `s3://bucket/prefix`, `gs://`, `az://` or `abfs://`, `http(s)://`, `file:///directory`.
     pub url: String,
@@ -80,6 +100,13 @@ pub struct SourceOptions {
     /// Asks without credentials.
     #[serde(default)]
     pub anonymous: bool,
+    /// Certificates of authorities that the server's may be signed by, beside the system's; PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_certificates: Option<String>,
+    /// A web identity token (a JWT) to be exchanged for credentials: of an S3 source with the option `aws_role_arn`, of an
+    /// Azure source with `azure_client_id` and `azure_tenant_id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub web_identity_token: Option<String>,
 }
 
 impl std::fmt::Debug for SourceOptions {
@@ -91,6 +118,8 @@ impl std::fmt::Debug for SourceOptions {
             endpoint,
             region,
             anonymous,
+            ca_certificates,
+            web_identity_token,
         } = self;
         f.debug_struct("SourceOptions")
             .field("url", url)
@@ -98,6 +127,8 @@ impl std::fmt::Debug for SourceOptions {
             .field("endpoint", endpoint)
             .field("region", region)
             .field("anonymous", anonymous)
+            .field("ca_certificates", &ca_certificates.is_some())
+            .field("web_identity_token", &web_identity_token.is_some())
             .finish()
     }
 }
@@ -139,6 +170,9 @@ pub(crate) enum Trouble {
     /// Another try cannot help.
     #[error("{0}")]
     Hopeless(String),
+    /// There is no such bucket, container or directory at all.
+    #[error("{0}")]
+    Missing(String),
     /// The source can never do this.
     #[error("{0}")]
     Unsupported(String),
@@ -150,6 +184,8 @@ pub struct Source {
     identity: String,
     prefix: String,
     backend: Backend,
+    /// Is there for as long as the client may look for it.
+    _token: Option<IdentityToken>,
 }
 
 #[derive(Debug)]
@@ -173,13 +209,20 @@ impl Source {
     /// Names the field that is wrong and what helps.
     pub fn open_in(options: &SourceOptions, environment: &Environment) -> Result<Self, SourceError> {
         let url = SourceUrl::parse(&options.url)?;
+        let token = identity_token(options)?;
         let (backend, endpoint) = match &url.place {
             Place::File { directory } => {
                 only_a_url(options)?;
+                if !environment.may_open(directory) {
+                    return Err(SourceError::Denied {
+                        field: "url".to_owned(),
+                        problem: format!("{} is not among the directories for sources", directory.display()),
+                    });
+                }
                 (Backend::File(Directory::open(directory)?), None)
             }
             Place::S3 { .. } | Place::Gcs { .. } | Place::Azure { .. } | Place::Http { .. } => {
-                let remote = connect::connect(&url, options, environment)?;
+                let remote = connect::connect(&url, options, environment, token.as_ref())?;
                 let endpoint = remote.endpoint.clone();
                 (Backend::Remote(remote), endpoint)
             }
@@ -191,6 +234,7 @@ impl Source {
             identity: format!("{url}{server}"),
             prefix: url.prefix,
             backend,
+            _token: token,
         })
     }
 
@@ -206,6 +250,7 @@ impl Source {
             identity: identity.to_owned(),
             prefix: prefix.to_owned(),
             backend: Backend::Remote(remote),
+            _token: None,
         }
     }
 
@@ -262,6 +307,14 @@ impl Source {
     }
 }
 
+fn identity_token(options: &SourceOptions) -> Result<Option<IdentityToken>, SourceError> {
+    let token = options.web_identity_token.as_deref().map(IdentityToken::new);
+    token.transpose().map_err(|error| SourceError::Unavailable {
+        source_id: options.url.clone(),
+        reason: format!("failed to keep the web identity token: {error}"),
+    })
+}
+
 fn only_a_url(options: &SourceOptions) -> Result<(), SourceError> {
     let SourceOptions {
         url: _,
@@ -269,13 +322,23 @@ fn only_a_url(options: &SourceOptions) -> Result<(), SourceError> {
         endpoint,
         region,
         anonymous,
+        ca_certificates,
+        web_identity_token,
     } = options;
+    let for_http = [
+        (ca_certificates.is_some(), "ca_certificates"),
+        (web_identity_token.is_some(), "web_identity_token"),
+    ];
+    let for_http = for_http.into_iter().find(|(given, _)| *given);
     let given = match (others.keys().next(), endpoint, region, anonymous) {
         (Some(name), ..) => format!("option {name}"),
         (None, Some(_), ..) => "endpoint".to_owned(),
         (None, None, Some(_), _) => "region".to_owned(),
         (None, None, None, true) => "anonymous".to_owned(),
-        (None, None, None, false) => return Ok(()),
+        (None, None, None, false) => match for_http {
+            Some((_, name)) => name.to_owned(),
+            None => return Ok(()),
+        },
     };
     Err(SourceError::Invalid {
         field: given,

@@ -12,6 +12,7 @@
 //! kept, and that its reader is to be served through.
 
 mod options;
+mod pool;
 #[cfg(test)]
 mod tests;
 mod writers;
@@ -32,8 +33,10 @@ use tracing::error;
 pub(crate) use self::options::Counters;
 pub use self::options::{
     BLOCK_BYTES, BlockIndex, Demand, Eviction, Limit, Medium, MemoryTier, NoRoom, Pace, StoreCounters,
-    StoreError, StoreOptions, TierUsage,
+    StoreError, StoreOptions, StoreTerms, TierUsage,
 };
+pub(crate) use self::pool::Counting;
+pub use self::pool::PoolCapacity;
 use self::writers::Writers;
 use crate::evict::Evictor;
 use crate::scrub::Scrubber;
@@ -41,6 +44,7 @@ use crate::tier::content::shared;
 use crate::tier::directory::Place;
 use crate::tier::ledger::{Amount, Promise};
 pub use crate::tier::partial::Partial;
+use crate::tier::terms::Terms;
 use crate::tier::{Tier, TierOptions};
 
 /// Objects of so many bytes or fewer may go to the memory tier.
@@ -133,18 +137,19 @@ impl Store {
         let StoreOptions {
             disk,
             disk_limit,
+            disk_pool,
             memory,
             eviction,
             boot_id,
             identity,
         } = options;
         let counters = Arc::new(Counters::default());
-        let open = |medium, path, limit| -> Result<Member, StoreError> {
+        let open = |medium, path, limit, pool| -> Result<Member, StoreError> {
             let options = TierOptions {
                 medium,
                 path,
-                limit,
-                eviction,
+                terms: Terms { limit, eviction },
+                pool,
                 identity: identity.clone(),
                 boot_id: boot_id.clone(),
                 landing_keep: pace.landing_keep,
@@ -154,7 +159,7 @@ impl Store {
             Ok(Member { tier, evictor })
         };
         let mut members = Vec::new();
-        if let Some(MemoryTier { path, bytes }) = memory {
+        if let Some(MemoryTier { path, bytes, pool }) = memory {
             members.push(open(
                 Medium::Memory,
                 path,
@@ -162,9 +167,10 @@ impl Store {
                     bytes: Some(bytes),
                     inodes: None,
                 },
+                pool,
             )?);
         }
-        let disk = open(Medium::Disk, disk, disk_limit)?;
+        let disk = open(Medium::Disk, disk, disk_limit, disk_pool)?;
         members.push(disk.clone());
         let store = Arc::new(Self {
             members,
@@ -414,6 +420,37 @@ impl Store {
     pub fn set_aside(&self, bytes: u64, inodes: u64) {
         self.disk.tier.ledger().set_aside(Amount { bytes, inodes });
         self.disk.evictor.wake_under_pressure();
+    }
+
+    /// Sets how much may be held, and what makes room, and evicts what is too much where something is evicted. What is in
+    /// use stays; until it goes, and where nothing is evicted, nothing new comes.
+    ///
+    /// # Cancel safety
+    /// Safe: what was begun goes on.
+    pub async fn set_terms(&self, terms: StoreTerms) {
+        let StoreTerms {
+            disk_limit,
+            memory_bytes,
+            eviction,
+        } = terms;
+        for Member { tier, evictor } in &self.members {
+            let limit = match tier.options().medium {
+                Medium::Disk => disk_limit,
+                Medium::Memory => Limit {
+                    bytes: memory_bytes,
+                    inodes: None,
+                },
+            };
+            tier.counted().await;
+            let changed = Arc::clone(tier);
+            let set = self
+                .blocking(move || changed.set_terms(Terms { limit, eviction }))
+                .await;
+            if let Some(Err(error)) = set {
+                tier.failed("look for objects", &error);
+            }
+            evictor.shrink().await;
+        }
     }
 
     /// Removes what `is_named` does not know, as far as nobody has it open. Says how much of that was found: where it was

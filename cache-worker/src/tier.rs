@@ -21,15 +21,17 @@ pub(crate) mod partial;
 pub(crate) mod partials;
 mod publish;
 pub(crate) mod seal;
+mod share;
 pub(crate) mod state;
 mod stock;
+pub(crate) mod terms;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use catalog::ObjectId;
 use parking_lot::Mutex;
 use rustix::io::Errno;
@@ -42,16 +44,18 @@ use self::ledger::{Amount, Ledger, Promise};
 use self::lingering::Lingering;
 use self::partials::Partials;
 use self::state::{Epoch, LAYOUT, State};
+use self::terms::Terms;
 use crate::evict::{Order, spare};
-use crate::store::{Counters, Demand, Eviction, Limit, Medium, NoRoom, StoreError};
+use crate::store::{Counters, Counting, Demand, Medium, NoRoom, PoolCapacity, StoreError};
 
 /// How to open a tier.
 #[derive(Clone, Debug)]
 pub(crate) struct TierOptions {
     pub(crate) medium: Medium,
     pub(crate) path: PathBuf,
-    pub(crate) limit: Limit,
-    pub(crate) eviction: Eviction,
+    pub(crate) terms: Terms,
+    /// What it shares with others; `None`: it is alone.
+    pub(crate) pool: Option<Arc<PoolCapacity>>,
     pub(crate) identity: String,
     pub(crate) boot_id: String,
     pub(crate) landing_keep: Duration,
@@ -63,8 +67,10 @@ pub(crate) struct Tier {
     options: TierOptions,
     directory: ArcSwap<Directory>,
     ledger: Arc<Ledger>,
-    /// Empty until stock is taken, and for good where nothing is evicted.
-    order: OnceLock<Order>,
+    /// Empty until stock is taken, and while nothing is evicted.
+    order: ArcSwapOption<Order>,
+    /// Held while they are changed, over a walk of the directory.
+    terms: Mutex<Terms>,
     state: Mutex<State>,
     /// Whether the state on disk says something else.
     state_changed: bool,
@@ -83,6 +89,8 @@ pub(crate) struct Tier {
     /// that of its object's name. Taken before the table of the partial objects.
     sealing: Mutex<()>,
     stock: watch::Sender<bool>,
+    /// Others who share the capacity wait for the stock too.
+    counting: Mutex<Option<Counting>>,
     condemned: Mutex<Vec<content::Hidden>>,
     names: AtomicU64,
 }
@@ -90,7 +98,7 @@ pub(crate) struct Tier {
 impl Tier {
     /// Opens and locks the directory. Fast: [`take_stock`](Self::take_stock) does the rest.
     pub(crate) fn open(options: TierOptions, counters: Arc<Counters>) -> Result<Arc<Self>, StoreError> {
-        let path = options.path.clone();
+        let (path, terms) = (options.path.clone(), options.terms);
         let io = |doing| {
             let path = path.clone();
             move |source| StoreError::Io { doing, path, source }
@@ -124,13 +132,15 @@ impl Tier {
             verdict.changed = false;
         }
         let costs = stock::probe(&directory).map_err(io("write"))?;
-        let ledger = Ledger::new(costs, stock::fixed(&costs, &directory));
+        let ledger = Ledger::new(costs, stock::fixed(&costs, &directory), options.pool.clone());
+        let counting = options.pool.as_ref().map(PoolCapacity::counting);
         Ok(Arc::new(Self {
             landing: Landing::new(options.landing_keep),
             options,
             directory: ArcSwap::from_pointee(directory),
             ledger,
-            order: OnceLock::new(),
+            order: ArcSwapOption::empty(),
+            terms: Mutex::new(terms),
             epoch: verdict.state.epoch,
             state: Mutex::new(verdict.state),
             state_changed: verdict.changed,
@@ -142,6 +152,7 @@ impl Tier {
             healing: Mutex::new(()),
             sealing: Mutex::new(()),
             stock: watch::Sender::new(false),
+            counting: Mutex::new(counting),
             condemned: Mutex::new(Vec::new()),
             names: AtomicU64::new(0),
         }))
@@ -159,8 +170,8 @@ impl Tier {
         &self.ledger
     }
 
-    pub(crate) fn order(&self) -> Option<&Order> {
-        self.order.get()
+    pub(crate) fn order(&self) -> Option<Arc<Order>> {
+        self.order.load_full()
     }
 
     pub(crate) const fn landing(&self) -> &Landing {
@@ -183,6 +194,9 @@ impl Tier {
     pub(crate) async fn counted(&self) {
         // The sender is ours, so it cannot be gone.
         self.stock.subscribe().wait_for(|counted| *counted).await.ok();
+        if let Some(pool) = &self.options.pool {
+            pool.counted().await;
+        }
     }
 
     /// Promises room, if there is some right now.

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use catalog::Object;
+use catalog::{Object, SourceInfo};
 use parking_lot::Mutex;
 use protocol::{ReadError, Served};
 use tokio::sync::watch;
 
+use super::sources::Located;
 use crate::fetch::Grant;
 use crate::store::{BLOCK_BYTES, Partial};
 
@@ -27,6 +28,7 @@ pub(super) enum Kept {
 #[derive(Debug)]
 pub(super) struct Active {
     pub(super) object: Object,
+    pub(super) source: Arc<SourceInfo>,
     pub(super) kept: Kept,
     runs: Mutex<BTreeMap<u64, Arc<Run>>>,
     /// Bytes that came from the source and were not yet given to a reader.
@@ -34,10 +36,12 @@ pub(super) struct Active {
 }
 
 impl Active {
-    pub(super) fn new(object: Object, kept: Kept, unread_bytes: u64) -> Self {
+    pub(super) fn new(located: Located, kept: Kept, unread_bytes: u64) -> Self {
         let unread_bytes = AtomicU64::new(unread_bytes);
+        let Located { object, source } = located;
         Self {
             object,
+            source,
             kept,
             runs: Mutex::default(),
             unread_bytes,

@@ -12,13 +12,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use catalog::{Catalog, Object, ObjectId, Place};
+use catalog::{Catalog, ObjectId, Place, SourceInfo};
 use parking_lot::Mutex;
 use protocol::{CatalogFile, Generation, ObjectRef, ReadError};
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use super::record::{Listed, Record, files, record_path};
+use super::sources::Located;
 
 /// One opened generation.
 #[derive(Debug)]
@@ -26,6 +27,32 @@ pub(super) struct OpenCatalog {
     pub(super) file: Arc<CatalogFile>,
     pub(super) catalog: Catalog,
     pub(super) record: Record,
+    /// As the index has them, by position.
+    sources: Vec<Arc<SourceInfo>>,
+}
+
+impl OpenCatalog {
+    fn new(file: CatalogFile, catalog: Catalog, record: Record) -> Self {
+        let sources = catalog.index().sources().iter().cloned().map(Arc::new).collect();
+        Self {
+            file: Arc::new(file),
+            catalog,
+            record,
+            sources,
+        }
+    }
+
+    /// Says how to fetch the object at a place.
+    pub(super) fn locate(&self, place: Place) -> catalog::Result<Located> {
+        let object = self.catalog.describe(place)?;
+        match self.sources.get(usize::from(object.source)) {
+            Some(source) => Ok(Located {
+                object,
+                source: Arc::clone(source),
+            }),
+            None => Err(catalog::Error::Options("there is no such source".to_owned())),
+        }
+    }
 }
 
 /// All generations of one Dataset.
@@ -33,7 +60,6 @@ pub(super) struct OpenCatalog {
 pub(super) struct Catalogs {
     directory: PathBuf,
     boot_id: String,
-    identity: String,
     newest: ArcSwapOption<OpenCatalog>,
     announced: watch::Sender<Option<Arc<CatalogFile>>>,
     /// Generations were deleted.
@@ -55,8 +81,13 @@ impl Catalogs {
     /// Opens the directory, making it if needed, and the newest whole generation in it.
     ///
     /// A generation of another `identity` (another owner, say) stays for the views that show it, but is never
-    /// current. Blocks: after a boot it reads the newest generation once.
-    pub(super) fn open(directory: PathBuf, boot_id: &str, identity: &str) -> io::Result<Self> {
+    /// current. New ones have numbers from `first` on. Blocks: after a boot it reads the newest generation once.
+    pub(super) fn open(
+        directory: PathBuf,
+        boot_id: &str,
+        identity: &str,
+        first: Generation,
+    ) -> io::Result<Self> {
         fs::create_dir_all(&directory)?;
         let (last, whole) = take_stock(&directory)?;
         let mut known: BTreeMap<_, _> = whole.iter().map(|generation| (*generation, None)).collect();
@@ -81,12 +112,11 @@ impl Catalogs {
         Ok(Self {
             directory,
             boot_id: boot_id.to_owned(),
-            identity: identity.to_owned(),
             newest: ArcSwapOption::new(newest),
             announced,
             deleted: Notify::new(),
             state: Mutex::new(State {
-                last,
+                last: last.max(Generation(first.0.saturating_sub(1))),
                 known,
                 in_use: None,
             }),
@@ -116,16 +146,17 @@ impl Catalogs {
     }
 
     /// Makes a generation whose files are written the newest. Blocks: reads both files once.
-    pub(super) fn publish(&self, file: CatalogFile, listed: Listed) -> io::Result<Arc<OpenCatalog>> {
+    pub(super) fn publish(
+        &self,
+        file: CatalogFile,
+        identity: &str,
+        listed: Listed,
+    ) -> io::Result<Arc<OpenCatalog>> {
         let generation = file.generation;
-        let record = Record::of(&file, &self.identity, listed, &self.boot_id)?;
+        let record = Record::of(&file, identity, listed, &self.boot_id)?;
         let catalog = Catalog::open(&file.image, &file.index).map_err(io::Error::other)?;
         record.write(&self.directory, generation)?;
-        let open = Arc::new(OpenCatalog {
-            file: Arc::new(file),
-            catalog,
-            record,
-        });
+        let open = Arc::new(OpenCatalog::new(file, catalog, record));
         self.state
             .lock()
             .known
@@ -163,7 +194,7 @@ impl Catalogs {
     ///
     /// # Errors
     /// No catalog that is here names it in that size.
-    pub(super) fn find(&self, object: &ObjectRef) -> Result<(Object, Place), ReadError> {
+    pub(super) fn find(&self, object: &ObjectRef) -> Result<(Located, Place), ReadError> {
         let unknown = ReadError::Unknown { id: object.id };
         let Some(open) = self.get(object.generation) else {
             return Err(unknown);
@@ -171,14 +202,26 @@ impl Catalogs {
         let Some(place) = open.catalog.find(object.id) else {
             return Err(unknown);
         };
-        match open.catalog.describe(place) {
-            Ok(found) if found.id == object.id && found.size_bytes == object.size_bytes => Ok((found, place)),
+        match open.locate(place) {
+            Ok(found) if found.object.id == object.id && found.object.size_bytes == object.size_bytes => {
+                Ok((found, place))
+            }
             Ok(_other) => Err(unknown),
             Err(error) => {
                 warn!(generation = %object.generation, id = %object.id, %error, "failed to read the catalog");
                 Err(unknown)
             }
         }
+    }
+
+    /// The sources of all generations that are here; `None`: one of them cannot be read.
+    pub(super) fn sources(&self) -> Option<Vec<Arc<SourceInfo>>> {
+        let known: Vec<_> = self.state.lock().known.keys().copied().collect();
+        let mut sources = Vec::new();
+        for generation in known {
+            sources.extend(self.get(generation)?.sources.iter().cloned());
+        }
+        Some(sources)
     }
 
     /// Says which generations views show, and deletes those that nobody needs.
@@ -249,11 +292,7 @@ fn open_generation(directory: &Path, generation: Generation, boot_id: &str) -> i
     let record = Record::read(directory, generation, boot_id)?;
     let file = files(directory, generation);
     let catalog = Catalog::open(&file.image, &file.index).map_err(io::Error::other)?;
-    Ok(OpenCatalog {
-        file: Arc::new(file),
-        catalog,
-        record,
-    })
+    Ok(OpenCatalog::new(file, catalog, record))
 }
 
 /// Finds the highest number and the whole generations; removes what was never finished.

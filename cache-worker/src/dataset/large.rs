@@ -128,7 +128,7 @@ impl Large {
         }
         let (found, _place) = self.fetching.catalogs.find(&object)?;
         let mut whole = None;
-        if found.size_bytes <= self.small_object_bytes {
+        if found.object.size_bytes <= self.small_object_bytes {
             whole = Some(self.small.fetch(found.clone(), Urgency::Reader, demand).await?);
         }
         let store = &self.fetching.store;
@@ -150,7 +150,7 @@ impl Large {
             },
         };
         let fetched = if whole == Some(Whole::Fetched) {
-            found.size_bytes
+            found.object.size_bytes
         } else {
             0
         };
@@ -376,14 +376,18 @@ impl Large {
         };
         let (send, mut arriving) = mpsc::channel(QUEUED_BLOCKS);
         let request = Fetching::request(&active.object, bytes, urgency);
-        let fetch = self.fetching.origin.fetch_blocks(request, BLOCK_BYTES, send);
+        let fetch = async {
+            let mount = self.fetching.mount(active.object.id, &active.source)?;
+            let fetched = mount.origin.fetch_blocks(request, BLOCK_BYTES, send).await;
+            fetched.map_err(|error| self.fetching.read_error(active.object.id, &error))
+        };
         let keep = async {
             while let Some(block) = arriving.recv().await {
                 self.keep(&claim, block, &mut grant).await;
             }
         };
         let (fetched, ()) = tokio::join!(fetch, keep);
-        claim.finish(fetched.map_err(|error| self.fetching.read_error(active.object.id, &error)));
+        claim.finish(fetched);
     }
 
     /// Puts a block that came where its readers find it.

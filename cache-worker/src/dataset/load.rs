@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use catalog::{Catalog, Kind, Nid, Object, Place};
+use catalog::{Kind, Nid, Object, Place};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use protocol::{Inode, ObjectRef, ReadError};
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,9 @@ use tokio::task::JoinSet;
 use tracing::debug;
 
 use super::Dataset;
+use super::catalogs::OpenCatalog;
 use super::small::Whole;
+use super::sources::Located;
 use crate::fetch::{Bandwidth, Urgency};
 use crate::store::Demand;
 
@@ -185,12 +187,12 @@ impl Dataset {
         let walking = {
             let progress = progress.clone();
             tokio::task::spawn_blocking(move || {
-                walk(&open.catalog, &selection, &found, &progress);
+                walk(&open, &selection, &found, &progress);
                 progress.send_modify(|progress| progress.counted = true);
             })
         };
         let mut tasks = JoinSet::new();
-        while let Some(object) = queue.recv().await {
+        while let Some(FoundFile { inode, located }) = queue.recv().await {
             if tasks.len() >= threads {
                 tasks.join_next().await;
             }
@@ -198,14 +200,13 @@ impl Dataset {
             tasks.spawn(async move {
                 let reference = ObjectRef {
                     generation,
-                    inode: Inode(object.inode.0),
-                    id: object.object.id,
-                    size_bytes: object.object.size_bytes,
+                    inode: Inode(inode.0),
+                    id: located.object.id,
+                    size_bytes: located.object.size_bytes,
                 };
-                let result = dataset
-                    .load_one(reference, object.object.clone(), bandwidth.as_deref())
-                    .await;
-                dataset.record(&object.object, result, &progress);
+                let loading = dataset.load_one(reference, located.clone(), bandwidth.as_deref());
+                let result = loading.await;
+                dataset.record(&located.object, result, &progress);
             });
         }
         while tasks.join_next().await.is_some() {}
@@ -226,18 +227,18 @@ impl Dataset {
     async fn load_one(
         &self,
         reference: ObjectRef,
-        object: Object,
+        located: Located,
         bandwidth: Option<&Bandwidth>,
     ) -> Result<u64, NotLoaded> {
-        if self.store.has(object.id) {
+        if self.store.has(located.object.id) {
             return Ok(0);
         }
-        let size_bytes = object.size_bytes;
+        let size_bytes = located.object.size_bytes;
         if size_bytes <= self.small_object_bytes {
             if let Some(bandwidth) = bandwidth {
                 bandwidth.take(size_bytes).await;
             }
-            let fetch = self.small.fetch(object, Urgency::ReadAhead, Demand::Spare);
+            let fetch = self.small.fetch(located, Urgency::ReadAhead, Demand::Spare);
             return match fetch.await? {
                 Whole::Here | Whole::Joined => Ok(0),
                 Whole::Fetched => Ok(size_bytes),
@@ -283,17 +284,17 @@ impl Dataset {
 #[derive(Debug)]
 struct FoundFile {
     inode: Nid,
-    object: Object,
+    located: Located,
 }
 
 /// Sends every file of the catalog that is selected. Ends early when nobody takes them any more.
 fn walk(
-    catalog: &Catalog,
+    catalog: &OpenCatalog,
     selection: &Selection,
     found: &mpsc::Sender<FoundFile>,
     progress: &watch::Sender<LoadProgress>,
 ) {
-    let image = catalog.image();
+    let image = catalog.catalog.image();
     let mut open = vec![(image.root(), 0_u64, String::new())];
     let mut total = (0_u64, 0_u64);
     let mut shown = std::time::Instant::now();
@@ -323,10 +324,10 @@ fn walk(
                         inode: entry.nid,
                         parent: directory,
                     };
-                    let Ok(object) = catalog.describe(place) else {
+                    let Ok(located) = catalog.locate(place) else {
                         continue;
                     };
-                    total = (total.0 + 1, total.1 + object.size_bytes);
+                    total = (total.0 + 1, total.1 + located.object.size_bytes);
                     if shown.elapsed() >= PROGRESS_INTERVAL {
                         show(progress, total);
                         shown = std::time::Instant::now();
@@ -334,7 +335,7 @@ fn walk(
                     if found
                         .blocking_send(FoundFile {
                             inode: entry.nid,
-                            object,
+                            located,
                         })
                         .is_err()
                     {

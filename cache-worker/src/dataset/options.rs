@@ -1,14 +1,17 @@
 //! What a Dataset is opened with.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use catalog::Owner;
+use protocol::Generation;
 
+use super::mounts::MountOptions;
 use crate::fetch::OriginOptions;
 use crate::listing::ListOptions;
-use crate::source::SourceOptions;
-use crate::store::{Eviction, Limit, MemoryTier};
+use crate::source::Environment;
+use crate::store::{Eviction, Limit, MemoryTier, PoolCapacity};
 
 /// Objects up to this size are fetched whole on their first lookup: above it, waiting for all of an object before
 /// its first byte is read would be felt.
@@ -24,12 +27,19 @@ pub struct DatasetOptions {
     pub name: String,
     /// Its namespace, for metrics; empty outside Kubernetes.
     pub namespace: String,
-    /// Where its truth lies.
-    pub source: SourceOptions,
+    /// Where its truth lies: one source at least.
+    pub mounts: Vec<MountOptions>,
+    /// What of this process and its host the sources may use beside their own options. The default: nothing.
+    pub environment: Environment,
+    /// Whom the cache directory belongs to: it is refused for another. `None`: the sources that it was first opened
+    /// with, which then cannot be changed without emptying it.
+    pub identity: Option<String>,
     /// The cache directory: the disk tier and the catalogs.
     pub cache_directory: PathBuf,
     /// What the disk tier may hold.
     pub disk_limit: Limit,
+    /// The capacity of the disk tier that other Datasets share; `None`: the disk tier is this one's alone.
+    pub disk_pool: Option<Arc<PoolCapacity>>,
     /// The memory tier; `None`: there is none.
     pub memory_tier: Option<MemoryTier>,
     /// What makes room in a full tier.
@@ -42,6 +52,9 @@ pub struct DatasetOptions {
     pub refresh_interval: Option<Duration>,
     /// Lists the source before the first catalog is shown, even where there is one from before.
     pub fresh: bool,
+    /// The least number of a new generation: where the directory is lost, numbers go on above those that somebody has
+    /// seen.
+    pub first_generation: Generation,
     /// At least this long between listings that a changed object causes.
     pub changed_interval: Duration,
     /// Objects up to this size are fetched whole.
@@ -59,19 +72,23 @@ pub struct DatasetOptions {
 
 impl DatasetOptions {
     /// Options with the defaults for everything that has one.
-    pub fn new(source: SourceOptions, cache_directory: PathBuf, boot_id: String) -> Self {
+    pub fn new(mounts: Vec<MountOptions>, cache_directory: PathBuf, boot_id: String) -> Self {
         Self {
             name: "default".to_owned(),
             namespace: String::new(),
-            source,
+            mounts,
+            environment: Environment::default(),
+            identity: None,
             cache_directory,
             disk_limit: Limit::default(),
+            disk_pool: None,
             memory_tier: None,
             eviction: Eviction::Never,
             boot_id,
             owner: Owner::default(),
             refresh_interval: None,
             fresh: false,
+            first_generation: Generation(1),
             changed_interval: Duration::from_secs(30),
             small_object_bytes: SMALL_OBJECT_BYTES,
             memory_bytes: 256 << 20,

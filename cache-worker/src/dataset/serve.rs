@@ -38,7 +38,7 @@ impl Worker for Dataset {
         }
         self.not_stopping()?;
         let (found, place) = self.catalogs.find(&object)?;
-        self.walks.missed(object.generation, &found, place);
+        self.walks.missed(object.generation, &found.object, place);
         for _attempt in 0..LAND_ATTEMPTS {
             let fetch = self.small.fetch(found.clone(), Urgency::Reader, Demand::Evict);
             match fetch.await? {
@@ -127,6 +127,7 @@ impl Worker for Dataset {
 
     fn in_use(&self, generations: &BTreeSet<Generation>) {
         self.catalogs.in_use(generations);
+        self.refresher.forget_sources();
         let (bytes, inodes) = self.catalogs.disk_usage();
         self.store.set_aside(bytes, inodes);
     }

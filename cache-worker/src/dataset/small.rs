@@ -6,15 +6,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use catalog::{Object, ObjectId};
+use catalog::{Object, ObjectId, SourceInfo};
 use protocol::ReadError;
 use tracing::debug;
 
 use super::catalogs::Catalogs;
+use super::mounts::Mount;
 use super::refresh::Refresher;
+use super::sources::{Located, Sources};
 use super::transient::TransientBlocks;
 use super::uses::Uses;
-use crate::fetch::{Budget, FetchError, FlightLost, Flights, Origin, Request, Urgency};
+use crate::fetch::{Budget, FetchError, FlightLost, Flights, Request, Urgency};
 use crate::store::{BLOCK_BYTES, Demand, Store};
 
 /// Where an object is after it was asked for.
@@ -36,7 +38,7 @@ pub(super) enum Whole {
 #[derive(Debug)]
 pub(super) struct Fetching {
     pub(super) store: Arc<Store>,
-    pub(super) origin: Origin,
+    pub(super) sources: Arc<Sources>,
     pub(super) budget: Budget,
     pub(super) catalogs: Arc<Catalogs>,
     pub(super) refresher: Arc<Refresher>,
@@ -45,6 +47,14 @@ pub(super) struct Fetching {
 }
 
 impl Fetching {
+    /// Finds whom to ask for an object.
+    pub(super) fn mount(&self, id: ObjectId, source: &SourceInfo) -> Result<Arc<Mount>, ReadError> {
+        self.sources.of(source).ok_or_else(|| ReadError::Unavailable {
+            id,
+            reason: format!("its source {} is not one of this Dataset any more", source.id),
+        })
+    }
+
     /// Builds the request for a part of an object.
     pub(super) fn request(object: &Object, range: std::ops::Range<u64>, urgency: Urgency) -> Request {
         Request {
@@ -92,15 +102,15 @@ impl Small {
     /// Dropping the future leaves the fetch to go on for the cache.
     pub(super) async fn fetch(
         &self,
-        object: Object,
+        located: Located,
         urgency: Urgency,
         demand: Demand,
     ) -> Result<Whole, ReadError> {
         loop {
             let mut started = false;
-            let flight = self.flights.join(object.id, || {
+            let flight = self.flights.join(located.object.id, || {
                 started = true;
-                fetch_whole(Arc::clone(&self.fetching), object.clone(), urgency, demand)
+                fetch_whole(Arc::clone(&self.fetching), located.clone(), urgency, demand)
             });
             match flight.await {
                 Ok(Ok(Whole::Fetched)) if !started => return Ok(Whole::Joined),
@@ -115,10 +125,11 @@ impl Small {
 
 async fn fetch_whole(
     fetching: Arc<Fetching>,
-    object: Object,
+    located: Located,
     urgency: Urgency,
     demand: Demand,
 ) -> Result<Whole, ReadError> {
+    let Located { object, source } = located;
     let Object { id, size_bytes, .. } = object;
     // Looked up again inside the flight: the one before may have landed meanwhile.
     if fetching.store.is_ready(id, size_bytes).await {
@@ -135,7 +146,8 @@ async fn fetch_whole(
         0 => Vec::new(),
         _ => {
             let request = Fetching::request(&object, 0..size_bytes, urgency);
-            fetching
+            let mount = fetching.mount(id, &source)?;
+            mount
                 .origin
                 .fetch(request)
                 .await

@@ -176,7 +176,7 @@ impl Dataset {
     pub fn stats(&self) -> DatasetStats {
         DatasetStats {
             name: self.name.clone(),
-            source: self.source.identity().to_owned(),
+            source: self.source_names(),
             catalog: self.catalog_stats(),
             read: self.read_stats(),
             tiers: self.tier_stats(),
@@ -194,6 +194,12 @@ impl Dataset {
                 failures: self.metrics.load_failures.get(),
             },
         }
+    }
+
+    fn source_names(&self) -> String {
+        let mounts = self.sources.mounts();
+        let names: Vec<_> = mounts.iter().map(|mount| mount.info.id.as_str()).collect();
+        names.join(", ")
     }
 
     fn catalog_stats(&self) -> Option<CatalogStats> {
@@ -229,7 +235,7 @@ impl Dataset {
                 .and_then(|at| at.duration_since(UNIX_EPOCH).ok())
                 .map(|since| since.as_secs()),
             refresh_seconds: last.took.as_secs_f64(),
-            refresh_error: last.error,
+            refresh_error: last.error.map(|error| error.describe()),
         })
     }
 
@@ -290,32 +296,16 @@ impl Dataset {
     }
 
     fn origin_stats(&self) -> OriginStats {
-        let metrics = &self.origin_metrics;
+        let metrics = &self.metrics.origin;
         OriginStats {
-            requests: by_label(&metrics.requests),
-            errors: by_label(&metrics.errors),
+            requests: metrics.requests.values(),
+            errors: metrics.errors.values(),
             retries: metrics.retries.get(),
             throttles: metrics.throttles.get(),
             hedges: metrics.hedges.get(),
             bytes: metrics.bytes.get(),
         }
     }
-}
-
-/// The counters of a family by the value of its one label.
-fn by_label(counters: &prometheus::IntCounterVec) -> BTreeMap<String, u64> {
-    use prometheus::core::Collector;
-    let mut values = BTreeMap::new();
-    for family in counters.collect() {
-        for metric in family.get_metric() {
-            let Some(label) = metric.get_label().first() else {
-                continue;
-            };
-            let value = counters.with_label_values(&[label.value()]).get();
-            values.insert(label.value().to_owned(), value);
-        }
-    }
-    values
 }
 
 #[expect(

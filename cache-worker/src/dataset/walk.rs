@@ -14,6 +14,7 @@ use super::catalogs::Catalogs;
 use super::neighbours::{Ahead, Neighbours};
 use super::served::Reads;
 use super::small::{Small, Whole};
+use super::sources::Located;
 use crate::fetch::Urgency;
 use crate::store::{Demand, Store};
 
@@ -47,7 +48,7 @@ pub(super) struct Walks {
 /// The files of one step ahead.
 #[derive(Debug, Default)]
 struct Batch {
-    objects: Vec<Object>,
+    objects: Vec<Located>,
     due: u64,
     until: u64,
     cookie: u64,
@@ -103,7 +104,7 @@ impl Walks {
         self.tasks.spawn(task.in_current_span());
     }
 
-    async fn fetch(&self, objects: Vec<Object>) {
+    async fn fetch(&self, objects: Vec<Located>) {
         let fetches = futures::stream::iter(objects).map(|object| self.fetch_one(object));
         let mut fetches = std::pin::pin!(fetches.buffer_unordered(FILES_AT_ONCE));
         while let Some(fetched) = fetches.next().await {
@@ -115,8 +116,8 @@ impl Walks {
         }
     }
 
-    async fn fetch_one(&self, object: Object) -> Result<Whole, ReadError> {
-        let id = object.id;
+    async fn fetch_one(&self, object: Located) -> Result<Whole, ReadError> {
+        let id = object.object.id;
         self.reads.fetching_ahead(id);
         let fetched = self.small.fetch(object, Urgency::ReadAhead, Demand::Evict).await;
         if !matches!(fetched, Ok(Whole::Fetched)) {
@@ -167,11 +168,11 @@ impl Walks {
                 inode: entry.nid,
                 parent: place.parent,
             };
-            let Ok(next) = open.catalog.describe(next) else {
+            let Ok(next) = open.locate(next) else {
                 continue;
             };
-            if next.size_bytes <= self.small_object_bytes && !self.store.has(next.id) {
-                bytes = bytes.saturating_add(next.size_bytes);
+            if next.object.size_bytes <= self.small_object_bytes && !self.store.has(next.object.id) {
+                bytes = bytes.saturating_add(next.object.size_bytes);
                 batch.objects.push(next);
             }
         }

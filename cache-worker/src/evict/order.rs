@@ -80,6 +80,12 @@ impl Order {
         self.cache.get(&Some(id));
     }
 
+    /// What the objects in it take.
+    pub(crate) fn weight_bytes(&self) -> u64 {
+        self.press(0);
+        self.cache.weighted_size().saturating_mul(UNIT_BYTES)
+    }
+
     /// Takes at most `limit` of the objects that should go.
     pub(crate) fn take_victims(&self, limit: usize) -> Vec<ObjectId> {
         self.cache.run_pending_tasks();

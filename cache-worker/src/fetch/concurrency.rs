@@ -17,7 +17,7 @@ use super::gate::{Gate, Grant};
 const DECREASE: f64 = 0.7;
 
 /// Bounds of the number of requests at once.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConcurrencyOptions {
     /// The limit never sinks below.
     pub min: u32,

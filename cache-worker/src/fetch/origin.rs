@@ -12,7 +12,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -94,16 +94,15 @@ pub struct Origin {
     born: Instant,
     /// Milliseconds after `born` at which bytes came last.
     progress: AtomicU64,
+    /// What this source has in the gauge that all sources of a Dataset share.
+    shown_limit: AtomicI64,
 }
 
 impl Origin {
     /// Makes the way to `source`.
     pub fn new(source: Arc<Source>, options: OriginOptions, metrics: OriginMetrics) -> Self {
         let concurrency = Concurrency::new(options.concurrency);
-        metrics
-            .concurrency_limit
-            .set(i64::try_from(concurrency.limit()).unwrap_or(i64::MAX));
-        Self {
+        let origin = Self {
             source,
             options,
             metrics,
@@ -112,7 +111,10 @@ impl Origin {
             pace: Pace::default(),
             born: Instant::now(),
             progress: AtomicU64::new(0),
-        }
+            shown_limit: AtomicI64::new(0),
+        };
+        origin.show_limit(origin.limit());
+        origin
     }
 
     /// The source behind it.
@@ -182,13 +184,22 @@ impl Origin {
     fn throttled(&self) {
         self.metrics.throttles.inc();
         self.concurrency.throttled();
-        self.show_limit();
+        self.show_limit(self.limit());
     }
 
-    fn show_limit(&self) {
-        self.metrics
-            .concurrency_limit
-            .set(i64::try_from(self.concurrency.limit()).unwrap_or(i64::MAX));
+    fn limit(&self) -> i64 {
+        i64::try_from(self.concurrency.limit()).unwrap_or(i64::MAX)
+    }
+
+    fn show_limit(&self, limit: i64) {
+        let shown = self.shown_limit.swap(limit, Ordering::Relaxed);
+        self.metrics.concurrency_limit.add(limit.saturating_sub(shown));
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.show_limit(0);
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) async fn page(
     let mut last = "no answer".to_owned();
     let mut tries = 0;
     loop {
-        metrics.requests.with_label_values(&["list"]).inc();
+        metrics.requests.of("list").inc();
         let asked = source.page(request.prefix, request.depth, request.token.clone());
         let Ok(answer) = timeout_at(until, asked).await else {
             return Err(ListError::Unavailable {
@@ -46,20 +46,27 @@ pub(super) async fn page(
             Trouble::Changed if request.prefix != source.prefix() => return Ok(Page::default()),
             Trouble::Changed => {
                 let reason = "it is not there; check the URL".to_owned();
-                return Err(ListError::Unsupported {
+                return Err(ListError::NotFound {
+                    prefix: prefix(),
+                    reason,
+                });
+            }
+            Trouble::Missing(reason) => {
+                metrics.errors.of("unsupported").inc();
+                return Err(ListError::NotFound {
                     prefix: prefix(),
                     reason,
                 });
             }
             Trouble::Denied(reason) => {
-                metrics.errors.with_label_values(&["denied"]).inc();
+                metrics.errors.of("denied").inc();
                 return Err(ListError::Denied {
                     prefix: prefix(),
                     reason,
                 });
             }
             Trouble::Hopeless(reason) | Trouble::Unsupported(reason) => {
-                metrics.errors.with_label_values(&["unsupported"]).inc();
+                metrics.errors.of("unsupported").inc();
                 return Err(ListError::Unsupported {
                     prefix: prefix(),
                     reason,
@@ -75,7 +82,7 @@ pub(super) async fn page(
                 ("failed", Duration::ZERO)
             }
         };
-        metrics.errors.with_label_values(&[kind]).inc();
+        metrics.errors.of(kind).inc();
         let pause = backoff(tries).max(after);
         tries += 1;
         if Instant::now() + pause >= until {

@@ -16,21 +16,22 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::setup::Setup;
-use crate::dataset::{Dataset, RefreshError};
+use super::setup::{Setup, of_listing};
+use crate::dataset::Dataset;
 use crate::service::{Datasets, Drivers, Served};
 
 /// A source that was down is listed soon after it is back, and a wrong name does not hammer it.
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// What is wrong with a Dataset now, for its report.
+/// What is wrong with a Dataset's description or its tier; what is wrong with its sources the Dataset itself knows.
 pub(super) type Problems = Arc<Mutex<Vec<plan::Problem>>>;
 
 /// A Dataset of the plan.
 pub(super) struct Kept {
     plan: watch::Sender<plan::Dataset>,
     problems: Problems,
+    datasets: Arc<Datasets>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -43,7 +44,7 @@ impl Kept {
         let keeping = Keeping {
             plan: receiver,
             setup,
-            datasets,
+            datasets: Arc::clone(&datasets),
             problems: Arc::clone(&problems),
             stop: stop.clone(),
         };
@@ -52,6 +53,7 @@ impl Kept {
         Self {
             plan: sender,
             problems,
+            datasets,
             stop,
             task,
         }
@@ -68,7 +70,13 @@ impl Kept {
 
     /// What is wrong with it.
     pub(super) fn problems(&self) -> Vec<plan::Problem> {
-        self.problems.lock().clone()
+        let problems = self.problems.lock().clone();
+        let plan = self.plan.borrow();
+        let served = self.datasets.get(&plan.uid).filter(|_| problems.is_empty());
+        match served.and_then(|served| served.dataset.refresh_error()) {
+            Some(error) => vec![of_listing(&plan, &error)],
+            None => problems,
+        }
     }
 
     /// Ends it; what is cached stays.
@@ -136,11 +144,15 @@ impl Keeping {
         let mut pauses = pauses();
         let mut applied = self.plan.borrow_and_update().clone();
         while let Err(error) = dataset.start().await {
-            self.fail(&error);
+            warn!(
+                dataset = applied.name,
+                namespace = applied.namespace,
+                error = error.describe(),
+                "failed to list a Dataset's sources"
+            );
             self.pause(pauses.next()).await;
             applied = self.apply(dataset, applied).await;
         }
-        self.problems.lock().clear();
         loop {
             if self.plan.changed().await.is_err() {
                 std::future::pending::<()>().await;
@@ -150,7 +162,7 @@ impl Keeping {
             if asked {
                 match dataset.refresh().await {
                     Ok(refreshed) => info!(generation = %refreshed.generation, "listed on request"),
-                    Err(error) => self.fail(&error),
+                    Err(error) => warn!(error = error.describe(), "failed to list on request"),
                 }
             }
         }
@@ -159,16 +171,11 @@ impl Keeping {
     /// Makes the Dataset what its plan says.
     async fn apply(&mut self, dataset: &Arc<Dataset>, applied: plan::Dataset) -> plan::Dataset {
         let plan = self.plan.borrow_and_update().clone();
-        if plan != applied
-            && let Err(problem) = self.setup.reconfigure(dataset, &plan).await
-        {
-            *self.problems.lock() = vec![problem];
+        if plan != applied {
+            let result = self.setup.reconfigure(dataset, &plan).await;
+            *self.problems.lock() = result.err().into_iter().collect();
         }
         plan
-    }
-
-    fn fail(&self, error: &RefreshError) {
-        *self.problems.lock() = vec![self.setup.problem(error)];
     }
 
     /// Waits, but not for long when the plan changes: the change may be the cure.

@@ -68,9 +68,7 @@ pub(super) fn dataset_states<'a>(
                 None => plan::DatasetState::default(),
             };
             state.uid = uid.to_owned();
-            if !problems.is_empty() {
-                state.problems = problems;
-            }
+            state.problems = problems;
             state
         })
         .collect()
@@ -83,13 +81,6 @@ fn state_of(stats: &DatasetStats) -> plan::DatasetState {
         state.files = catalog.files;
         state.size_bytes = catalog.bytes;
         state.refused_paths = catalog.refused.values().sum();
-        if let Some(message) = &catalog.refresh_error {
-            state.problems.push(plan::Problem {
-                kind: plan::ProblemKind::ProblemOther.into(),
-                mount: None,
-                message: message.clone(),
-            });
-        }
     }
     for tier in &stats.tiers {
         state.cached_bytes += tier.object_bytes;

@@ -21,6 +21,8 @@ use super::plan::Planned;
 use super::reports::{Told, dataset_states};
 use super::setup::Setup;
 use super::tiers::Tiers;
+use crate::PoolCapacity;
+use crate::metrics::WorkerMetrics;
 use crate::service::{Datasets, LocalIncoming, Questions};
 
 /// How often the controller is told what changed.
@@ -54,10 +56,12 @@ async fn serve(options: Options) -> Result<()> {
     let controller = Controller::new(&options.controller).context("--controller cannot be used")?;
     let registry = prometheus::Registry::new();
     let setup = Arc::new(Setup {
+        main: PoolCapacity::new(tiers.main.bytes),
+        memory: tiers.memory.as_ref().map(|tier| PoolCapacity::new(tier.bytes)),
         tiers,
         boot_id: runtime::boot_id().context("failed to read the kernel's boot id")?,
         read_buffer_bytes: options.read_buffer_bytes,
-        registry: registry.clone(),
+        metrics: WorkerMetrics::new(&registry)?,
     });
     let datasets = Arc::new(Datasets::default());
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());

@@ -1,22 +1,36 @@
 //! A Dataset's plan as the options of a [`Dataset`], and its failures as problems of a report.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use protocol::plan;
+use protocol::{Generation, plan};
 
 use super::tiers::Tiers;
-use crate::dataset::{Dataset, DatasetOptions, OpenError, RefreshError};
+use crate::dataset::{
+    Dataset, DatasetOptions, FailureKind, MountId, MountOptions, OpenError, ReconfigureError, RefreshError,
+};
+use crate::metrics::WorkerMetrics;
 use crate::service::Drivers;
 use crate::source::SourceOptions;
-use crate::{Eviction, Limit, MemoryTier};
+use crate::{Eviction, Limit, MemoryTier, PoolCapacity};
+
+/// Numbers of generations begin at the minutes since then where a directory is new: what an earlier life of the same
+/// Dataset has shown stays below, unless it listed changes more often than that. A number has 26 bits for drivers.
+const FIRST_GENERATIONS: u64 = 1_767_225_600;
+
+/// Of a quota, memory takes at most this part: large files are kept on the disk alone.
+const MEMORY_SHARE: u64 = 2;
 
 /// What all Datasets of this worker have in common.
 pub(super) struct Setup {
     pub(super) tiers: Tiers,
+    /// The capacity of the main tier, which all share.
+    pub(super) main: Arc<PoolCapacity>,
+    /// The same of the memory before it.
+    pub(super) memory: Option<Arc<PoolCapacity>>,
     pub(super) boot_id: String,
     pub(super) read_buffer_bytes: u64,
-    pub(super) registry: prometheus::Registry,
+    pub(super) metrics: WorkerMetrics,
 }
 
 impl Setup {
@@ -26,55 +40,64 @@ impl Setup {
         plan: &plan::Dataset,
         drivers: Arc<Drivers>,
     ) -> Result<Arc<Dataset>, plan::Problem> {
-        let options = self.options(plan)?;
-        Dataset::open(options, drivers, &self.registry)
+        Dataset::open(self.options(plan), drivers, &self.metrics)
             .await
-            .map_err(|error| of_opening(&error))
+            .map_err(|error| of_opening(plan, &error))
     }
 
-    /// Makes an open Dataset what its plan says.
-    #[expect(clippy::unused_async, reason = "what cannot be done at once waits")]
+    /// Makes an open Dataset what its plan says; lists its sources again if they are others.
     pub(super) async fn reconfigure(
         &self,
-        _dataset: &Dataset,
-        _plan: &plan::Dataset,
+        dataset: &Dataset,
+        plan: &plan::Dataset,
     ) -> Result<(), plan::Problem> {
-        Ok(())
-    }
-
-    /// A listing that failed.
-    pub(super) fn problem(&self, error: &RefreshError) -> plan::Problem {
-        plan::Problem {
-            kind: plan::ProblemKind::ProblemOther.into(),
-            mount: None,
-            message: chain(error),
+        match dataset.reconfigure(self.options(plan)).await {
+            // What is wrong with the sources the Dataset says itself, as long as it is.
+            Ok(_) | Err(ReconfigureError::Refresh(_)) => Ok(()),
+            Err(error) => {
+                let (kind, mount) = match &error {
+                    ReconfigureError::Mount(error) => (error.kind(), error.mount()),
+                    ReconfigureError::Refresh(_)
+                    | ReconfigureError::Fixed { .. }
+                    | ReconfigureError::Stopped => (FailureKind::Other, None),
+                };
+                Err(problem(plan, kind, mount, error.describe()))
+            }
         }
     }
 
-    fn options(&self, plan: &plan::Dataset) -> Result<DatasetOptions, plan::Problem> {
-        let mount = plan.mounts.first().ok_or_else(|| plan::Problem {
-            kind: plan::ProblemKind::ProblemInvalidSource.into(),
-            mount: None,
-            message: "mounts is empty: name at least one source".to_owned(),
-        })?;
-        let source = SourceOptions {
-            url: mount.url.clone(),
-            options: mount.options.clone(),
-            endpoint: None,
-            region: None,
-            anonymous: false,
-        };
+    fn options(&self, plan: &plan::Dataset) -> DatasetOptions {
+        let mounts = plan.mounts.iter().map(|mount| MountOptions {
+            source: SourceOptions {
+                url: mount.url.clone(),
+                options: mount.options.clone(),
+                ..SourceOptions::default()
+            },
+            path: mount.path.clone(),
+            name: Some(mount.name.clone()).filter(|name| !name.is_empty()),
+            include: mount.include.clone(),
+            exclude: mount.exclude.clone(),
+        });
         let directory = self.tiers.main.path.join(&plan.uid);
-        let mut options = DatasetOptions::new(source, directory, self.boot_id.clone());
-        options.name = plan.name.clone();
-        options.namespace = plan.namespace.clone();
+        let mut options = DatasetOptions::new(mounts.collect(), directory, self.boot_id.clone());
+        options.name.clone_from(&plan.name);
+        options.namespace.clone_from(&plan.namespace);
+        options.identity = Some(plan.uid.clone());
+        let quota = plan.quota_bytes.unwrap_or(u64::MAX);
+        let in_memory = self
+            .tiers
+            .memory
+            .as_ref()
+            .map_or(0, |tier| tier.bytes.min(quota / MEMORY_SHARE));
         options.disk_limit = Limit {
-            bytes: Some(plan.quota_bytes.unwrap_or(u64::MAX).min(self.tiers.main.bytes)),
+            bytes: Some(quota.saturating_sub(in_memory).min(self.tiers.main.bytes)),
             inodes: None,
         };
+        options.disk_pool = Some(Arc::clone(&self.main));
         options.memory_tier = self.tiers.memory.as_ref().map(|tier| MemoryTier {
             path: tier.path.join(&plan.uid),
-            bytes: tier.bytes,
+            bytes: in_memory,
+            pool: self.memory.clone(),
         });
         options.eviction = match plan.eviction() {
             plan::Eviction::Never => Eviction::Never,
@@ -92,31 +115,68 @@ impl Setup {
         }
         options.refresh_interval = plan.refresh_interval_seconds.map(Duration::from_secs);
         options.memory_bytes = self.read_buffer_bytes;
-        Ok(options)
+        options.first_generation = first_generation(SystemTime::now());
+        options
     }
 }
 
-fn of_opening(error: &OpenError) -> plan::Problem {
-    let kind = match error {
-        OpenError::Source(_) => plan::ProblemKind::ProblemInvalidSource,
-        OpenError::Store(_) | OpenError::Catalogs { .. } => plan::ProblemKind::ProblemTier,
-        OpenError::Metrics(_) | OpenError::Interrupted => plan::ProblemKind::ProblemOther,
+fn first_generation(now: SystemTime) -> Generation {
+    let seconds = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    Generation(seconds.saturating_sub(FIRST_GENERATIONS) / 60 + 1)
+}
+
+fn of_opening(plan: &plan::Dataset, error: &OpenError) -> plan::Problem {
+    match error {
+        OpenError::Store(_) | OpenError::Catalogs { .. } => plan::Problem {
+            kind: plan::ProblemKind::ProblemTier.into(),
+            mount: None,
+            message: error.describe(),
+        },
+        OpenError::Mount(_) | OpenError::Interrupted => {
+            problem(plan, error.kind(), error.mount(), error.describe())
+        }
+    }
+}
+
+/// A listing that failed.
+pub(super) fn of_listing(plan: &plan::Dataset, error: &RefreshError) -> plan::Problem {
+    problem(plan, error.kind(), error.mount(), error.describe())
+}
+
+fn problem(
+    plan: &plan::Dataset,
+    kind: FailureKind,
+    mount: Option<&MountId>,
+    message: String,
+) -> plan::Problem {
+    let kind = match kind {
+        FailureKind::AccessDenied => plan::ProblemKind::ProblemAccessDenied,
+        FailureKind::SourceNotFound => plan::ProblemKind::ProblemSourceNotFound,
+        FailureKind::InvalidSource => plan::ProblemKind::ProblemInvalidSource,
+        FailureKind::Unreachable => plan::ProblemKind::ProblemUnreachable,
+        FailureKind::Other => plan::ProblemKind::ProblemOther,
     };
     plan::Problem {
         kind: kind.into(),
-        mount: None,
-        message: chain(error),
+        mount: mount
+            .and_then(|mount| plan.mounts.get(mount.index))
+            .map(|mount| mount.index),
+        message,
     }
 }
 
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        words.push_str(": ");
-        words.push_str(&next.to_string());
-        cause = next.source();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_generations_grow_with_time_and_fit() {
+        let at = |seconds| first_generation(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).0;
+        assert_eq!(at(FIRST_GENERATIONS), 1);
+        assert_eq!(at(FIRST_GENERATIONS + 120), 3);
+        assert_eq!(at(0), 1);
+        assert!(at(FIRST_GENERATIONS + 100 * 366 * 86_400) < 1 << 26);
     }
-    words
 }

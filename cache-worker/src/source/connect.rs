@@ -15,13 +15,14 @@ use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::http::HttpBuilder;
 use object_store::list::PaginatedListStore;
-use object_store::{BackoffConfig, ClientConfigKey, ClientOptions, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, Certificate, ClientConfigKey, ClientOptions, ObjectStore, RetryConfig};
 
+use super::identity_token::IdentityToken;
 use super::page::Dialect;
 use super::place::{Place, SourceUrl};
 use super::remote::{Lister, Remote};
 use super::wire::Connector;
-use super::{Environment, SourceError, SourceOptions};
+use super::{Environment, SourceError, SourceOptions, isolation};
 
 /// A server that does not take a connection in this time is not going to.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -40,14 +41,23 @@ pub(super) fn connect(
     url: &SourceUrl,
     options: &SourceOptions,
     environment: &Environment,
+    token: Option<&IdentityToken>,
 ) -> Result<Remote, SourceError> {
     // reqwest is built without a crypto provider of its own and panics where none was installed.
     runtime::tls::install();
     match &url.place {
-        Place::S3 { bucket } => s3(bucket, options, environment),
-        Place::Gcs { bucket } => gcs(bucket, options, environment),
-        Place::Azure { container, account } => azure(container, account.as_deref(), options, environment),
-        Place::Http { root } => http(root, options),
+        Place::S3 { bucket } => s3(bucket, options, environment, token),
+        Place::Gcs { bucket } => {
+            no_token(token, "gs")?;
+            gcs(bucket, options, environment)
+        }
+        Place::Azure { container, account } => {
+            azure(container, account.as_deref(), options, environment, token)
+        }
+        Place::Http { root } => {
+            no_token(token, "http")?;
+            http(root, options, environment)
+        }
         Place::File { .. } => Err(SourceError::Unavailable {
             source_id: url.to_string(),
             reason: "directories are not asked over HTTP".to_owned(),
@@ -55,9 +65,9 @@ pub(super) fn connect(
     }
 }
 
-fn client(endpoint: Option<&str>) -> ClientOptions {
+fn client(endpoint: Option<&str>, options: &SourceOptions) -> Result<ClientOptions, SourceError> {
     let plain = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
-    ClientOptions::new()
+    let client = ClientOptions::new()
         .with_allow_http(plain)
         .with_connect_timeout(CONNECT)
         .with_read_timeout(READ_IDLE)
@@ -68,7 +78,23 @@ fn client(endpoint: Option<&str>) -> ClientOptions {
         .with_config(
             ClientConfigKey::UserAgent,
             concat!("millpond/", env!("CARGO_PKG_VERSION")),
-        )
+        );
+    let Some(pem) = &options.ca_certificates else {
+        return Ok(client);
+    };
+    let refused = |problem: String| SourceError::Invalid {
+        field: "ca_certificates".to_owned(),
+        problem,
+        fix: "give certificates in PEM, each between BEGIN CERTIFICATE and END CERTIFICATE".to_owned(),
+    };
+    let certificates =
+        Certificate::from_pem_bundle(pem.as_bytes()).map_err(|error| refused(error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(refused("it holds no certificate".to_owned()));
+    }
+    Ok(certificates
+        .into_iter()
+        .fold(client, ClientOptions::with_root_certificate))
 }
 
 fn no_retries() -> RetryConfig {
@@ -82,7 +108,7 @@ fn no_retries() -> RetryConfig {
 /// Settings in the order in which they are laid over each other.
 struct Settings<K>(Vec<(K, String)>);
 
-impl<K: FromStr + PartialEq> Settings<K> {
+impl<K: FromStr + PartialEq + AsRef<str>> Settings<K> {
     /// What the variables with this prefix say, and over it the options.
     fn of(
         kind: &str,
@@ -95,12 +121,21 @@ impl<K: FromStr + PartialEq> Settings<K> {
             .starting_with(prefix)
             .filter_map(|(name, value)| Some((K::from_str(&name).ok()?, value.to_owned())));
         let mut settings: Vec<_> = variables.collect();
-        settings.extend(known(kind, options)?);
+        settings.extend(known(kind, options, environment)?);
         Ok(Self(settings))
     }
 
     fn has(&self, wanted: &K) -> bool {
         self.0.iter().any(|(key, _)| key == wanted)
+    }
+
+    /// Whether a source that may use nothing of this host has no credentials, so that there are none to find.
+    fn leaves_none(&self, environment: &Environment) -> bool {
+        environment.is_isolated()
+            && !self
+                .0
+                .iter()
+                .any(|(key, _)| isolation::is_credential(key.as_ref()))
     }
 
     fn remove(&mut self, unwanted: &[K]) {
@@ -150,8 +185,8 @@ provider!(AmazonS3Builder, AmazonS3ConfigKey);
 provider!(GoogleCloudStorageBuilder, GoogleConfigKey);
 provider!(MicrosoftAzureBuilder, AzureConfigKey);
 
-fn over_http<B: Provider>(endpoint: Option<&str>) -> B {
-    B::default().over(client(endpoint), no_retries())
+fn over_http<B: Provider>(endpoint: Option<&str>, options: &SourceOptions) -> Result<B, SourceError> {
+    Ok(B::default().over(client(endpoint, options)?, no_retries()))
 }
 
 fn configured<B: Provider>(builder: B, settings: Settings<B::Key>) -> B {
@@ -159,13 +194,26 @@ fn configured<B: Provider>(builder: B, settings: Settings<B::Key>) -> B {
     settings.0.into_iter().fold(builder, set)
 }
 
-fn s3(bucket: &str, options: &SourceOptions, environment: &Environment) -> Result<Remote, SourceError> {
+fn s3(
+    bucket: &str,
+    options: &SourceOptions,
+    environment: &Environment,
+    token: Option<&IdentityToken>,
+) -> Result<Remote, SourceError> {
     use AmazonS3ConfigKey as Key;
+    if environment.is_isolated() {
+        isolation::refuse_profile(options)?;
+    }
     let mut own = options.options.clone();
     let wanted = own.remove("aws_profile");
     let mut settings = Settings::<Key>::of("s3", &own, environment, "AWS_")?;
+    if let Some(token) = token {
+        needs(&settings, &Key::RoleArn)?;
+        settings.0.push((Key::WebIdentityTokenFile, token.path()));
+    }
+    let anonymous = options.anonymous || settings.leaves_none(environment);
     let web_identity = settings.has(&Key::WebIdentityTokenFile) && settings.has(&Key::RoleArn);
-    let other_way = options.anonymous || settings.has(&Key::AccessKeyId) || web_identity;
+    let other_way = anonymous || settings.has(&Key::AccessKeyId) || web_identity;
     if wanted.is_some() {
         // It was asked for: its keys win over those of the environment.
         settings.remove(&[Key::AccessKeyId, Key::SecretAccessKey, Key::Token]);
@@ -178,7 +226,7 @@ fn s3(bucket: &str, options: &SourceOptions, environment: &Environment) -> Resul
         settings.0.splice(0..0, profile);
     }
     let endpoint = settings.take_endpoint(options, &[Key::S3Endpoint, Key::Endpoint])?;
-    let mut builder: AmazonS3Builder = over_http(endpoint.as_deref());
+    let mut builder: AmazonS3Builder = over_http(endpoint.as_deref(), options)?;
     builder = configured(builder, settings);
     if let Some(endpoint) = &endpoint {
         builder = builder.with_endpoint(endpoint);
@@ -186,7 +234,7 @@ fn s3(bucket: &str, options: &SourceOptions, environment: &Environment) -> Resul
     if let Some(region) = &options.region {
         builder = builder.with_region(region);
     }
-    if options.anonymous {
+    if anonymous {
         builder = builder.with_skip_signature(true);
     }
     let store = builder
@@ -201,7 +249,8 @@ fn gcs(bucket: &str, options: &SourceOptions, environment: &Environment) -> Resu
     no_region(options, "gs")?;
     let mut settings = Settings::<Key>::of("gs", &options.options, environment, "GOOGLE_")?;
     let endpoint = settings.take_endpoint(options, &[Key::BaseUrl])?;
-    let mut builder: GoogleCloudStorageBuilder = over_http(endpoint.as_deref());
+    let anonymous = options.anonymous || settings.leaves_none(environment);
+    let mut builder: GoogleCloudStorageBuilder = over_http(endpoint.as_deref(), options)?;
     if let Some(path) = environment.get("SERVICE_ACCOUNT") {
         builder = builder.with_service_account_path(path);
     }
@@ -209,7 +258,7 @@ fn gcs(bucket: &str, options: &SourceOptions, environment: &Environment) -> Resu
     if let Some(endpoint) = &endpoint {
         builder = builder.with_config(Key::BaseUrl, endpoint);
     }
-    if options.anonymous {
+    if anonymous {
         builder = builder.with_skip_signature(true);
     }
     let store = builder
@@ -224,12 +273,19 @@ fn azure(
     account: Option<&str>,
     options: &SourceOptions,
     environment: &Environment,
+    token: Option<&IdentityToken>,
 ) -> Result<Remote, SourceError> {
     use AzureConfigKey as Key;
     no_region(options, "az")?;
     let mut settings = Settings::<Key>::of("az", &options.options, environment, "AZURE_")?;
+    if let Some(token) = token {
+        needs(&settings, &Key::ClientId)?;
+        needs(&settings, &Key::AuthorityId)?;
+        settings.0.push((Key::FederatedTokenFile, token.path()));
+    }
     let endpoint = settings.take_endpoint(options, &[Key::Endpoint])?;
-    let mut builder: MicrosoftAzureBuilder = over_http(endpoint.as_deref());
+    let anonymous = options.anonymous || settings.leaves_none(environment);
+    let mut builder: MicrosoftAzureBuilder = over_http(endpoint.as_deref(), options)?;
     if let Some(identity) = environment.get("IDENTITY_ENDPOINT") {
         builder = builder.with_msi_endpoint(identity);
     }
@@ -240,7 +296,7 @@ fn azure(
     if let Some(endpoint) = &endpoint {
         builder = builder.with_endpoint(endpoint.clone());
     }
-    if options.anonymous {
+    if anonymous {
         builder = builder.with_skip_signature(true);
     }
     let store = builder
@@ -250,7 +306,7 @@ fn azure(
     Ok(paginated(Arc::new(store), Dialect::Azure, endpoint))
 }
 
-fn http(root: &url::Url, options: &SourceOptions) -> Result<Remote, SourceError> {
+fn http(root: &url::Url, options: &SourceOptions, environment: &Environment) -> Result<Remote, SourceError> {
     no_region(options, "http")?;
     if options.endpoint.is_some() {
         return Err(SourceError::Invalid {
@@ -259,8 +315,8 @@ fn http(root: &url::Url, options: &SourceOptions) -> Result<Remote, SourceError>
             fix: "remove it".to_owned(),
         });
     }
-    let mut client = client(None).with_allow_http(root.scheme() == "http");
-    for (key, value) in known::<ClientConfigKey>("http", &options.options)? {
+    let mut client = client(None, options)?.with_allow_http(root.scheme() == "http");
+    for (key, value) in known::<ClientConfigKey>("http", &options.options, environment)? {
         client = client.with_config(key, value);
     }
     let store = HttpBuilder::new()
@@ -293,9 +349,10 @@ fn paginated<S: ObjectStore + PaginatedListStore>(
 }
 
 /// The options under the provider's own type; one that it does not know is an error.
-fn known<K: FromStr>(
+fn known<K: FromStr + AsRef<str>>(
     kind: &str,
     options: &BTreeMap<String, String>,
+    environment: &Environment,
 ) -> Result<Vec<(K, String)>, SourceError> {
     let mut keys = Vec::with_capacity(options.len());
     for (name, value) in options {
@@ -304,9 +361,35 @@ fn known<K: FromStr>(
             problem: format!("a source of the kind {kind} has no such option"),
             fix: "use object_store's names, such as aws_access_key_id, proxy_url or read_timeout".to_owned(),
         })?;
+        if environment.is_isolated() {
+            isolation::check(name, key.as_ref())?;
+        }
         keys.push((key, value.clone()));
     }
     Ok(keys)
+}
+
+/// A web identity token is worth nothing without this option.
+fn needs<K: FromStr + PartialEq + AsRef<str>>(settings: &Settings<K>, key: &K) -> Result<(), SourceError> {
+    if settings.has(key) {
+        return Ok(());
+    }
+    Err(SourceError::Invalid {
+        field: format!("option {}", key.as_ref()),
+        problem: "a web identity token needs it".to_owned(),
+        fix: "add it to the options".to_owned(),
+    })
+}
+
+fn no_token(token: Option<&IdentityToken>, kind: &str) -> Result<(), SourceError> {
+    match token {
+        None => Ok(()),
+        Some(_) => Err(SourceError::Invalid {
+            field: "web_identity_token".to_owned(),
+            problem: format!("a source of the kind {kind} cannot be asked with one"),
+            fix: "give credentials by a Secret".to_owned(),
+        }),
+    }
 }
 
 fn no_region(options: &SourceOptions, kind: &str) -> Result<(), SourceError> {

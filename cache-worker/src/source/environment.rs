@@ -1,16 +1,32 @@
 //! The variables and files from which credentials come, as values: tests give their own.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ini::Ini;
 
 use super::SourceError;
 
-/// Variables of a process.
-#[derive(Clone, Default)]
+/// Variables of a process, and what of its host a source may use. The default is isolated: nothing.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Environment {
     variables: BTreeMap<String, String>,
+    reach: Reach,
+}
+
+/// What of this host a source may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Reach {
+    /// All that this process can: a person's own machine.
+    Host,
+    /// Nothing but directories below these.
+    Directories(Vec<PathBuf>),
+}
+
+impl Default for Reach {
+    fn default() -> Self {
+        Self::Directories(Vec::new())
+    }
 }
 
 impl std::fmt::Debug for Environment {
@@ -24,6 +40,7 @@ impl FromIterator<(String, String)> for Environment {
     fn from_iter<I: IntoIterator<Item = (String, String)>>(variables: I) -> Self {
         Self {
             variables: variables.into_iter().collect(),
+            reach: Reach::Host,
         }
     }
 }
@@ -34,6 +51,30 @@ impl Environment {
         std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
             .collect()
+    }
+
+    /// Nothing of this process or its host, but the directories below these as sources of the kind `file`.
+    pub fn isolated(directories: Vec<PathBuf>) -> Self {
+        Self {
+            variables: BTreeMap::new(),
+            reach: Reach::Directories(directories),
+        }
+    }
+
+    /// Whether sources may use nothing of this process.
+    pub(super) fn is_isolated(&self) -> bool {
+        self.reach != Reach::Host
+    }
+
+    /// Whether a directory may be a source, links followed.
+    pub(super) fn may_open(&self, directory: &Path) -> bool {
+        let Reach::Directories(allowed) = &self.reach else {
+            return true;
+        };
+        // What is not there is judged as it is written, and then found missing.
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_missing| path.to_owned());
+        let directory = real(directory);
+        allowed.iter().any(|allowed| directory.starts_with(real(allowed)))
     }
 
     /// One variable, if it is set and not empty.

@@ -48,12 +48,19 @@ impl Directory {
     /// Opens the directory at `path`, which may itself be reached through links.
     pub(super) fn open(path: &PathBuf) -> Result<Self, SourceError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root =
-            rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|error| SourceError::Invalid {
-                field: "url".to_owned(),
-                problem: format!("failed to open {}: {}", path.display(), io::Error::from(error)),
-                fix: "name a directory that Millpond may read".to_owned(),
-            })?;
+        let root = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|error| {
+            let field = "url".to_owned();
+            let problem = format!("failed to open {}: {}", path.display(), io::Error::from(error));
+            match error {
+                Errno::NOENT => SourceError::NotFound { field, problem },
+                Errno::ACCESS | Errno::PERM => SourceError::Denied { field, problem },
+                _ => SourceError::Invalid {
+                    field,
+                    problem,
+                    fix: "name a directory".to_owned(),
+                },
+            }
+        })?;
         Ok(Self { root: Arc::new(root) })
     }
 

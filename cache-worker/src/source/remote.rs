@@ -274,7 +274,7 @@ fn trouble(error: &Error, answer: Option<Answer>, wired: bool, expected: Option<
         "SlowDown" | "ServerBusy" | "TooManyRequests" | "RequestLimitExceeded" | "ThrottlingException"
     );
     match answer.status {
-        404 if matches!(code, "NoSuchBucket" | "ContainerNotFound") => Trouble::Hopeless(said),
+        404 if matches!(code, "NoSuchBucket" | "ContainerNotFound") => Trouble::Missing(said),
         304 | 404 | 410 | 412 | 416 => Trouble::Changed,
         429 | 503 => Trouble::Throttled {
             reason: said,

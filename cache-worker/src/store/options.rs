@@ -1,8 +1,11 @@
 //! The words of the store's face: how it is opened, what it refuses, what it counts.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use super::PoolCapacity;
 
 /// Length of a block: the unit of checksums and of partial fetching. The last block of an object may be shorter.
 pub const BLOCK_BYTES: u64 = 1 << 20;
@@ -27,6 +30,8 @@ pub struct MemoryTier {
     pub path: PathBuf,
     /// How many bytes it may hold.
     pub bytes: u64,
+    /// The capacity that it shares with other stores; `None`: the tmpfs is its own.
+    pub pool: Option<Arc<PoolCapacity>>,
 }
 
 /// What makes room when a tier is full.
@@ -57,6 +62,8 @@ pub struct StoreOptions {
     pub disk: PathBuf,
     /// What it may hold.
     pub disk_limit: Limit,
+    /// The capacity that it shares with other stores; `None`: it is alone on its disk.
+    pub disk_pool: Option<Arc<PoolCapacity>>,
     /// `None`: no memory tier.
     pub memory: Option<MemoryTier>,
     /// What makes room.
@@ -65,6 +72,17 @@ pub struct StoreOptions {
     pub boot_id: String,
     /// What the directory caches (the canonical source): it is refused for anything else.
     pub identity: String,
+}
+
+/// What a store may be told anew while it is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreTerms {
+    /// What the disk tier may hold.
+    pub disk_limit: Limit,
+    /// What the memory tier may hold, where there is one; `None`: what its file system has.
+    pub memory_bytes: Option<u64>,
+    /// What makes room.
+    pub eviction: Eviction,
 }
 
 /// Why a cache directory cannot be opened.

@@ -29,6 +29,7 @@ fn options(path: &Path, bytes: u64, eviction: Eviction, boot_id: &str) -> StoreO
             bytes: Some(bytes),
             inodes: None,
         },
+        disk_pool: None,
         memory: None,
         eviction,
         boot_id: boot_id.to_owned(),

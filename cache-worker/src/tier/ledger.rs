@@ -9,14 +9,19 @@
 //! the extent tree of a large file, the seal. Directories never shrink on most file systems, so theirs is charged by
 //! the most entries that they have had at once. Objects that were deleted behind our back are found by
 //! [`Ledger::recount`], shard by shard; a shard is one of the 1,024 directories that objects are spread over.
+//!
+//! Where several tiers share a capacity, a promise takes from the pool as well, and every change is told to it
+//! (`share.rs`). The accounts' lock comes before the pool's.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use catalog::ObjectId;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::directory::Place;
-use crate::store::BLOCK_BYTES;
+use super::share::Share;
+use crate::store::{BLOCK_BYTES, PoolCapacity};
 
 /// Objects of so many blocks or fewer carry their seal in an extended attribute. With 256-byte inodes, ext4 keeps
 /// this one (32 bytes and the name) in the inode itself; one that is longer takes a block of its own.
@@ -183,6 +188,40 @@ struct State {
     aside: Amount,
     shards: Vec<Shard>,
     totals: Found,
+    /// The part of a capacity that others share; `None`: nobody does.
+    share: Option<Share>,
+}
+
+/// The accounts while they are changed: the share follows when they are closed.
+struct Books<'a>(MutexGuard<'a, State>);
+
+impl Deref for Books<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.0
+    }
+}
+
+impl DerefMut for Books<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.0
+    }
+}
+
+impl Drop for Books<'_> {
+    fn drop(&mut self) {
+        let State {
+            capacity,
+            used,
+            aside,
+            share,
+            ..
+        } = &mut *self.0;
+        if let Some(share) = share {
+            share.settle(used.plus(*aside).bytes, capacity.bytes);
+        }
+    }
 }
 
 /// The accounts of one tier.
@@ -200,13 +239,14 @@ pub(crate) fn shard_of(id: ObjectId) -> usize {
 
 impl Ledger {
     /// Accounts with `fixed` taken for good. Nothing can be promised before [`set_capacity`](Self::set_capacity).
-    pub(crate) fn new(costs: Costs, fixed: Amount) -> Arc<Self> {
+    pub(crate) fn new(costs: Costs, fixed: Amount, pool: Option<Arc<PoolCapacity>>) -> Arc<Self> {
         let state = State {
             capacity: Amount::default(),
             used: fixed,
             aside: Amount::default(),
             shards: vec![Shard::default(); SHARDS + 1],
             totals: Found::default(),
+            share: pool.map(Share::new),
         };
         Arc::new(Self {
             costs,
@@ -214,20 +254,24 @@ impl Ledger {
         })
     }
 
+    fn books(&self) -> Books<'_> {
+        Books(self.state.lock())
+    }
+
     pub(crate) const fn costs(&self) -> &Costs {
         &self.costs
     }
 
     pub(crate) fn set_capacity(&self, capacity: Amount) {
-        self.state.lock().capacity = capacity;
+        self.books().capacity = capacity;
     }
 
     pub(crate) fn set_aside(&self, aside: Amount) {
-        self.state.lock().aside = aside;
+        self.books().aside = aside;
     }
 
     pub(crate) fn totals(&self) -> Totals {
-        let state = self.state.lock();
+        let state = self.books();
         Totals {
             capacity: state.capacity,
             used: state.used.plus(state.aside),
@@ -236,9 +280,32 @@ impl Ledger {
         }
     }
 
+    /// Whether others have taken what this tier could hold, so that `wanted` does not fit.
+    pub(crate) fn is_crowded(&self, wanted: Amount) -> bool {
+        let state = self.books();
+        state.used.plus(state.aside).plus(wanted).fits(state.capacity) && !state.has_share(wanted)
+    }
+
+    /// Keeps what is freed in this tier's share of the pool, until the guard is dropped.
+    pub(crate) fn evicting(self: &Arc<Self>) -> Evicting {
+        if let Some(share) = &mut self.books().share {
+            share.evicts();
+        }
+        Evicting {
+            ledger: Arc::clone(self),
+        }
+    }
+
+    /// Gives what was evicted and not used back to the pool.
+    pub(crate) fn forget_slack(&self) {
+        if let Some(share) = &mut self.books().share {
+            share.forget_slack();
+        }
+    }
+
     /// All that an object's promise takes: its own cost, and what its names add to directories.
     pub(crate) fn wanted(&self, id: ObjectId, cost: Amount, seal_is_file: bool) -> Amount {
-        self.state.lock().wanted(&self.costs, id, cost, seal_is_file)
+        self.books().wanted(&self.costs, id, cost, seal_is_file)
     }
 
     /// Promises `cost` to an object, or nothing where it does not fit within `capacity`, which is at most the tier's.
@@ -249,9 +316,14 @@ impl Ledger {
         seal_is_file: bool,
         capacity: Amount,
     ) -> Option<Promise> {
-        let mut state = self.state.lock();
+        let mut state = self.books();
         let wanted = state.wanted(&self.costs, id, cost, seal_is_file);
         if !state.used.plus(state.aside).plus(wanted).fits(capacity) {
+            return None;
+        }
+        if let Some(share) = &mut state.share
+            && !share.try_take(wanted.bytes)
+        {
             return None;
         }
         state.enter(&self.costs, shard_of(id));
@@ -271,7 +343,7 @@ impl Ledger {
     /// Counts an object that is there already, whether it fits or not.
     pub(crate) fn count(&self, id: ObjectId, size_bytes: u64) {
         let cost = self.costs.object(size_bytes);
-        let mut state = self.state.lock();
+        let mut state = self.books();
         state.enter(&self.costs, shard_of(id));
         if self.costs.seal_is_file(size_bytes) {
             state.enter(&self.costs, FLAT);
@@ -283,7 +355,7 @@ impl Ledger {
     /// Promises a partial object what it takes already, whether it fits or not.
     pub(crate) fn count_partial(self: &Arc<Self>, id: ObjectId, size_bytes: u64) -> Promise {
         let cost = self.costs.partial(size_bytes);
-        let mut state = self.state.lock();
+        let mut state = self.books();
         state.enter(&self.costs, shard_of(id));
         state.enter(&self.costs, FLAT);
         state.used = state.used.plus(cost);
@@ -298,7 +370,7 @@ impl Ledger {
 
     /// Charges what a directory of a shard takes already. Those of `unverified/` are charged for good.
     pub(crate) fn count_directory(&self, shard: usize, place: Place, taken: Amount) {
-        let mut state = self.state.lock();
+        let mut state = self.books();
         let charged = match (
             place,
             state.shards.get_mut(shard).map(|shard| &mut shard.directories),
@@ -321,7 +393,7 @@ impl Ledger {
     /// Says that an object's inode is gone.
     pub(crate) fn gone(&self, id: ObjectId, size_bytes: u64) {
         let cost = self.costs.object(size_bytes);
-        let mut state = self.state.lock();
+        let mut state = self.books();
         state.unpublished(shard_of(id), cost, size_bytes);
         state.used = state.used.minus(cost);
         state.leave(shard_of(id));
@@ -333,7 +405,7 @@ impl Ledger {
     /// Turns a counted object into a promise: it becomes a partial one again, or is about to be gone.
     pub(crate) fn reopen(self: &Arc<Self>, id: ObjectId, size_bytes: u64) -> Promise {
         let cost = self.costs.object(size_bytes);
-        self.state.lock().unpublished(shard_of(id), cost, size_bytes);
+        self.books().unpublished(shard_of(id), cost, size_bytes);
         Promise {
             ledger: Arc::clone(self),
             id,
@@ -345,7 +417,7 @@ impl Ledger {
 
     /// Announces that names in a shard are about to change, until the guard is dropped.
     pub(crate) fn changing(self: &Arc<Self>, shard: usize) -> Changing {
-        if let Some(shard) = self.state.lock().shards.get_mut(shard) {
+        if let Some(shard) = self.books().shards.get_mut(shard) {
             shard.changing += 1;
         }
         Changing {
@@ -361,13 +433,12 @@ impl Ledger {
         walk: impl FnOnce() -> Result<Found, E>,
     ) -> Result<bool, E> {
         let before = self
-            .state
-            .lock()
+            .books()
             .shards
             .get(shard)
             .map(|found| (found.changing, found.changes));
         let found = walk()?;
-        let mut state = self.state.lock();
+        let mut state = self.books();
         let Some(counted) = state.shards.get_mut(shard) else {
             return Ok(false);
         };
@@ -394,7 +465,27 @@ impl Shard {
     }
 }
 
+/// The tier evicts for its own sake.
+#[derive(Debug)]
+pub(crate) struct Evicting {
+    ledger: Arc<Ledger>,
+}
+
+impl Drop for Evicting {
+    fn drop(&mut self) {
+        if let Some(share) = &mut self.ledger.books().share {
+            share.evicted();
+        }
+    }
+}
+
 impl State {
+    fn has_share(&self, wanted: Amount) -> bool {
+        self.share
+            .as_ref()
+            .is_none_or(|share| share.has_room(wanted.bytes))
+    }
+
     /// What one more name in a shard would add to the cost of its directories.
     fn growth(&self, costs: &Costs, shard: usize) -> Amount {
         self.shards.get(shard).map_or_else(Amount::default, |shard| {
@@ -468,7 +559,7 @@ impl Promise {
     pub(crate) fn publish(mut self, size_bytes: u64) {
         self.kept = true;
         let cost = self.ledger.costs.object(size_bytes);
-        let mut state = self.ledger.state.lock();
+        let mut state = self.ledger.books();
         state.used = state.used.minus(self.cost).plus(cost);
         state.published(shard_of(self.id), cost, size_bytes);
         if self.seal_is_file && !self.ledger.costs.seal_is_file(size_bytes) {
@@ -482,7 +573,7 @@ impl Drop for Promise {
         if self.kept {
             return;
         }
-        let mut state = self.ledger.state.lock();
+        let mut state = self.ledger.books();
         state.used = state.used.minus(self.cost);
         state.leave(shard_of(self.id));
         if self.seal_is_file {
@@ -500,7 +591,7 @@ pub(crate) struct Changing {
 
 impl Drop for Changing {
     fn drop(&mut self) {
-        if let Some(shard) = self.ledger.state.lock().shards.get_mut(self.shard) {
+        if let Some(shard) = self.ledger.books().shards.get_mut(self.shard) {
             shard.changing = shard.changing.saturating_sub(1);
             shard.changes += 1;
         }

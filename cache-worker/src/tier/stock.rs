@@ -14,7 +14,7 @@ use super::Tier;
 use super::directory::{Directory, Place, hidden_id, is_condemned, name_in};
 use super::ledger::{Amount, Costs, Found, SHARDS, XATTR_SEAL_BLOCKS, shard_of};
 use crate::evict::Order;
-use crate::store::{Eviction, Medium};
+use crate::store::{Eviction, Limit, Medium};
 
 /// The unit in which `st_blocks` counts.
 const STAT_BLOCK_BYTES: u64 = 512;
@@ -134,6 +134,7 @@ impl Tier {
     /// The file system's: the tier then stays without room.
     pub(crate) fn take_stock(&self) -> io::Result<()> {
         let directory = self.directory();
+        let terms = *self.terms.lock();
         if self.state_changed {
             self.state.lock().write(&directory)?;
         }
@@ -159,7 +160,7 @@ impl Tier {
                     if self.ledger().costs().seal_is_file(size_bytes) {
                         with_seal_files.insert(id);
                     }
-                    if self.options.eviction != Eviction::Never {
+                    if terms.eviction != Eviction::Never {
                         known.push((id, self.ledger().costs().object(size_bytes)));
                     }
                 }
@@ -177,15 +178,14 @@ impl Tier {
             }
         }
         self.unverified.store(is_any_unverified, Ordering::Relaxed);
-        let capacity = self.capacity(&directory)?;
+        let capacity = self.capacity(&directory, terms.limit)?;
         self.ledger().set_capacity(capacity);
-        if self.options.eviction != Eviction::Never {
-            let order = self
-                .order
-                .get_or_init(|| Order::new(self.options.eviction, capacity.bytes));
+        if terms.eviction != Eviction::Never {
+            let order = Order::new(terms.eviction, capacity.bytes);
             for (id, cost) in known {
                 order.insert(id, cost.bytes);
             }
+            self.order.store(Some(order.into()));
         }
         debug!(path = %self.options.path.display(), totals = ?self.ledger().totals(), "counted the cache directory");
         Ok(())
@@ -194,6 +194,8 @@ impl Tier {
     /// Says that the stock is taken, or cannot be.
     pub(crate) fn stock_taken(&self) {
         self.stock.send_replace(true);
+        // The others' turn, if this was the last.
+        drop(self.counting.lock().take());
     }
 
     fn count_directory(&self, directory: &Directory, place: Place, shard: &str) {
@@ -209,7 +211,7 @@ impl Tier {
         self.ledger().count_directory(shard_of(id), place, taken);
     }
 
-    fn capacity(&self, directory: &Directory) -> io::Result<Amount> {
+    pub(super) fn capacity(&self, directory: &Directory, limit: Limit) -> io::Result<Amount> {
         let statistics = fstatvfs(directory.root())?;
         let used = self.ledger().totals().used;
         let available = Amount {
@@ -224,14 +226,19 @@ impl Tier {
             },
         };
         let whole_bytes = statistics.f_blocks.saturating_mul(statistics.f_frsize);
-        let bytes = self
+        // What others share is given out by the pool, whatever is free at this moment.
+        let most = self
             .options
-            .limit
-            .bytes
-            .map_or(available.bytes, |limit| limit.min(whole_bytes));
+            .pool
+            .as_ref()
+            .map_or(available.bytes, |pool| pool.capacity_bytes().min(whole_bytes));
+        let bytes = limit.bytes.map_or(most, |limit| match self.options.pool {
+            Some(_) => limit.min(most),
+            None => limit.min(whole_bytes),
+        });
         Ok(Amount {
             bytes,
-            inodes: self.options.limit.inodes.unwrap_or(available.inodes),
+            inodes: limit.inodes.unwrap_or(available.inodes),
         })
     }
 

@@ -6,7 +6,7 @@ use cache_worker::dataset::{Dataset, RefreshError};
 use origin::{Fault, Kind, Rule};
 use protocol::{NoViews, ReadError, Worker};
 
-use crate::pond::{GUARD, MIB, Pond, peek, stream, tree};
+use crate::pond::{GUARD, MIB, Pond, metrics, peek, stream, tree};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_is_gone_is_an_error_by_the_deadline_and_heals() {
@@ -80,14 +80,10 @@ async fn without_a_catalog_a_source_that_is_gone_is_told() {
     pond.origin.disconnect();
     let mut options = pond.options();
     options.listing.page_deadline = Duration::from_millis(200);
-    let dataset = Dataset::open(
-        options,
-        std::sync::Arc::new(NoViews),
-        &prometheus::Registry::new(),
-    )
-    .await
-    .unwrap();
-    assert!(matches!(dataset.start().await, Err(RefreshError::List(_))));
+    let dataset = Dataset::open(options, std::sync::Arc::new(NoViews), &metrics())
+        .await
+        .unwrap();
+    assert!(matches!(dataset.start().await, Err(RefreshError::List { .. })));
     assert!(dataset.catalogs().borrow().is_none());
     pond.origin.reconnect();
     dataset.start().await.unwrap();

@@ -2,9 +2,13 @@
 
 mod changes;
 mod failures;
+mod kinds;
 mod limits;
 mod loads;
+mod mounts;
 mod pond;
 mod reading;
+mod reconfigure;
 mod restarts;
+mod together;
 mod walks;

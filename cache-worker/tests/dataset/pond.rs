@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cache_worker::dataset::{Dataset, DatasetOptions};
+use cache_worker::dataset::{Dataset, DatasetOptions, MountOptions};
+use cache_worker::metrics::WorkerMetrics;
 use cache_worker::source::SourceOptions;
 use catalog::{Catalog, Kind, Nid};
 use origin::{Counters, Origin, OriginOptions};
@@ -32,6 +33,11 @@ pub(crate) fn stream() -> StreamId {
     StreamId(STREAM.fetch_add(1, Ordering::Relaxed))
 }
 
+/// Metrics that nobody looks at.
+pub(crate) fn metrics() -> WorkerMetrics {
+    WorkerMetrics::new(&prometheus::Registry::new()).expect("new names")
+}
+
 impl Pond {
     /// An origin that holds `objects`: key and size.
     pub(crate) fn new(objects: impl IntoIterator<Item = (String, u64)>) -> Self {
@@ -54,15 +60,21 @@ impl Pond {
         Self::new((0..files).map(|file| (format!("dir/file-{file:05}"), size)))
     }
 
-    pub(crate) fn options(&self) -> DatasetOptions {
-        let source = SourceOptions {
-            url: format!("s3://{BUCKET}"),
+    /// A bucket or a prefix of it, as this origin has it.
+    pub(crate) fn source(&self, url: &str) -> SourceOptions {
+        SourceOptions {
+            url: url.to_owned(),
             endpoint: Some(self.origin.url()),
             region: Some("us-east-1".to_owned()),
             anonymous: true,
             ..SourceOptions::default()
-        };
-        let mut options = DatasetOptions::new(source, self.cache.path().join("cache"), "boot".to_owned());
+        }
+    }
+
+    pub(crate) fn options(&self) -> DatasetOptions {
+        let mount = MountOptions::at_root(self.source(&format!("s3://{BUCKET}")));
+        let mut options =
+            DatasetOptions::new(vec![mount], self.cache.path().join("cache"), "boot".to_owned());
         options.disk_limit.bytes = Some(1 << 30);
         options.changed_interval = Duration::from_millis(10);
         options
@@ -70,8 +82,7 @@ impl Pond {
 
     /// A started Dataset with these options.
     pub(crate) async fn start(&self, options: DatasetOptions) -> Arc<Dataset> {
-        let registry = prometheus::Registry::new();
-        let dataset = Dataset::open(options, Arc::new(NoViews), &registry)
+        let dataset = Dataset::open(options, Arc::new(NoViews), &metrics())
             .await
             .expect("open");
         dataset.start().await.expect("a first catalog");

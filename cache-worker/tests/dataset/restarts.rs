@@ -2,9 +2,35 @@
 
 use std::time::Duration;
 
-use protocol::Worker;
+use protocol::{Generation, Worker};
 
 use crate::pond::{BUCKET, MIB, Pond, is_here, newest, tree};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_of_generations_begin_where_they_are_told_and_never_go_back() {
+    let pond = Pond::small(3, 100);
+    let mut options = pond.options();
+    options.first_generation = Generation(40);
+    let dataset = pond.start(options.clone()).await;
+    assert_eq!(newest(&dataset).generation, Generation(40));
+    dataset.stop().await;
+    drop(dataset);
+
+    options.first_generation = Generation(7);
+    let dataset = pond.start(options.clone()).await;
+    assert_eq!(newest(&dataset).generation, Generation(40), "the one from before");
+    pond.origin.put(BUCKET, "new", b"1".to_vec());
+    let second = dataset.refresh().await.unwrap().generation;
+    assert!(second > Generation(40));
+    dataset.stop().await;
+    drop(dataset);
+
+    options.first_generation = Generation(1_000);
+    let dataset = pond.start(options).await;
+    pond.origin.put(BUCKET, "newer", b"1".to_vec());
+    assert!(dataset.refresh().await.unwrap().generation >= Generation(1_000));
+    dataset.stop().await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_keeps_catalog_and_objects_without_asking_the_source() {

@@ -228,7 +228,7 @@ async fn a_bucket_that_is_not_there_or_denied_says_so() {
     let source = cache_worker::source::Source::open(&options).unwrap();
     let missing = Listing::start(Arc::new(source), ListOptions::default(), rig.metrics.clone());
     let error = all(missing).await.unwrap_err();
-    assert!(matches!(error, ListError::Unsupported { .. }), "{error}");
+    assert!(matches!(error, ListError::NotFound { .. }), "{error}");
     assert!(error.to_string().contains("NoSuchBucket"), "{error}");
 }
 

@@ -5,5 +5,6 @@
 
 mod faults;
 mod listing;
+mod private;
 mod rig;
 mod webdav;

@@ -29,7 +29,8 @@ enum Held {
     Partial(#[expect(dead_code, reason = "held open")] Arc<Partial>),
 }
 
-async fn work(store: Arc<Store>, seed: u64) {
+/// A task's share of the hard use.
+pub(crate) async fn work(store: Arc<Store>, seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut held = Vec::new();
     for _ in 0..STEPS {

@@ -8,3 +8,4 @@ mod disk;
 mod hammer;
 mod kills;
 mod objects;
+mod pool;

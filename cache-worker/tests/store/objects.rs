@@ -94,6 +94,7 @@ pub(crate) fn options(cache: &Path, limit: Limit, eviction: Eviction, boot_id: &
     StoreOptions {
         disk: cache.to_owned(),
         disk_limit: limit,
+        disk_pool: None,
         memory: None,
         eviction,
         boot_id: boot_id.to_owned(),

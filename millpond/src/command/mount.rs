@@ -185,7 +185,7 @@ fn spec(arguments: Arguments) -> Result<Spec> {
     }
     SourceUrl::parse(&source).map_err(|error| match error {
         SourceError::Invalid { problem, fix, .. } => anyhow!("SOURCE {problem}; {fix}"),
-        error @ SourceError::Unavailable { .. } => error.into(),
+        other => other.into(),
     })?;
     if let Some(budget) = memory_budget
         && budget < MIN_MEMORY_BUDGET

@@ -33,5 +33,9 @@ pub(crate) fn tier(spec: &Spec, place: &Place) -> Result<Option<MemoryTier>> {
             .or_else(|_no_huge_pages| mount("millpond", &path, "tmpfs", flags, plain.as_c_str()))
             .with_context(failed)?;
     }
-    Ok(Some(MemoryTier { path, bytes }))
+    Ok(Some(MemoryTier {
+        path,
+        bytes,
+        pool: None,
+    }))
 }

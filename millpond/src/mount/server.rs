@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use axum::Router;
-use cache_worker::dataset::{Dataset, DatasetOptions};
+use cache_worker::dataset::{Dataset, DatasetOptions, MountOptions};
+use cache_worker::metrics::WorkerMetrics;
+use cache_worker::source::Environment;
 use cache_worker::{Limit, MemoryTier};
 use csi_driver::ViewMetrics;
 use csi_driver::fuse::{FuseError, FuseMetrics, FuseOptions, FuseServer, Layout, Unmount};
@@ -194,7 +196,8 @@ impl Server {
         });
         let memory_tier = memory::tier(&spec, &place)?;
         let options = dataset_options(&spec, memory_tier, record.is_none())?;
-        let dataset = Dataset::open(options, Arc::clone(&holders) as _, &metrics.all).await?;
+        let worker_metrics = WorkerMetrics::new(&metrics.all)?;
+        let dataset = Dataset::open(options, Arc::clone(&holders) as _, &worker_metrics).await?;
         start_dataset(&dataset)
             .await
             .with_context(|| cannot_be_shown(&spec))?;
@@ -451,7 +454,9 @@ async fn choose(spec: &Spec, place: &Place, record: Option<&Record>) -> Result<C
 
 fn dataset_options(spec: &Spec, memory_tier: Option<MemoryTier>, first: bool) -> Result<DatasetOptions> {
     let boot_id = runtime::boot_id().context("failed to read the kernel's boot id")?;
-    let mut options = DatasetOptions::new(spec.source.clone(), spec.cache.directory.clone(), boot_id);
+    let mount = MountOptions::at_root(spec.source.clone());
+    let mut options = DatasetOptions::new(vec![mount], spec.cache.directory.clone(), boot_id);
+    options.environment = Environment::of_process();
     options.disk_limit = Limit {
         bytes: spec.cache.disk_bytes,
         inodes: None,

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cache_worker::dataset::{Dataset, DatasetOptions};
+use cache_worker::dataset::{Dataset, DatasetOptions, MountOptions};
+use cache_worker::metrics::WorkerMetrics;
 use cache_worker::service::{Datasets, Drivers, LocalIncoming, Questions, Served};
 use cache_worker::source::SourceOptions;
 use catalog::{Catalog, ObjectId};
@@ -86,16 +87,20 @@ impl Rig {
             anonymous: true,
             ..SourceOptions::default()
         };
-        let mut options = DatasetOptions::new(source, self.cache(), "boot".to_owned());
+        let mut options = DatasetOptions::new(
+            vec![MountOptions::at_root(source)],
+            self.cache(),
+            "boot".to_owned(),
+        );
         options.disk_limit.bytes = Some(1 << 30);
         options
     }
 
     async fn worker(&self, options: DatasetOptions) -> Running {
         let drivers = Arc::new(Drivers::default());
-        let registry = prometheus::Registry::new();
+        let metrics = WorkerMetrics::new(&prometheus::Registry::new()).expect("metrics");
         let views = Arc::clone(&drivers) as Arc<dyn Views>;
-        let dataset = Dataset::open(options, views, &registry).await.expect("open");
+        let dataset = Dataset::open(options, views, &metrics).await.expect("open");
         drivers.connect(&dataset);
         dataset.start().await.expect("a first catalog");
         let datasets = Arc::new(Datasets::default());

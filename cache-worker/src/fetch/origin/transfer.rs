@@ -112,7 +112,7 @@ impl<'a> Transfer<'a> {
             range: self.offset..self.request.range.end,
         };
         self.origin.pace.requested();
-        self.origin.metrics.requests.with_label_values(&["get"]).inc();
+        self.origin.metrics.requests.of("get").inc();
         Attempt::send(Arc::clone(&self.origin.source), ask, place)
     }
 
@@ -266,7 +266,7 @@ impl<'a> Transfer<'a> {
         if length == missing {
             self.current = None;
             origin.concurrency.succeeded();
-            origin.show_limit();
+            origin.show_limit(self.origin.limit());
         }
         Ok(if length > 0 {
             ControlFlow::Break(chunk)
@@ -306,7 +306,7 @@ impl<'a> Transfer<'a> {
                     reason: reason.clone(),
                 });
             }
-            Trouble::Hopeless(reason) | Trouble::Unsupported(reason) => {
+            Trouble::Hopeless(reason) | Trouble::Missing(reason) | Trouble::Unsupported(reason) => {
                 return Err(FetchError::Unavailable {
                     key: key(),
                     reason: reason.clone(),
@@ -355,9 +355,9 @@ impl<'a> Transfer<'a> {
             Trouble::Denied(_) => "denied",
             Trouble::Throttled { .. } => "throttled",
             Trouble::Failed(_) => "failed",
-            Trouble::Hopeless(_) | Trouble::Unsupported(_) => "unsupported",
+            Trouble::Hopeless(_) | Trouble::Missing(_) | Trouble::Unsupported(_) => "unsupported",
         };
-        self.origin.metrics.errors.with_label_values(&[reason]).inc();
+        self.origin.metrics.errors.of(reason).inc();
     }
 
     fn unavailable(&self) -> FetchError {

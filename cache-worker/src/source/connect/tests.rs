@@ -20,7 +20,7 @@ fn with(url: &str, pairs: &[(&str, &str)]) -> SourceOptions {
 }
 
 fn open(options: &SourceOptions) -> Result<Source, SourceError> {
-    Source::open_in(options, &Environment::default())
+    Source::open_in(options, &std::iter::empty().collect())
 }
 
 fn field(options: &SourceOptions) -> String {
@@ -94,7 +94,11 @@ fn what_a_kind_does_not_have_is_named() {
     ] {
         assert_eq!(field(&endpoint(bad)), "endpoint", "{bad}");
     }
-    assert_eq!(field(&options("file:///no/such/directory")), "url");
+    let missing = open(&options("file:///no/such/directory"));
+    assert!(
+        matches!(missing, Err(SourceError::NotFound { .. })),
+        "{missing:?}"
+    );
 }
 
 #[test]
@@ -152,4 +156,100 @@ fn an_endpoint_of_the_environment_is_used_and_is_part_of_the_identity() {
         open(&given, &[general, for_s3]),
         "s3://bucket/x/?endpoint=http://given:3"
     );
+}
+
+fn isolated(options: &SourceOptions) -> Result<Source, SourceError> {
+    Source::open_in(options, &Environment::isolated(Vec::new()))
+}
+
+#[test]
+fn an_isolated_source_names_no_files_and_no_programs_of_the_worker() {
+    for (url, name) in [
+        ("s3://bucket", "aws_web_identity_token_file"),
+        ("s3://bucket", "WEB_IDENTITY_TOKEN_FILE"),
+        ("s3://bucket", "aws_profile"),
+        ("s3://bucket", "aws_container_credentials_full_uri"),
+        ("gs://bucket", "google_service_account"),
+        ("gs://bucket", "service_account_path"),
+        ("gs://bucket", "application_credentials"),
+        ("az://container", "azure_federated_token_file"),
+        ("az://container", "use_azure_cli"),
+    ] {
+        let refused = isolated(&with(url, &[(name, "/var/run/secrets/token")]));
+        match refused {
+            Err(SourceError::Invalid { field, .. }) => assert_eq!(field, format!("option {name}")),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn an_isolated_directory_lies_below_one_that_is_allowed() {
+    let allowed = tempfile::tempdir().unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(elsewhere.path(), allowed.path().join("link")).unwrap();
+    std::fs::create_dir(allowed.path().join("data")).unwrap();
+    let environment = Environment::isolated(vec![allowed.path().to_owned()]);
+    let open = |path: std::path::PathBuf| {
+        Source::open_in(&options(&format!("file://{}", path.display())), &environment)
+    };
+    assert!(open(allowed.path().join("data")).is_ok());
+    for path in [
+        elsewhere.path().to_owned(),
+        allowed.path().join("link"),
+        "/".into(),
+    ] {
+        let refused = open(path);
+        assert!(matches!(refused, Err(SourceError::Denied { .. })), "{refused:?}");
+    }
+    let missing = open(allowed.path().join("missing"));
+    assert!(
+        matches!(missing, Err(SourceError::NotFound { .. })),
+        "{missing:?}"
+    );
+}
+
+#[test]
+fn a_web_identity_needs_its_role_and_a_kind_that_takes_it() {
+    let token = |url, pairs: &[(&str, &str)]| SourceOptions {
+        web_identity_token: Some("a.b.c".to_owned()),
+        ..with(url, pairs)
+    };
+    let field = |options: &SourceOptions| match isolated(options) {
+        Err(SourceError::Invalid { field, .. }) => field,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(field(&token("s3://bucket", &[])), "option aws_role_arn");
+    assert_eq!(
+        field(&token("az://container", &[("azure_client_id", "x")])),
+        "option azure_storage_tenant_id"
+    );
+    assert_eq!(field(&token("gs://bucket", &[])), "web_identity_token");
+    assert!(
+        isolated(&token(
+            "s3://bucket",
+            &[("aws_role_arn", "arn:aws:iam::1:role/r")]
+        ))
+        .is_ok()
+    );
+    let shown = format!("{:?}", token("s3://bucket", &[]));
+    assert!(!shown.contains("a.b.c"), "{shown}");
+}
+
+#[test]
+fn what_is_no_certificate_is_refused() {
+    for pem in [
+        "",
+        "nonsense",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    ] {
+        let refused = isolated(&SourceOptions {
+            ca_certificates: Some(pem.to_owned()),
+            ..options("s3://bucket")
+        });
+        assert!(
+            matches!(&refused, Err(SourceError::Invalid { field, .. }) if field == "ca_certificates" || field == "options"),
+            "{pem:?}: {refused:?}"
+        );
+    }
 }

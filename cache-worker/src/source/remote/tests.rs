@@ -21,6 +21,7 @@ fn kind(status: u16, code: &str) -> Trouble {
         Trouble::Denied(_) => Trouble::Denied(String::new()),
         Trouble::Failed(_) => Trouble::Failed(String::new()),
         Trouble::Hopeless(_) => Trouble::Hopeless(String::new()),
+        Trouble::Missing(_) => Trouble::Missing(String::new()),
         Trouble::Throttled { .. } => Trouble::Throttled {
             reason: String::new(),
             after: None,
@@ -38,8 +39,8 @@ fn each_status_means_what_a_caller_may_do() {
     let table = [
         (404, "NoSuchKey", Trouble::Changed),
         (404, "", Trouble::Changed),
-        (404, "NoSuchBucket", Trouble::Hopeless(String::new())),
-        (404, "ContainerNotFound", Trouble::Hopeless(String::new())),
+        (404, "NoSuchBucket", Trouble::Missing(String::new())),
+        (404, "ContainerNotFound", Trouble::Missing(String::new())),
         (410, "", Trouble::Changed),
         (412, "PreconditionFailed", Trouble::Changed),
         (416, "InvalidRange", Trouble::Changed),

@@ -1,0 +1,148 @@
+//! What goes on between a worker and the sources.
+
+use prometheus::core::MetricVec;
+use prometheus::{
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, exponential_buckets,
+};
+
+use super::family::{CounterFamily, Families, Labels};
+
+/// What goes on between a Dataset's worker and its sources, which are counted together.
+#[derive(Clone, Debug)]
+pub struct OriginMetrics {
+    /// Requests sent, by `operation`: get, list.
+    pub requests: CounterFamily,
+    /// Requests that did not bring what was asked for, by `reason`: changed, denied, throttled, failed, cut.
+    pub errors: CounterFamily,
+    /// Requests sent again after an error.
+    pub retries: IntCounter,
+    /// Times a source asked for fewer requests.
+    pub throttles: IntCounter,
+    /// Second requests for what the first was slow to bring.
+    pub hedges: IntCounter,
+    /// Bytes of objects received, those of lost hedges included.
+    pub bytes: IntCounter,
+    /// Seconds from the sending of a GET to the first bytes of its body.
+    pub first_byte_seconds: Histogram,
+    /// Seconds of a whole fetch, its waits and retries included.
+    pub fetch_seconds: Histogram,
+    /// The number of requests that may be at the sources at once.
+    pub concurrency_limit: IntGauge,
+}
+
+impl OriginMetrics {
+    /// Makes and registers metrics for sources outside of any Dataset.
+    ///
+    /// # Errors
+    /// A metric of one of these names is registered already.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let labels = Labels {
+            dataset: String::new(),
+            namespace: String::new(),
+        };
+        Ok(OriginFamilies::new(&Families(registry))?.of(&labels))
+    }
+}
+
+/// The same of all Datasets.
+#[derive(Clone, Debug)]
+pub(super) struct OriginFamilies {
+    requests: IntCounterVec,
+    errors: IntCounterVec,
+    retries: IntCounterVec,
+    throttles: IntCounterVec,
+    hedges: IntCounterVec,
+    bytes: IntCounterVec,
+    first_byte_seconds: HistogramVec,
+    fetch_seconds: HistogramVec,
+    concurrency_limit: IntGaugeVec,
+}
+
+impl OriginFamilies {
+    pub(super) fn new(families: &Families<'_>) -> prometheus::Result<Self> {
+        // 1 ms to 65 s.
+        let latencies = exponential_buckets(0.001, 2.0, 17)?;
+        Ok(Self {
+            requests: families.counters(
+                "millpond_origin_requests_total",
+                "Requests sent to the source",
+                Some("operation"),
+            )?,
+            errors: families.counters(
+                "millpond_origin_errors_total",
+                "Requests to the source that did not bring what was asked for",
+                Some("reason"),
+            )?,
+            retries: families.counters(
+                "millpond_origin_retries_total",
+                "Requests to the source that were sent again after an error",
+                None,
+            )?,
+            throttles: families.counters(
+                "millpond_origin_throttles_total",
+                "Times the source asked for fewer requests",
+                None,
+            )?,
+            hedges: families.counters(
+                "millpond_origin_hedges_total",
+                "Second requests for what the first was slow to bring",
+                None,
+            )?,
+            bytes: families.counters(
+                "millpond_origin_bytes_total",
+                "Bytes of objects received from the source, those of lost hedges included",
+                None,
+            )?,
+            first_byte_seconds: families.histograms(
+                "millpond_origin_first_byte_seconds",
+                "From the sending of a GET to the first bytes of its body",
+                latencies.clone(),
+            )?,
+            fetch_seconds: families.histograms(
+                "millpond_origin_fetch_seconds",
+                "A whole fetch, its waits and retries included",
+                latencies,
+            )?,
+            concurrency_limit: families.gauges(
+                "millpond_origin_concurrency_limit",
+                "How many requests may be at the source at once",
+                None,
+            )?,
+        })
+    }
+
+    pub(super) fn of(&self, labels: &Labels) -> OriginMetrics {
+        OriginMetrics {
+            requests: labels.counters(&self.requests),
+            errors: labels.counters(&self.errors),
+            retries: labels.counter(&self.retries),
+            throttles: labels.counter(&self.throttles),
+            hedges: labels.counter(&self.hedges),
+            bytes: labels.counter(&self.bytes),
+            first_byte_seconds: labels.histogram(&self.first_byte_seconds),
+            fetch_seconds: labels.histogram(&self.fetch_seconds),
+            concurrency_limit: labels.gauge(&self.concurrency_limit),
+        }
+    }
+
+    pub(super) fn remove(&self, labels: &Labels) {
+        let Self {
+            requests,
+            errors,
+            retries,
+            throttles,
+            hedges,
+            bytes,
+            first_byte_seconds,
+            fetch_seconds,
+            concurrency_limit,
+        } = self;
+        for counters in [requests, errors, retries, throttles, hedges, bytes] {
+            labels.remove_from(counters);
+        }
+        for histograms in [first_byte_seconds, fetch_seconds] {
+            labels.remove_from::<_>(histograms as &MetricVec<_>);
+        }
+        labels.remove_from(concurrency_limit);
+    }
+}

@@ -1,0 +1,100 @@
+//! The capacity of a tier that the stores of several Datasets share.
+//!
+//! Each store has a share: what it holds or has promised, and what it evicted to make room for itself. The shares
+//! together never pass the capacity. A store whose eviction finds the rest taken makes room among its own; nothing of
+//! another's ever goes for it, and what it frees in this way stays in its share, so that a tenant who reads
+//! everything once cannot live off the others' evictions.
+//!
+//! What is on the tier counts from when its store was opened: until all that were opened have counted what they hold, none
+//! gives room out. Open all before reading from any. A share goes back when its store is dropped: remove what it
+//! holds before, if it is not to stay.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+/// Bytes that several stores share.
+#[derive(Debug)]
+pub struct PoolCapacity {
+    capacity_bytes: u64,
+    used_bytes: Mutex<u64>,
+    /// Stores that have not yet counted what they hold.
+    counting: watch::Sender<usize>,
+}
+
+impl PoolCapacity {
+    /// A capacity of which nothing is taken.
+    pub fn new(capacity_bytes: u64) -> Arc<Self> {
+        Arc::new(Self {
+            capacity_bytes,
+            used_bytes: Mutex::new(0),
+            counting: watch::Sender::new(0),
+        })
+    }
+
+    /// All of it.
+    pub const fn capacity_bytes(&self) -> u64 {
+        self.capacity_bytes
+    }
+
+    /// The sum of all shares. Above the capacity where that was found on disk, or catalogs grew.
+    pub fn used_bytes(&self) -> u64 {
+        *self.used_bytes.lock()
+    }
+
+    /// What no store has.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        self.capacity_bytes.saturating_sub(self.used_bytes())
+    }
+
+    /// Adds to a share, if so much is free.
+    pub(crate) fn try_take(&self, bytes: u64) -> bool {
+        let mut used = self.used_bytes.lock();
+        match used.checked_add(bytes) {
+            Some(more) if bytes == 0 || more <= self.capacity_bytes => {
+                *used = more;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Sets a share that was `before` to what it truly is.
+    pub(crate) fn settle(&self, before: u64, now: u64) {
+        let mut used = self.used_bytes.lock();
+        *used = used.saturating_sub(before).saturating_add(now);
+    }
+
+    /// Announces a store that is going to count what it holds.
+    pub(crate) fn counting(self: &Arc<Self>) -> Counting {
+        self.counting.send_modify(|stores| *stores += 1);
+        Counting {
+            pool: Arc::clone(self),
+        }
+    }
+
+    /// Waits until all stores have counted.
+    pub(crate) async fn counted(&self) {
+        // The sender is ours, so it cannot be gone.
+        self.counting
+            .subscribe()
+            .wait_for(|stores| *stores == 0)
+            .await
+            .ok();
+    }
+}
+
+/// A store that has not yet counted what it holds.
+#[derive(Debug)]
+pub(crate) struct Counting {
+    pool: Arc<PoolCapacity>,
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        self.pool
+            .counting
+            .send_modify(|stores| *stores = stores.saturating_sub(1));
+    }
+}
