@@ -49,4 +49,8 @@ pub struct Options {
     /// The priority class of the workers; none: the cluster's default
     #[arg(long, env = "MILLPOND_WORKER_PRIORITY_CLASS")]
     pub worker_priority_class: Option<String>,
+
+    /// The only namespaces whose Datasets and DataLoads are served; none: all
+    #[arg(long, env = "MILLPOND_WATCH_NAMESPACES", value_delimiter = ',')]
+    pub watch_namespaces: Vec<String>,
 }

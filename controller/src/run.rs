@@ -129,6 +129,7 @@ async fn serve(options: Options) -> Result<()> {
             metrics: metrics.clone(),
             places: parking_lot::Mutex::default(),
             written: parking_lot::Mutex::default(),
+            namespaces: options.watch_namespaces.clone(),
         }),
         options,
     };

@@ -70,6 +70,19 @@ pub(crate) struct Context {
     pub(crate) places: Mutex<HashMap<String, ObjectRef<Dataset>>>,
     /// When numbers were last written into a status.
     pub(crate) written: Mutex<HashMap<String, Instant>>,
+    /// The only namespaces that are served; empty: all.
+    pub(crate) namespaces: Vec<String>,
+}
+
+impl Context {
+    /// Whether objects of a namespace are this installation's.
+    pub(crate) fn serves(&self, namespace: Option<&str>) -> bool {
+        self.namespaces.is_empty()
+            || self
+                .namespaces
+                .iter()
+                .any(|served| Some(served.as_str()) == namespace)
+    }
 }
 
 /// Makes a Dataset what it is to be.

@@ -71,8 +71,6 @@ impl World {
             "--create-namespace",
             "--set",
             "image.repository=millpond.test/millpond,image.tag=test,image.pullPolicy=Never",
-            "--set",
-            "tierRoots={/var/lib/millpond,/mnt}",
         ])?;
         self.kubectl().apply(&format!(
             "apiVersion: millpond.io/v1alpha1\nkind: CachePool\nmetadata: {{name: {POOL}, annotations: \
