@@ -191,6 +191,8 @@ fn selector(pool: &CachePool) -> BTreeMap<String, String> {
 fn labels(pool: &CachePool) -> BTreeMap<String, String> {
     let (managed_by, manager) = names::LABEL_MANAGED_BY;
     let mut labels = selector(pool);
+    // What NetworkPolicies and PodMonitors select.
+    labels.insert("app.kubernetes.io/part-of".to_owned(), "millpond".to_owned());
     labels.insert("app.kubernetes.io/name".to_owned(), "millpond".to_owned());
     labels.insert(managed_by.to_owned(), manager.to_owned());
     labels

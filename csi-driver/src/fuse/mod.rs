@@ -39,7 +39,7 @@ mod server;
 mod session;
 mod table;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod tree;
 
 pub(crate) use mounting::abort as abort_connection;

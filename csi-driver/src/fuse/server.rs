@@ -134,6 +134,8 @@ pub struct FuseServer {
     name: String,
     keeper: Option<Arc<Client>>,
     connection: u32,
+    /// What a successor must know, as the keeper has it.
+    note: String,
     cancel: CancellationToken,
     ended: watch::Receiver<bool>,
     shown: watch::Receiver<Option<Generation>>,
@@ -284,6 +286,18 @@ impl FuseServer {
         Ok(())
     }
 
+    /// Gives the mount to a keeper that has started anew.
+    ///
+    /// # Errors
+    /// When the keeper does not have it afterwards.
+    pub fn give_again(&self) -> Result<(), FuseError> {
+        if let Some(keeper) = &self.keeper {
+            let (device, table) = (self.pond.device.as_fd(), self.pond.opens.table().file());
+            keeper.give(&self.name, self.connection, &self.note, device, table.as_fd())?;
+        }
+        Ok(())
+    }
+
     /// Ends the connection: every request on it fails from now on.
     ///
     /// # Errors
@@ -420,16 +434,16 @@ impl Start {
         let epochs = negotiated.has_epochs() && !pond.has_kernel_views();
         pond.trees.set_live_ttl(if epochs { FOREVER } else { LIVE_TTL });
         let connection = mounting::connection(&mountpoint).map_err(FuseError::Session)?;
+        let note = Note {
+            mountpoint: mountpoint.clone(),
+            layout,
+            for_all,
+            negotiated,
+        };
+        let note = serde_json::to_string(&note).map_err(|error| FuseError::Foreign {
+            reason: error.to_string(),
+        })?;
         if let Some(keeper) = &keeper {
-            let note = Note {
-                mountpoint: mountpoint.clone(),
-                layout,
-                for_all,
-                negotiated,
-            };
-            let note = serde_json::to_string(&note).map_err(|error| FuseError::Foreign {
-                reason: error.to_string(),
-            })?;
             let table = pond.opens.table().file();
             keeper.give(&name, connection, &note, pond.device.as_fd(), table.as_fd())?;
         }
@@ -475,6 +489,7 @@ impl Start {
             name,
             keeper,
             connection,
+            note,
             cancel,
             ended,
             shown,

@@ -1,8 +1,11 @@
 //! The server's side.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use parking_lot::Mutex;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::message::{Answer, KeeperError, Request, receive, send};
 
@@ -10,7 +13,18 @@ use super::message::{Answer, KeeperError, Request, receive, send};
 #[derive(Debug)]
 pub struct Client {
     /// One question at a time. The lock is held for the round trip, which is why this is not for the read path.
-    socket: Mutex<OwnedFd>,
+    /// `None`: the keeper is away.
+    socket: Mutex<Option<OwnedFd>>,
+    absence: Absence,
+}
+
+/// What it means that the keeper is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Absence {
+    /// It is gone for ever, and so is this server.
+    Fatal,
+    /// It comes back, and is told everything then.
+    Passing,
 }
 
 /// What the keeper held of a mount.
@@ -28,8 +42,39 @@ impl Client {
     /// Speaks over a socket that [`super::Holder::socket`] made.
     pub const fn new(socket: OwnedFd) -> Self {
         Self {
-            socket: Mutex::new(socket),
+            socket: Mutex::new(Some(socket)),
+            absence: Absence::Fatal,
         }
+    }
+
+    /// A client of a keeper that comes and goes, away for now: see [`Self::connect`]. While it is away, what it would be
+    /// told counts as done, and it holds nothing.
+    pub const fn of_lasting() -> Self {
+        Self {
+            socket: Mutex::new(None),
+            absence: Absence::Passing,
+        }
+    }
+
+    /// Speaks to the keeper that listens at `path` from now on. The answer is ready to be read when that one is gone.
+    /// Everything has to be told to it again.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub fn connect(&self, path: &Path) -> Result<OwnedFd, KeeperError> {
+        let flags = SocketFlags::CLOEXEC;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+            .map_err(io::Error::from)?;
+        let address = SocketAddrUnix::new(path).map_err(io::Error::from)?;
+        rustix::net::connect(&socket, &address).map_err(io::Error::from)?;
+        let watched = socket.try_clone()?;
+        *self.socket.lock() = Some(socket);
+        Ok(watched)
+    }
+
+    /// Notes that the keeper is away.
+    pub fn lost(&self) {
+        self.socket.lock().take();
     }
 
     /// Speaks over the standard input, where a supervisor puts the socket for the server it starts.
@@ -121,8 +166,14 @@ impl Client {
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(Answer, Vec<OwnedFd>), KeeperError> {
         let socket = self.socket.lock();
-        send(&*socket, request, descriptors)?;
-        receive(&*socket)
+        let answer = match &*socket {
+            Some(socket) => send(socket, request, descriptors).and_then(|()| receive(socket)),
+            None => Err(KeeperError::Closed),
+        };
+        match (answer, self.absence) {
+            (Err(KeeperError::Closed), Absence::Passing) => Ok((Answer::Nothing, Vec::new())),
+            (answer, _) => answer,
+        }
     }
 }
 

@@ -116,11 +116,20 @@ impl Holder {
     /// When no socket can be made.
     pub fn socket(&self) -> io::Result<OwnedFd> {
         let (ours, theirs) = pair()?;
-        self.inbox.new.lock().push(ours);
+        self.take_in(ours)?;
+        Ok(theirs)
+    }
+
+    /// Takes in a server that has connected over `socket`.
+    ///
+    /// # Errors
+    /// When the thread cannot be woken.
+    pub fn take_in(&self, socket: OwnedFd) -> io::Result<()> {
+        self.inbox.new.lock().push(socket);
         if let Some(wake) = &*self.inbox.wake.lock() {
             rustix::io::write(wake, &[1])?;
         }
-        Ok(theirs)
+        Ok(())
     }
 
     /// What is kept and who serves, now and whenever it changes.
@@ -175,14 +184,15 @@ impl Keeping {
 
     /// Whether mounts are kept that nobody serves.
     fn waits(&self) -> bool {
-        let served = |kept: &Kept| {
-            kept.server.is_some_and(|number| {
-                self.servers
-                    .iter()
-                    .any(|server| server.number == number && server.ready)
-            })
-        };
-        !self.mounts.values().all(served)
+        !self.mounts.values().all(|kept| self.is_served(kept))
+    }
+
+    fn is_served(&self, kept: &Kept) -> bool {
+        kept.server.is_some_and(|number| {
+            self.servers
+                .iter()
+                .any(|server| server.number == number && server.ready)
+        })
     }
 
     fn wait(&self) -> io::Result<(bool, Vec<u64>)> {
@@ -361,7 +371,12 @@ impl Keeping {
     }
 
     fn abort(&mut self) {
-        for (mount, kept) in std::mem::take(&mut self.mounts) {
+        let (served, waiting) = std::mem::take(&mut self.mounts)
+            .into_iter()
+            .partition(|(_, kept)| self.is_served(kept));
+        self.mounts = served;
+        let waiting: BTreeMap<_, _> = waiting;
+        for (mount, kept) in waiting {
             match abort_connection(kept.connection) {
                 Ok(()) => info!(%mount, "no server came in time: the mount's connection is aborted"),
                 Err(error) => warn!(%mount, %error, "failed to abort a mount's connection"),

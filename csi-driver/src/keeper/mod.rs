@@ -10,16 +10,24 @@
 //!   connection.
 //! - When no server is ready for longer than a limit, the holder aborts the connections: reads that wait fail
 //!   then, instead of hanging for ever, deaf even to SIGKILL.
+//! - In a cluster the keeper is a process of its own ([`listen`]), and one server gives it the mounts of all Datasets of
+//!   its node. Where the keeper starts anew, the server notices at once and gives everything again ([`KeeperLine`]).
+//! - The end of a connection needs no privilege: the keeper's descriptors are the last ones then, and the kernel ends
+//!   it with them.
 //! - Messages are JSON over `SOCK_SEQPACKET`, at most 64 KiB, each with the protocol's version; descriptors
 //!   travel beside them.
 
 mod client;
 mod holder;
 mod limit;
+mod line;
+mod listener;
 mod message;
 #[cfg(test)]
 mod tests;
 
 pub use client::{Client, Taken};
 pub use holder::{Holder, Status};
+pub use line::KeeperLine;
+pub use listener::{KeeperOptions, ListenError, listen};
 pub use message::KeeperError;

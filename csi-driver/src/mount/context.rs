@@ -58,6 +58,12 @@ impl Context {
         self.create_with(safe_attributes() - MountAttrFlags::MOUNT_ATTR_RDONLY)
     }
 
+    /// As [`Self::create_writable`], for data only: nothing in it can be run.
+    pub(crate) fn create_for_data(self) -> Result<DetachedMount> {
+        let writable = safe_attributes() - MountAttrFlags::MOUNT_ATTR_RDONLY;
+        self.create_with(writable | MountAttrFlags::MOUNT_ATTR_NOEXEC)
+    }
+
     fn create_with(self, attributes: MountAttrFlags) -> Result<DetachedMount> {
         fsconfig_create(self.fd.as_fd()).map_err(|error| self.error("create the file system for", error))?;
         let fd = fsmount(self.fd.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)

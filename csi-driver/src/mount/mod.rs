@@ -10,11 +10,13 @@ mod erofs;
 mod error;
 mod io;
 mod table;
+mod tmpfs;
 mod unmount;
 
 pub(crate) use anchor::Anchor;
 pub(crate) use context::{Context, DetachedMount, PathValue};
 pub(crate) use erofs::detached_image;
+pub(crate) use tmpfs::{SOURCE as MEMORY_SOURCE, mount_memory, resize_memory};
 
 pub use bind::bind;
 pub use erofs::{ImageBacking, ImageMount};

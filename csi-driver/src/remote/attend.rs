@@ -92,7 +92,6 @@ impl Attending {
             Arc::clone(&self.copies),
             wanted,
         ));
-        let mut reach = self.reach.clone();
         loop {
             tokio::select! {
                 told = told.message() => match told.map(|told| told.map(|told| told.announcement)) {
@@ -116,7 +115,6 @@ impl Attending {
                     }
                 }
                 Some(_done) = releases.join_next() => {}
-                () = reach.moved() => return true,
             }
         }
     }

@@ -14,6 +14,8 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::node::{MemberAddress, PoolOnNode};
+
 /// An answer is at most a block and its frame.
 const MAX_MESSAGE_BYTES: usize = 8 << 20;
 
@@ -23,31 +25,18 @@ const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A worker of the pool, elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// Its node, which its certificate must name.
-    pub node: String,
-    /// Its data port.
-    pub address: SocketAddr,
-}
-
 /// Where workers are.
 #[derive(Clone, Debug)]
-pub enum Place {
+pub enum Reach {
     /// On this node, at this socket.
     Here(PathBuf),
-    /// On any of these nodes.
-    Elsewhere(Vec<Member>),
-}
-
-/// How workers are reached: where they are, now and later, and as who.
-#[derive(Clone, Debug)]
-pub struct Reach {
-    /// Where they are.
-    pub place: watch::Receiver<Place>,
-    /// Who this driver is to those elsewhere.
-    pub identity: watch::Receiver<Option<Arc<Identity>>>,
+    /// On any of the pool's nodes, over the network.
+    Elsewhere {
+        /// The pool's workers, now and later.
+        pool: watch::Receiver<PoolOnNode>,
+        /// Who this driver is to them.
+        identity: watch::Receiver<Option<Arc<Identity>>>,
+    },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -71,40 +60,50 @@ pub(super) enum LinkError {
 impl Reach {
     /// Connects to a worker.
     pub(super) async fn dial(&self) -> Result<WorkerClient<Channel>, LinkError> {
-        let place = self.place.borrow().clone();
-        let channel = match place {
-            Place::Here(socket) => dial_socket(socket).await?,
-            Place::Elsewhere(members) => self.dial_any(members).await?,
+        let channel = match self {
+            Self::Here(socket) => dial_socket(socket.clone()).await?,
+            Self::Elsewhere { pool, identity } => {
+                let members = pool.borrow().members.clone();
+                let identity = identity.borrow().clone().ok_or(LinkError::NoIdentity)?;
+                dial_any(members, &identity).await?
+            }
         };
         Ok(WorkerClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES))
     }
 
-    /// In any order: the nodes that have no worker must not all ask the same one.
-    async fn dial_any(&self, mut members: Vec<Member>) -> Result<Channel, LinkError> {
-        let identity = self.identity.borrow().clone().ok_or(LinkError::NoIdentity)?;
-        members.shuffle(&mut rand::rng());
-        let mut last = LinkError::Nobody;
-        for Member { node, address } in members {
-            let peer = Peer {
-                role: Role::Worker,
-                node,
-            };
-            match mesh::connect(address, &peer.server_name(), identity.client_config()?).await {
-                Ok(channel) => return Ok(channel),
-                Err(error) => last = error.into(),
-            }
-        }
-        Err(last)
-    }
-
-    /// Waits until the place is another one.
+    /// Waits until workers are elsewhere.
     pub(super) async fn moved(&mut self) {
-        if self.place.changed().await.is_err() {
+        let moved = match self {
+            Self::Here(_) => None,
+            Self::Elsewhere { pool, .. } => pool.changed().await.ok(),
+        };
+        if moved.is_none() {
             std::future::pending::<()>().await;
         }
     }
+}
+
+/// In any order: the nodes that have no worker must not all ask the same one.
+async fn dial_any(mut members: Vec<MemberAddress>, identity: &Identity) -> Result<Channel, LinkError> {
+    members.shuffle(&mut rand::rng());
+    let mut last = LinkError::Nobody;
+    for MemberAddress { node, address } in members {
+        // One that has none yet.
+        let Ok(address) = address.parse::<SocketAddr>() else {
+            continue;
+        };
+        let peer = Peer {
+            role: Role::Worker,
+            node,
+        };
+        match mesh::connect(address, &peer.server_name(), identity.client_config()?).await {
+            Ok(channel) => return Ok(channel),
+            Err(error) => last = error.into(),
+        }
+    }
+    Err(last)
 }
 
 async fn dial_socket(socket: PathBuf) -> Result<Channel, LinkError> {

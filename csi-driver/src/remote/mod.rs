@@ -18,6 +18,7 @@ mod copies;
 mod link;
 mod notices;
 mod objects;
+mod workers;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -43,8 +44,11 @@ use copies::Copies;
 use notices::Notices;
 use objects::Objects;
 
+use crate::node::NodeWorker;
+
 pub use copies::CopyError;
-pub use link::{Member, Place, Reach};
+pub use link::Reach;
+pub use workers::RemoteWorkers;
 
 /// How to reach the worker of a Dataset.
 pub struct RemoteOptions {
@@ -117,23 +121,6 @@ impl RemoteWorker {
         }))
     }
 
-    /// Whether an object is here, whole. Blocks.
-    pub fn has(&self, id: ObjectId, size_bytes: u64) -> bool {
-        self.objects.open(id, size_bytes).is_some()
-    }
-
-    /// Whether a worker answers.
-    pub fn is_connected(&self) -> bool {
-        self.asking.client.borrow().is_some()
-    }
-
-    /// Ends the link. What is asked from then on is answered with [`ReadError::Stopping`].
-    pub async fn close(&self) {
-        self.stop.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
-    }
-
     /// Counts an open that this driver answered without a question.
     fn found(&self, id: ObjectId) {
         self.notices.opened(&[Opened { id, times: 1 }]);
@@ -197,5 +184,26 @@ impl Worker for RemoteWorker {
     fn in_use(&self, generations: &BTreeSet<Generation>) {
         self.notices.in_use(generations);
         self.copies.in_use(generations);
+    }
+}
+
+#[async_trait]
+impl NodeWorker for RemoteWorker {
+    async fn has(&self, object: ObjectRef) -> bool {
+        self.objects.find(object.id, object.size_bytes).await.is_some()
+    }
+
+    fn reachable(&self) -> Result<(), String> {
+        match &*self.asking.client.borrow() {
+            Some(_connected) => Ok(()),
+            None => Err("no worker of the pool can be reached from this node".to_owned()),
+        }
+    }
+
+    /// What is asked from then on is answered with [`ReadError::Stopping`].
+    async fn close(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 }

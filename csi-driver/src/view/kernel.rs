@@ -45,6 +45,9 @@ impl KernelView {
         for (key, value) in mode.options() {
             context.text(key, value.as_ref())?;
         }
+        if let Some(label) = &spec.context {
+            context.text("context", label.as_ref())?;
+        }
         let layers = std::iter::once(("lowerdir+", spec.metadata_layer().to_owned()))
             .chain(spec.data_layers().into_iter().map(|layer| ("datadir+", layer)));
         // Opened paths must stay open until the overlay has looked them up.

@@ -25,6 +25,8 @@ pub struct ViewSpec {
     pub target: PathBuf,
     /// Whether opens that the kernel serves alone are counted. An evicting Dataset cannot do without.
     pub count_opens: bool,
+    /// The SELinux context of all its files; `None`: what the kernel gives them.
+    pub context: Option<String>,
 }
 
 impl ViewSpec {

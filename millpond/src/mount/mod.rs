@@ -5,8 +5,8 @@
 //! - The supervisor ([`supervisor`]) keeps the FUSE descriptor, starts the server again when it dies, and takes
 //!   everything away in the end ([`clean`]). Commands that must work without a server come to it ([`order`]), and
 //!   another program by an [`upgrade`].
-//! - The server ([`server`]) does the work: the worker's Dataset, the FUSE server, the view ([`views`]) and the catalogs
-//!   that it needs ([`generations`]), metrics over HTTP ([`service`]) and the [`control`] socket that the other commands
+//! - The server ([`server`]) does the work: the worker's Dataset, the FUSE server, the view ([`views`]),
+//!   metrics over HTTP ([`service`]) and the [`control`] socket that the other commands
 //!   speak to ([`client`]). Should its supervisor be killed, it serves on as an [`orphan`].
 
 pub(crate) mod changes;
@@ -14,7 +14,6 @@ mod child;
 pub(crate) mod clean;
 pub(crate) mod client;
 pub(crate) mod control;
-pub(crate) mod generations;
 pub(crate) mod limit;
 pub(crate) mod memory;
 pub(crate) mod order;

@@ -34,7 +34,6 @@ use tracing::{error, info, warn};
 use super::changes::MountChanges;
 use super::clean;
 use super::control::{Control, MountStats};
-use super::generations::NeededGenerations;
 use super::memory;
 use super::orphan::Supervision;
 use super::place::Place;
@@ -43,6 +42,7 @@ use super::service::{self, Metrics, Service};
 use super::spec::{Eviction, Spec, ViewKind};
 use super::start::name_process;
 use super::views::{self, Choice, Holders, Record, Settling, Shown};
+use csi_driver::NeededGenerations;
 
 /// Backing ids of closed files that are kept for their next open: 15,000 cost 4 descriptors (measured).
 const KEPT_BACKING_IDS: usize = 16_384;

@@ -23,9 +23,9 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::generations::hold_newest;
 use super::place::Place;
 use super::spec::{Eviction, Spec, ViewChoice, ViewKind};
+use csi_driver::hold_newest;
 
 /// What kind of view it will be, decided before anything is mounted.
 #[derive(Debug)]
@@ -237,6 +237,7 @@ async fn show_kernel(
         fuse_root: place.fuse(),
         target: spec.directory.clone(),
         count_opens,
+        context: None,
     };
     let shown = match registry.adopt(view.clone()).await {
         Ok(true) => Ok(()),

@@ -14,7 +14,8 @@ use cache_worker::metrics::WorkerMetrics;
 use cache_worker::service::{Datasets, Drivers, LocalIncoming, Questions, Served};
 use cache_worker::source::SourceOptions;
 use catalog::{Catalog, ObjectId};
-use csi_driver::remote::{Place, Reach, RemoteOptions, RemoteWorker};
+use csi_driver::node::NodeWorker;
+use csi_driver::remote::{Reach, RemoteOptions, RemoteWorker};
 use origin::{Fault, Kind, Origin, OriginOptions, Rule};
 use parking_lot::Mutex;
 use protocol::wire::worker_server::WorkerServer;
@@ -22,7 +23,6 @@ use protocol::{
     Inode, Landed, Local, ObjectRef, ReadError, ReleaseError, StreamId, TierDirectories, Views, Worker,
 };
 use tempfile::TempDir;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
@@ -131,12 +131,10 @@ impl Rig {
     }
 
     fn driver(&self, views: Arc<dyn Views>) -> Arc<RemoteWorker> {
-        let (_, place) = watch::channel(Place::Here(self.place.path().join("worker.sock")));
-        let (_, identity) = watch::channel(None);
         let options = RemoteOptions {
             dataset_uid: UID.to_owned(),
             driver: 7,
-            reach: Reach { place, identity },
+            reach: Reach::Here(self.place.path().join("worker.sock")),
             tiers: vec![TierDirectories {
                 objects: self.cache().join("objects"),
                 landing: self.cache().join("landing"),
@@ -276,7 +274,7 @@ async fn a_driver_without_its_worker_has_the_catalog_and_what_is_cached() {
     let driver = rig.driver(Arc::new(Asked::default()));
     assert_eq!(object(&driver, &["small", "0"]).await, small);
     assert!(matches!(driver.local(small).await, Ok(Local::Complete(_))));
-    assert!(!driver.is_connected());
+    assert!(driver.reachable().is_err());
     driver.close().await;
 }
 

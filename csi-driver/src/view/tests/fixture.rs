@@ -61,6 +61,7 @@ impl Fixture {
             fuse_root: self.path().join("fuse"),
             target,
             count_opens: true,
+            context: None,
         }
     }
 

@@ -6,15 +6,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use csi_driver::HeldGeneration;
-use csi_driver::fuse::FuseServer;
-use csi_driver::view::Registry;
+use crate::fuse::FuseServer;
+use crate::generations::HeldGeneration;
+use crate::view::Registry;
 use protocol::{CatalogFile, Worker};
+
 /// How often it is looked which generations the FUSE server needs.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Holds what the FUSE server needs: the generation that its live tree shows, and those of open files.
-pub(crate) struct NeededGenerations {
+pub struct NeededGenerations {
     fuse: Arc<FuseServer>,
     registry: Registry,
     /// What the last look saw, and the one before: a file that was just being opened at one is seen by the next.
@@ -23,7 +24,7 @@ pub(crate) struct NeededGenerations {
 
 impl NeededGenerations {
     /// Holds what is needed now.
-    pub(crate) fn hold(fuse: Arc<FuseServer>, registry: Registry) -> Self {
+    pub fn hold(fuse: Arc<FuseServer>, registry: Registry) -> Self {
         let mut needed = Self {
             fuse,
             registry,
@@ -45,7 +46,7 @@ impl NeededGenerations {
     }
 
     /// Goes on as long as the FUSE server shows generations, and says so when it does no more.
-    pub(crate) async fn keep(mut self) -> &'static str {
+    pub async fn keep(mut self) -> &'static str {
         let mut interval = tokio::time::interval(LOOK_INTERVAL);
         let mut shown = self.fuse.shown();
         loop {
@@ -61,10 +62,7 @@ impl NeededGenerations {
 }
 
 /// The newest catalog, held; `None` where there is none yet.
-pub(crate) fn hold_newest(
-    worker: &dyn Worker,
-    registry: &Registry,
-) -> Option<(Arc<CatalogFile>, HeldGeneration)> {
+pub fn hold_newest(worker: &dyn Worker, registry: &Registry) -> Option<(Arc<CatalogFile>, HeldGeneration)> {
     let catalogs = worker.catalogs();
     loop {
         let newest = catalogs.borrow().clone()?;

@@ -1,0 +1,16 @@
+//! Makes the messages and services of `proto/` into Rust.
+
+use std::error::Error;
+
+const FILES: [&str; 2] = ["proto/csi.proto", "proto/pluginregistration.proto"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    for file in FILES {
+        println!("cargo::rerun-if-changed={file}");
+    }
+    let descriptors = protox::compile(FILES, ["proto"])?;
+    tonic_prost_build::configure()
+        .btree_map(".")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! Where things lie on the node.
+//!
+//! Mounts are below the kubelet's plugin directory, which every container of ours shares with the host; what must be
+//! found again after a restart is below the host directory, on a disk.
+
+use std::path::{Path, PathBuf};
+
+use crate::csi::DRIVER_NAME;
+
+/// The node's directories.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    kubelet: PathBuf,
+    host: PathBuf,
+}
+
+impl Layout {
+    /// `kubelet` and `host` are absolute and the same for everybody on the node.
+    pub fn new(kubelet: impl Into<PathBuf>, host: impl Into<PathBuf>) -> Self {
+        Self {
+            kubelet: kubelet.into(),
+            host: host.into(),
+        }
+    }
+
+    /// The kubelet's directory.
+    pub fn kubelet(&self) -> &Path {
+        &self.kubelet
+    }
+
+    /// What is this driver's below the kubelet's directory.
+    pub fn plugin(&self) -> PathBuf {
+        self.kubelet.join("plugins").join(DRIVER_NAME)
+    }
+
+    /// The socket of the CSI services.
+    pub fn csi_socket(&self) -> PathBuf {
+        self.plugin().join("csi.sock")
+    }
+
+    /// The socket by which the kubelet finds the driver.
+    pub fn registration_socket(&self) -> PathBuf {
+        self.kubelet
+            .join("plugins_registry")
+            .join(format!("{DRIVER_NAME}-reg.sock"))
+    }
+
+    /// The mounts of all Datasets.
+    pub(crate) fn datasets(&self) -> PathBuf {
+        self.plugin().join("datasets")
+    }
+
+    /// The mounts of one Dataset. `uid` is a plain file name.
+    pub(crate) fn dataset(&self, uid: &str) -> PathBuf {
+        self.datasets().join(uid)
+    }
+
+    /// The Dataset's FUSE mount.
+    pub(crate) fn fuse(&self, uid: &str) -> PathBuf {
+        self.dataset(uid).join("fuse")
+    }
+
+    /// Where the image of a generation is mounted.
+    pub(crate) fn image_mount(&self, uid: &str, generation: u64) -> PathBuf {
+        self.dataset(uid).join(format!("gen-{generation}"))
+    }
+
+    /// What is this driver's on the node's disk.
+    pub fn driver(&self) -> PathBuf {
+        self.host.join("driver")
+    }
+
+    /// Held by the one driver that serves.
+    pub fn lock(&self) -> PathBuf {
+        self.driver().join("lock")
+    }
+
+    pub(crate) fn plan(&self) -> PathBuf {
+        self.driver().join("plan")
+    }
+
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.driver().join("volumes")
+    }
+
+    pub(crate) fn catalogs(&self) -> PathBuf {
+        self.driver().join("catalogs")
+    }
+
+    /// The copies of one Dataset's catalogs.
+    pub(crate) fn catalogs_of(&self, uid: &str) -> PathBuf {
+        self.catalogs().join(uid)
+    }
+
+    /// Which tiers were prepared, so that they can be taken away again.
+    pub(crate) fn prepared(&self) -> PathBuf {
+        self.driver().join("pools")
+    }
+
+    /// The directory of a pool's worker and its socket.
+    pub fn worker(&self, pool: &str) -> PathBuf {
+        self.host.join("workers").join(pool)
+    }
+
+    /// A pool's memory tier.
+    pub fn memory(&self, pool: &str) -> PathBuf {
+        self.host.join("memory").join(pool)
+    }
+}

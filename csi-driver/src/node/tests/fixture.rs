@@ -1,0 +1,468 @@
+//! A node with its keeper, its driver and a kubelet's client.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use hyper_util::rt::TokioIo;
+use protocol::plan::{DriverDataset, Medium, Member, Pool, Tier};
+use protocol::{CatalogFile, Generation, Views};
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use crate::csi::wire::csi::node_client::NodeClient;
+use crate::csi::wire::csi::volume_capability::access_mode::Mode;
+use crate::csi::wire::csi::volume_capability::{AccessMode, AccessType, MountVolume};
+use crate::csi::wire::csi::{
+    NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse, NodePublishVolumeRequest,
+    NodeUnpublishVolumeRequest, VolumeCapability,
+};
+use crate::fuse::testing::{FakeWorker, TestFile, complete, write_catalog};
+use crate::keeper::{KeeperOptions, listen};
+use crate::mount::{MountTable, detach};
+use crate::node::plan::{Plan, PlanStore};
+use crate::node::{DatasetOnNode, Layout, NodeWorker, Workers};
+use crate::options::DriverOptions;
+
+const DRIVER: &str = "MILLPOND_TEST_DRIVER";
+const KEEPER: &str = "MILLPOND_TEST_KEEPER";
+
+pub(super) const GUARD: Duration = Duration::from_secs(60);
+pub(super) const UID: &str = "11111111-2222-3333-4444-555555555555";
+pub(super) const NODE: &str = "node-a";
+
+/// What a driver is told by a test.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Orders {
+    pub(super) directory: PathBuf,
+    pub(super) kernel_views: bool,
+    pub(super) patience_secs: u64,
+    /// How long the worker takes for an answer.
+    pub(super) delay_ms: u64,
+}
+
+/// Not a test: the driver that the others start and kill.
+#[test]
+fn drives_when_told_to() {
+    let Ok(orders) = std::env::var(DRIVER) else { return };
+    let orders: Orders = serde_json::from_str(&orders).unwrap();
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
+    drop(runtime::telemetry::init(
+        &runtime::telemetry::TelemetryOptions::default(),
+    ));
+    let options = DriverOptions {
+        node: NODE.to_owned(),
+        kubelet_directory: orders.directory.join("kubelet"),
+        host_directory: orders.directory.join("host"),
+        tier_roots: vec![orders.directory.join("disk")],
+        controller: "127.0.0.1:1".to_owned(),
+        metrics_address: ([127, 0, 0, 1], 0).into(),
+        keeper: None,
+        authorities: "/nowhere".into(),
+        token: "/nowhere".into(),
+        tier_owner: 65532,
+        patience: Duration::from_secs(orders.patience_secs),
+        idle: Duration::from_millis(300),
+        no_kernel_views: !orders.kernel_views,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let ended = runtime.block_on(crate::run(options, |_| Arc::new(FakeWorkers { orders })));
+    std::process::exit(i32::from(ended.is_err()));
+}
+
+/// Not a test: the keeper that the others start and kill.
+#[test]
+fn keeps_when_told_to() {
+    let Ok(socket) = std::env::var(KEEPER) else { return };
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
+    let options = KeeperOptions {
+        socket: socket.into(),
+        limit: Duration::from_secs(30),
+    };
+    listen(&options).unwrap();
+}
+
+struct FakeWorkers {
+    orders: Orders,
+}
+
+#[async_trait]
+impl Workers for FakeWorkers {
+    async fn worker(&self, dataset: DatasetOnNode, _views: Arc<dyn Views>) -> Arc<dyn NodeWorker> {
+        let tier = self.orders.directory.join("disk/pool").join(&dataset.uid);
+        FakeWorker::new(
+            &tier,
+            newest(&dataset.directory),
+            Duration::from_millis(self.orders.delay_ms),
+        )
+    }
+}
+
+#[async_trait]
+impl NodeWorker for FakeWorker {
+    async fn has(&self, object: ObjectRef) -> bool {
+        matches!(self.local(object).await, Ok(Local::Complete(_)))
+    }
+
+    fn reachable(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    async fn close(&self) {}
+}
+
+fn newest(directory: &Path) -> Option<Arc<CatalogFile>> {
+    let generations = (1..10).rev();
+    let mut files = generations.map(|generation| CatalogFile {
+        generation: Generation(generation),
+        image: directory.join(format!("gen-{generation}.erofs")),
+        index: directory.join(format!("gen-{generation}.index")),
+    });
+    files.find(|file| file.image.exists()).map(Arc::new)
+}
+
+/// The files of a generation: of the later ones, one more each.
+pub(super) fn files(generation: u64) -> Vec<TestFile> {
+    let later = (2..=generation).map(|later| TestFile::new(format!("later-{later}"), 1000));
+    let first = (0..40).map(|number| TestFile::new(format!("dir/{number}"), 50_000 + number));
+    first.chain(later).collect()
+}
+
+pub(super) struct TestNode {
+    pub(super) orders: Orders,
+    pub(super) layout: Layout,
+    keeper: Option<Child>,
+    driver: Option<Child>,
+    _directory: TempDir,
+}
+
+impl TestNode {
+    /// A node with a plan and one catalog, and everything running. `None`: this machine cannot.
+    pub(super) async fn start(change: impl FnOnce(&mut Orders)) -> Option<Self> {
+        let mut node = Self::prepare(change)?;
+        node.start_keeper();
+        node.start_driver().await;
+        Some(node)
+    }
+
+    pub(super) fn prepare(change: impl FnOnce(&mut Orders)) -> Option<Self> {
+        if !rustix::process::geteuid().is_root() || File::open("/dev/fuse").is_err() {
+            eprintln!("not run: needs root and /dev/fuse");
+            return None;
+        }
+        let directory = tempfile::Builder::new()
+            .prefix("millpond-node-")
+            .tempdir()
+            .unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        let mut orders = Orders {
+            directory: root.clone(),
+            kernel_views: true,
+            patience_secs: 20,
+            delay_ms: 0,
+        };
+        change(&mut orders);
+        let layout = Layout::new(root.join("kubelet"), root.join("host"));
+        for made in ["kubelet/pods", "kubelet/plugins_registry", "host/driver"] {
+            std::fs::create_dir_all(root.join(made)).unwrap();
+        }
+        for made in ["objects", "landing"] {
+            std::fs::create_dir_all(root.join("disk/pool").join(UID).join(made)).unwrap();
+        }
+        let node = Self {
+            orders,
+            layout,
+            keeper: None,
+            driver: None,
+            _directory: directory,
+        };
+        node.plan(|_| {});
+        node.catalog(1);
+        Some(node)
+    }
+
+    /// Writes the plan that the driver starts with.
+    pub(super) fn plan(&self, change: impl FnOnce(&mut Plan)) {
+        let dataset = DriverDataset {
+            uid: UID.to_owned(),
+            namespace: "vision".to_owned(),
+            name: "imagenet".to_owned(),
+            pool: "pool".to_owned(),
+            shared_with: vec!["friends".to_owned()],
+            ..DriverDataset::default()
+        };
+        let pool = Pool {
+            name: "pool".to_owned(),
+            tiers: vec![Tier {
+                medium: Medium::Disk.into(),
+                path: self.orders.directory.join("disk").to_str().unwrap().to_owned(),
+                capacity_bytes: 1 << 30,
+            }],
+            members: vec![Member {
+                node: NODE.to_owned(),
+                address: String::new(),
+            }],
+        };
+        let mut plan = Plan {
+            known: true,
+            datasets: [(UID.to_owned(), dataset)].into(),
+            pools: [("pool".to_owned(), pool)].into(),
+        };
+        change(&mut plan);
+        PlanStore::open(self.layout.plan()).set(plan);
+    }
+
+    /// Lays a generation's catalog down, which the next driver knows.
+    pub(super) fn catalog(&self, generation: u64) {
+        let directory = self.layout.catalogs_of(UID);
+        std::fs::create_dir_all(&directory).unwrap();
+        write_catalog(&directory, generation, &files(generation));
+    }
+
+    /// Makes a file whole on this node.
+    pub(super) fn complete(&self, file: &TestFile) {
+        complete(&self.orders.directory.join("disk/pool").join(UID), file);
+    }
+
+    pub(super) fn start_keeper(&mut self) {
+        let socket = self.orders.directory.join("host/keeper/keeper.sock");
+        let child = again("keeps_when_told_to", KEEPER, socket.to_str().unwrap());
+        self.keeper = Some(child);
+        wait_until(|| std::os::unix::net::UnixStream::connect(&socket).is_ok() || socket.exists());
+    }
+
+    pub(super) fn spawn_driver(&self) -> Child {
+        again(
+            "drives_when_told_to",
+            DRIVER,
+            &serde_json::to_string(&self.orders).unwrap(),
+        )
+    }
+
+    pub(super) async fn start_driver(&mut self) {
+        self.driver = Some(self.spawn_driver());
+        self.wait_for_driver().await;
+    }
+
+    /// Lets `next` be the driver, and ends the one before by the signal of its pod's end.
+    pub(super) async fn replace_driver(&mut self, next: Child) {
+        let mut before = self.driver.replace(next).unwrap();
+        let pid = rustix::process::Pid::from_child(&before);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert!(before.wait().unwrap().success());
+        self.wait_for_driver().await;
+    }
+
+    async fn wait_for_driver(&mut self) {
+        let until = Instant::now() + GUARD;
+        loop {
+            if let Ok(status) = self.driver.as_mut().unwrap().try_wait() {
+                assert!(status.is_none(), "the driver ended: {status:?}");
+            }
+            if let Ok(channel) = connect(&self.layout.csi_socket()).await {
+                let mut client = NodeClient::new(channel);
+                if client
+                    .node_get_info(crate::csi::wire::csi::NodeGetInfoRequest {})
+                    .await
+                    .is_ok()
+                {
+                    return;
+                }
+            }
+            assert!(Instant::now() < until, "the driver does not serve");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub(super) fn kill_driver(&mut self) {
+        kill(&mut self.driver);
+    }
+
+    pub(super) fn kill_keeper(&mut self) {
+        kill(&mut self.keeper);
+    }
+
+    /// What a power loss leaves: no process, no mount.
+    pub(super) fn lose_power(&mut self) {
+        self.kill_driver();
+        self.kill_keeper();
+        unmount_all(&self.orders.directory);
+    }
+
+    pub(super) async fn client(&self) -> NodeClient<Channel> {
+        NodeClient::new(connect(&self.layout.csi_socket()).await.unwrap())
+    }
+
+    /// A pod's place for its volume, with what the kubelet makes.
+    pub(super) fn target(&self, pod: &str) -> PathBuf {
+        let parent = self
+            .layout
+            .kubelet()
+            .join("pods")
+            .join(pod)
+            .join("volumes/kubernetes.io~csi/pv");
+        std::fs::create_dir_all(&parent).unwrap();
+        parent.join("mount")
+    }
+
+    pub(super) async fn publish(&self, pod: &str) -> Result<PathBuf, Code> {
+        let target = self.target(pod);
+        let request = request(&target);
+        let mut client = self.client().await;
+        let answer = client.node_publish_volume(request).await;
+        answer.map(|_| target).map_err(|status| status.code())
+    }
+
+    pub(super) async fn publish_as(&self, request: NodePublishVolumeRequest) -> Result<(), Status> {
+        self.client().await.node_publish_volume(request).await.map(|_| ())
+    }
+
+    pub(super) async fn unpublish(&self, target: &Path) -> Result<(), Status> {
+        let request = NodeUnpublishVolumeRequest {
+            volume_id: volume_id(),
+            target_path: target.to_str().unwrap().to_owned(),
+        };
+        self.client()
+            .await
+            .node_unpublish_volume(request)
+            .await
+            .map(|_| ())
+    }
+
+    /// As [`Self::unpublish`], of a driver that may die meanwhile.
+    pub(super) async fn unpublish_or_die(&self, target: &Path) -> Option<()> {
+        let channel = connect(&self.layout.csi_socket()).await.ok()?;
+        let request = NodeUnpublishVolumeRequest {
+            volume_id: volume_id(),
+            target_path: target.to_str()?.to_owned(),
+        };
+        NodeClient::new(channel)
+            .node_unpublish_volume(request)
+            .await
+            .ok()
+            .map(|_| ())
+    }
+
+    pub(super) async fn stats(&self, target: &Path) -> Result<NodeGetVolumeStatsResponse, Status> {
+        let request = NodeGetVolumeStatsRequest {
+            volume_id: volume_id(),
+            volume_path: target.to_str().unwrap().to_owned(),
+            staging_target_path: String::new(),
+        };
+        let answer = self.client().await.node_get_volume_stats(request).await;
+        answer.map(tonic::Response::into_inner)
+    }
+
+    pub(super) fn records(&self) -> usize {
+        std::fs::read_dir(self.layout.volumes()).map_or(0, Iterator::count)
+    }
+}
+
+impl Drop for TestNode {
+    fn drop(&mut self) {
+        self.lose_power();
+    }
+}
+
+pub(super) fn volume_id() -> String {
+    format!("millpond-{UID}")
+}
+
+pub(super) fn request(target: &Path) -> NodePublishVolumeRequest {
+    let context = [
+        ("dataset", "imagenet"),
+        ("namespace", "vision"),
+        ("uid", UID),
+        ("csi.storage.k8s.io/pod.namespace", "vision"),
+        ("csi.storage.k8s.io/pod.name", "trainer"),
+        ("csi.storage.k8s.io/pod.uid", "pod-uid"),
+        ("csi.storage.k8s.io/ephemeral", "false"),
+    ];
+    let context = context.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    NodePublishVolumeRequest {
+        volume_id: volume_id(),
+        target_path: target.to_str().unwrap().to_owned(),
+        volume_capability: Some(VolumeCapability {
+            access_mode: Some(AccessMode {
+                mode: Mode::MultiNodeReaderOnly.into(),
+            }),
+            access_type: Some(AccessType::Mount(MountVolume::default())),
+        }),
+        volume_context: context.into(),
+        ..NodePublishVolumeRequest::default()
+    }
+}
+
+/// Reads a whole file away from the asynchronous threads.
+pub(super) async fn read(target: &Path, file: &TestFile) -> std::io::Result<Vec<u8>> {
+    let path = target.join(&file.path);
+    tokio::task::spawn_blocking(move || std::fs::read(path))
+        .await
+        .unwrap()
+}
+
+pub(super) fn mounts_at(path: &Path) -> Vec<crate::mount::Mount> {
+    let table = MountTable::read().unwrap();
+    table
+        .iter()
+        .filter(|mount| mount.point == path)
+        .cloned()
+        .collect()
+}
+
+pub(super) fn wait_until(mut done: impl FnMut() -> bool) {
+    let until = Instant::now() + GUARD;
+    while !done() {
+        assert!(Instant::now() < until, "it does not come to be");
+        #[expect(clippy::disallowed_methods, reason = "a test may wait")]
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn unmount_all(directory: &Path) {
+    let table = MountTable::read().unwrap();
+    let points: Vec<_> = table.iter().map(|mount| mount.point.clone()).collect();
+    for point in points.iter().rev().filter(|point| point.starts_with(directory)) {
+        drop(detach(point));
+    }
+}
+
+fn kill(child: &mut Option<Child>) {
+    if let Some(mut child) = child.take() {
+        drop(child.kill());
+        child.wait().unwrap();
+    }
+}
+
+/// Runs this test program again as something else.
+fn again(test: &str, variable: &str, value: &str) -> Child {
+    let name = format!("node::tests::fixture::{test}");
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &name, "--nocapture", "--test-threads=1"])
+        .env(variable, value)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+async fn connect(socket: &Path) -> Result<Channel, tonic::transport::Error> {
+    let socket = socket.to_owned();
+    let dial = tower::service_fn(move |_| {
+        let socket = socket.clone();
+        async move { std::io::Result::Ok(TokioIo::new(UnixStream::connect(socket).await?)) }
+    });
+    Endpoint::from_static("http://csi")
+        .connect_with_connector(dial)
+        .await
+}

@@ -1,0 +1,305 @@
+//! A driver's process: its parts, from the start to the end.
+//!
+//! One driver serves a node at a time: the one that holds the lock. A new one is started beside the old (an update by surge), gets
+//! its certificate, and waits. The old one is told to end, leaves its mounts to the keeper and the kernel, and with its process the
+//! lock goes: the new one takes everything over. Where the old one was killed the same happens without a word.
+//!
+//! A part that ends, ends the process. An end takes nothing away: neither views nor FUSE mounts.
+
+use std::fs::{File, TryLockError};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh::{Bootstrap, Controller, Follower, Identity, Membership};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tracing::{error, info, warn};
+
+use crate::csi::wire::csi::identity_server::IdentityServer;
+use crate::csi::wire::csi::node_server::NodeServer;
+use crate::csi::wire::registration::registration_server::RegistrationServer;
+use crate::csi::{IdentityService, NodeService, RegistrationService, SocketError, listen};
+use crate::keeper::KeeperLine;
+use crate::node::{
+    Datasets, DatasetsOptions, Layout, PlanFollowing, PlanStore, Reports, Tiers, TiersOptions, Volumes,
+    Workers,
+};
+use crate::options::DriverOptions;
+use crate::service::Service;
+
+/// How often the lock is tried: a part of the pause that readers of what is not cached see.
+const LOCK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A keeper restarts at the same time as the driver at most after a reboot, when there is nothing to take over.
+const KEEPER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why a driver ends.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A flag or the system does not allow it to start.
+    #[error("failed to {action}")]
+    Start {
+        /// What was tried.
+        action: String,
+        /// Why not.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A part that must live ended.
+    #[error("{part} ended")]
+    Ended {
+        /// Which.
+        part: String,
+    },
+}
+
+fn start<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    action: impl Into<String>,
+) -> impl FnOnce(E) -> RunError {
+    let action = action.into();
+    move |source| RunError::Start {
+        action,
+        source: source.into(),
+    }
+}
+
+/// Runs a driver until SIGTERM. The process must end right after this returns, without destructors: they would wait for reads that
+/// only the next driver can answer.
+///
+/// `workers` makes the lines to workers, over certificates as they come.
+///
+/// # Errors
+/// It could not start, or a part of it ended.
+pub async fn run<F>(options: DriverOptions, workers: F) -> Result<(), RunError>
+where
+    F: FnOnce(watch::Receiver<Option<Arc<Identity>>>) -> Arc<dyn Workers>,
+{
+    let mut terminate = signal(SignalKind::terminate()).map_err(start("handle signals"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(start("handle signals"))?;
+    let mut parts = JoinSet::new();
+    let stop = CancellationToken::new();
+    let service = Service::new().map_err(start("count"))?;
+    let listener = listen_http(options.metrics_address).await?;
+    let router = service.clone().router();
+    parts.spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            error!(%error, "failed to serve metrics");
+        }
+        "the metrics service"
+    });
+    let controller = Controller::new(&options.controller).map_err(start("use --controller"))?;
+    let membership = Membership::new(Bootstrap {
+        controller: controller.clone(),
+        authorities: options.authorities.clone(),
+        token: options.token.clone(),
+    });
+    let identity = membership.identity();
+    let kept = membership.keep(stop.clone());
+    parts.spawn(async move {
+        kept.await;
+        "the membership"
+    });
+    let driver = Driver {
+        layout: Layout::new(&options.kubelet_directory, &options.host_directory),
+        workers: workers(identity.clone()),
+        identity,
+        controller,
+        options,
+        service,
+        stop,
+    };
+    let served = tokio::select! {
+        served = driver.serve(&mut parts) => served?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    let ended = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        ended = parts.join_next() => ended,
+    };
+    // Views stay, and the keeper has the FUSE mounts.
+    for dataset in served.datasets.all() {
+        if let Err(error) = dataset.fuse.leave() {
+            warn!(%error, "failed to tell the keeper of the end");
+        }
+    }
+    match ended {
+        None => {
+            info!("leaves everything to the next driver");
+            Ok(())
+        }
+        Some(Ok(part)) => Err(RunError::Ended {
+            part: part.to_owned(),
+        }),
+        Some(Err(error)) => Err(RunError::Ended {
+            part: error.to_string(),
+        }),
+    }
+}
+
+struct Driver {
+    options: DriverOptions,
+    layout: Layout,
+    workers: Arc<dyn Workers>,
+    identity: watch::Receiver<Option<Arc<Identity>>>,
+    controller: Controller,
+    service: Service,
+    stop: CancellationToken,
+}
+
+/// What a driver that serves holds.
+struct Served {
+    datasets: Arc<Datasets>,
+    /// Given back by the system when the process is gone, not before.
+    _lock: File,
+}
+
+impl Driver {
+    /// Waits until no other driver serves this node, takes over from it, and begins to serve.
+    async fn serve(&self, parts: &mut JoinSet<&'static str>) -> Result<Served, RunError> {
+        let lock = self.lock().await?;
+        let line = KeeperLine::begin(self.options.keeper_socket(), KEEPER_PATIENCE).await;
+        let plan = PlanStore::open(self.layout.plan());
+        let reports = Arc::new(Reports::default());
+        let datasets = DatasetsOptions {
+            layout: self.layout.clone(),
+            node: self.options.node.clone(),
+            plan: Arc::clone(&plan),
+            reports: Arc::clone(&reports),
+            keeper: Arc::clone(line.client()),
+            workers: Arc::clone(&self.workers),
+            patience: self.options.idle,
+            kernel_views: !self.options.no_kernel_views,
+        };
+        let datasets = tokio::task::spawn_blocking(move || Datasets::new(datasets)).await;
+        let datasets = datasets.map_err(start("find out what the kernel can"))?;
+        let volumes = Volumes::open(Arc::clone(&datasets), Arc::clone(&reports), self.options.patience);
+        let volumes = volumes.map_err(start("read what was shown before"))?;
+        self.service.serve(Arc::clone(&datasets), Arc::clone(&volumes));
+        volumes.adopt().await;
+
+        let tiers = Tiers::new(TiersOptions {
+            layout: self.layout.clone(),
+            node: self.options.node.clone(),
+            roots: self.options.tier_roots.clone(),
+            owner: self.options.tier_owner,
+        });
+        let tending = tiers.tend(plan.subscribe(), Arc::clone(&datasets), self.stop.clone());
+        parts.spawn(async move {
+            tending.await;
+            "the tiers"
+        });
+        let tending = Arc::clone(&datasets).tend(self.stop.clone());
+        parts.spawn(async move {
+            tending.await;
+            "the Datasets"
+        });
+        let tending = Arc::clone(&volumes).tend(self.stop.clone());
+        parts.spawn(async move {
+            tending.await;
+            "the volumes"
+        });
+        let again = Arc::clone(&datasets);
+        let keeping = line.keep(move || again.give_again(), self.stop.clone());
+        parts.spawn(async move {
+            keeping.await;
+            "the line to the keeper"
+        });
+        let (follower, events) = Follower::new(self.controller.clone(), self.identity.clone());
+        let following = follower.keep(self.stop.clone());
+        parts.spawn(async move {
+            following.await;
+            "the line to the controller"
+        });
+        let plan = PlanFollowing {
+            store: plan,
+            reports,
+            events,
+        };
+        parts.spawn(async move {
+            plan.run().await;
+            "the plan"
+        });
+        self.serve_kubelet(&volumes, parts)
+            .map_err(start("serve the kubelet"))?;
+        Ok(Served {
+            datasets,
+            _lock: lock,
+        })
+    }
+
+    async fn lock(&self) -> Result<File, RunError> {
+        let path = self.layout.lock();
+        let action = || format!("lock {}", path.display());
+        std::fs::create_dir_all(self.layout.driver()).map_err(start(action()))?;
+        let lock = File::options()
+            .create(true)
+            .write(true)
+            .truncate(false)
+            .open(&path);
+        let lock = lock.map_err(start(action()))?;
+        let mut said = false;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(lock),
+                Err(TryLockError::WouldBlock) => {
+                    if !std::mem::replace(&mut said, true) {
+                        info!("another driver serves this node: stands by until it ends");
+                    }
+                    tokio::time::sleep(LOCK_INTERVAL).await;
+                }
+                Err(TryLockError::Error(error)) => return Err(start(action())(error)),
+            }
+        }
+    }
+
+    fn serve_kubelet(
+        &self,
+        volumes: &Arc<Volumes>,
+        parts: &mut JoinSet<&'static str>,
+    ) -> Result<(), SocketError> {
+        let endpoint = self.layout.csi_socket();
+        let listener = listen(&endpoint)?;
+        let node = NodeService {
+            node: self.options.node.clone(),
+            volumes: Arc::clone(volumes),
+        };
+        let identity = IdentityService {
+            volumes: Arc::clone(volumes),
+        };
+        let csi = Server::builder()
+            .add_service(IdentityServer::new(identity))
+            .add_service(NodeServer::new(node))
+            .serve_with_incoming(UnixListenerStream::new(listener));
+        parts.spawn(async move {
+            if let Err(error) = csi.await {
+                error!(%error, "failed to serve the kubelet");
+            }
+            "the CSI services"
+        });
+        // Last: from here on the kubelet asks for volumes.
+        let listener = listen(&self.layout.registration_socket())?;
+        let registration = Server::builder()
+            .add_service(RegistrationServer::new(RegistrationService { endpoint }))
+            .serve_with_incoming(UnixListenerStream::new(listener));
+        parts.spawn(async move {
+            if let Err(error) = registration.await {
+                error!(%error, "failed to serve the kubelet's registration");
+            }
+            "the registration"
+        });
+        Ok(())
+    }
+}
+
+async fn listen_http(address: SocketAddr) -> Result<TcpListener, RunError> {
+    let action = format!("listen at {address}: choose another address for --metrics-address");
+    TcpListener::bind(address).await.map_err(start(action))
+}
