@@ -216,6 +216,8 @@ fn spec(arguments: Arguments) -> Result<Spec> {
             endpoint,
             region,
             anonymous,
+            ca_certificates: None,
+            web_identity_token: None,
         },
         directory,
         cache: Cache {
