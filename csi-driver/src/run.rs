@@ -114,10 +114,16 @@ where
         service,
         stop,
     };
+    let mut serving = Box::pin(driver.serve(&mut parts));
     let served = tokio::select! {
-        served = driver.serve(&mut parts) => served?,
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
+        served = &mut serving => served,
+        _ = terminate.recv() => return leak(serving, Ok(())),
+        _ = interrupt.recv() => return leak(serving, Ok(())),
+    };
+    drop(serving);
+    let served = match served {
+        Ok(served) => served,
+        Err(error) => return leak(parts, Err(error)),
     };
     let ended = tokio::select! {
         _ = terminate.recv() => None,
@@ -130,7 +136,7 @@ where
             warn!(%error, "failed to tell the keeper of the end");
         }
     }
-    match ended {
+    let ended = match ended {
         None => {
             info!("leaves everything to the next driver");
             Ok(())
@@ -141,7 +147,14 @@ where
         Some(Err(error)) => Err(RunError::Ended {
             part: error.to_string(),
         }),
-    }
+    };
+    leak((parts, served), ended)
+}
+
+/// Keeps the destructors of `what` from running: a Dataset that is dropped unmounts itself, which is not for a process's end.
+fn leak<T, R>(what: T, result: R) -> R {
+    std::mem::forget(what);
+    result
 }
 
 struct Driver {
@@ -180,6 +193,8 @@ impl Driver {
         };
         let datasets = tokio::task::spawn_blocking(move || Datasets::new(datasets)).await;
         let datasets = datasets.map_err(start("find out what the kernel can"))?;
+        // Whatever fails below, nothing is unmounted.
+        std::mem::forget(Arc::clone(&datasets));
         let volumes = Volumes::open(Arc::clone(&datasets), Arc::clone(&reports), self.options.patience);
         let volumes = volumes.map_err(start("read what was shown before"))?;
         self.service.serve(Arc::clone(&datasets), Arc::clone(&volumes));

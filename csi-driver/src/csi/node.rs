@@ -99,11 +99,7 @@ impl Node for NodeService {
         &self,
         _request: Request<NodeGetCapabilitiesRequest>,
     ) -> Result<Response<NodeGetCapabilitiesResponse>, Status> {
-        let types = [
-            RpcType::GetVolumeStats,
-            RpcType::VolumeCondition,
-            RpcType::SingleNodeMultiWriter,
-        ];
+        let types = [RpcType::GetVolumeStats, RpcType::VolumeCondition];
         let capabilities = types.map(|can| NodeServiceCapability {
             r#type: Some(Type::Rpc(Rpc { r#type: can.into() })),
         });

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use protocol::Generation;
 use protocol::plan::DriverDataset;
-use protocol::{CatalogFile, Generation};
 use tokio::sync::Mutex as Turn;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,16 +22,15 @@ use tracing::{debug, info, warn};
 use super::dataset::Dataset;
 use super::datasets::{Datasets, InUseBy};
 use super::error::VolumeError;
-use super::layout::Layout;
-use super::record::{
-    AccessMode, Kind, PodRef, Record, RecordedDataset, Records, VolumeKey, VolumeRequest, Wanted,
-};
+use super::record::{Kind, Record, RecordedDataset, Records, VolumeRequest, Wanted};
 use super::reports::Reports;
-use super::target::{Target, open_below};
+use super::request::{Publish, allow, checked_id, request};
+use super::showing::{ViewOf, is_mounted, kept, missing_layer, show, uncover, view_of};
+use super::target::Target;
 use crate::generations::HeldGeneration;
-use crate::mount::{MountTable, detach};
+use crate::mount::MountTable;
 use crate::needed::hold_newest;
-use crate::view::{BindSpec, InUse, ViewError, ViewSpec};
+use crate::view::{InUse, ViewError};
 
 /// What is looked at again and again while it is not there yet.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -44,33 +43,6 @@ const UNKNOWN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// `statvfs` of a view is answered from memory, by the kernel or by this process.
 const STAT_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Every mount of ours names its source so.
-const SOURCE_PREFIX: &[u8] = b"millpond:";
-
-/// Far more than any container orchestrator uses.
-const MAX_ID_BYTES: usize = 1024;
-
-/// What the kubelet asks to be shown, read but not checked.
-#[derive(Clone, Debug)]
-pub struct Publish {
-    /// The volume's id.
-    pub volume_id: String,
-    /// Where.
-    pub target_path: String,
-    /// The volume's attributes.
-    pub attributes: BTreeMap<String, String>,
-    /// An inline volume of a pod, which names its Dataset itself.
-    pub ephemeral: bool,
-    /// The SELinux context asked for.
-    pub context: Option<String>,
-    /// What is said of who may write; nobody may.
-    pub access_mode: AccessMode,
-    /// Whether it was asked for read-only.
-    pub read_only: bool,
-    /// The pod.
-    pub pod: PodRef,
-}
 
 /// How a volume is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -602,219 +574,5 @@ impl Volumes {
                 tokio::time::sleep(LOOK_INTERVAL).await;
             },
         }
-    }
-}
-
-enum ViewOf {
-    Kernel(ViewSpec),
-    Tree(BindSpec),
-}
-
-/// The view that a record describes.
-fn view_of(record: &Record, dataset: &Dataset, layout: &Layout) -> ViewOf {
-    let fuse = dataset.fuse.mountpoint();
-    let target = record.target.clone();
-    let tree = |name: String| {
-        ViewOf::Tree(BindSpec {
-            tree: fuse.join(name),
-            target: target.clone(),
-        })
-    };
-    match &record.kind {
-        Kind::Kernel {
-            generation,
-            image,
-            index,
-            tiers,
-            count_opens,
-        } => ViewOf::Kernel(ViewSpec {
-            name: record.dataset.uid.clone(),
-            catalog: CatalogFile {
-                generation: Generation(*generation),
-                image: image.clone(),
-                index: index.clone(),
-            },
-            catalog_mount: layout.image_mount(&record.dataset.uid, *generation),
-            tiers: tiers
-                .iter()
-                .map(super::record::RecordedTier::directories)
-                .collect(),
-            fuse_root: fuse.to_owned(),
-            target,
-            count_opens: *count_opens,
-            context: record.request.context.clone(),
-        }),
-        Kind::Tree { generation } => tree(format!("gen-{generation}")),
-        Kind::Live => tree("live".to_owned()),
-    }
-}
-
-async fn show(record: &Record, dataset: &Dataset, layout: &Layout) -> Result<(), ViewError> {
-    match view_of(record, dataset, layout) {
-        ViewOf::Kernel(spec) => dataset.registry.show(spec).await,
-        ViewOf::Tree(spec) => dataset.registry.bind(spec, record.kind.generation()).await,
-    }
-}
-
-/// The catalog that a volume has shown before, held; `None`: it is gone.
-fn kept(record: &Record, dataset: &Dataset) -> Option<(CatalogFile, HeldGeneration)> {
-    let generation = record.kind.generation()?;
-    let held = dataset.registry.generations().hold(generation);
-    let directory = &dataset.on_node.directory;
-    let catalog = match &record.kind {
-        Kind::Kernel { image, index, .. } => CatalogFile {
-            generation,
-            image: image.clone(),
-            index: index.clone(),
-        },
-        Kind::Tree { .. } | Kind::Live => CatalogFile {
-            generation,
-            image: directory.join(format!("gen-{generation}.erofs")),
-            index: directory.join(format!("gen-{generation}.index")),
-        },
-    };
-    if catalog.image.exists() && catalog.index.exists() {
-        return Some((catalog, held));
-    }
-    warn!(
-        target = %record.target.display(), %generation,
-        "the generation that a volume has shown is gone: it shows the newest"
-    );
-    None
-}
-
-/// A directory of a kernel view that is not there. One that is a link counts as missing: the worker may not lead the kernel elsewhere.
-fn missing_layer(dataset: &Dataset) -> Option<PathBuf> {
-    let layers = dataset
-        .on_node
-        .tiers
-        .iter()
-        .flat_map(|tier| [&tier.objects, &tier.landing]);
-    let mut missing = layers.filter(|layer| {
-        let tier = layer.parent().and_then(Path::parent);
-        let below = tier.and_then(|tier| layer.strip_prefix(tier).ok());
-        !matches!((tier, below), (Some(tier), Some(below)) if open_below(tier, below).is_ok())
-    });
-    missing.next().cloned()
-}
-
-/// Takes away what is mounted at a target, if it is ours: of a driver that was killed.
-fn uncover(target: &Path) -> Result<(), VolumeError> {
-    use std::os::unix::ffi::OsStrExt;
-    loop {
-        let table = MountTable::read().map_err(VolumeError::system("read the table of mounts"))?;
-        let Some(found) = table.top_at(target) else {
-            return Ok(());
-        };
-        if !found.source.as_bytes().starts_with(SOURCE_PREFIX) {
-            return Err(ViewError::Taken {
-                target: target.to_owned(),
-                found: found.source.clone(),
-            }
-            .into());
-        }
-        detach(target).map_err(ViewError::from)?;
-    }
-}
-
-fn is_mounted(target: &Path) -> Result<bool, VolumeError> {
-    let table = MountTable::read().map_err(VolumeError::system("read the table of mounts"))?;
-    Ok(table.top_at(target).is_some())
-}
-
-/// Whether the pod may use the Dataset.
-fn allow(dataset: &DriverDataset, request: &VolumeRequest) -> Result<(), VolumeError> {
-    let pods = &request.pod.namespace;
-    if *pods == dataset.namespace || dataset.shared_with.contains(pods) {
-        return Ok(());
-    }
-    Err(VolumeError::Denied {
-        reason: format!(
-            "pods of the namespace {pods:?} may not use the Dataset {}/{}: its spec.sharedWith.namespaces does not name it",
-            dataset.namespace, dataset.name
-        ),
-    })
-}
-
-fn checked_id(volume_id: &str) -> Result<String, VolumeError> {
-    if volume_id.is_empty() {
-        return Err(VolumeError::invalid("volume_id", "is missing"));
-    }
-    if volume_id.len() > MAX_ID_BYTES || volume_id.contains(char::is_control) {
-        return Err(VolumeError::invalid("volume_id", "is not an id"));
-    }
-    Ok(volume_id.to_owned())
-}
-
-/// Checks a request.
-fn request(publish: Publish) -> Result<VolumeRequest, VolumeError> {
-    let Publish {
-        volume_id,
-        target_path: _,
-        attributes,
-        ephemeral,
-        context,
-        access_mode,
-        read_only,
-        pod,
-    } = publish;
-    let volume_id = checked_id(&volume_id)?;
-    let known: &[&str] = if ephemeral {
-        &["dataset"]
-    } else {
-        &["dataset", "namespace", "uid"]
-    };
-    if let Some(other) = attributes
-        .keys()
-        .find(|key| !key.contains('/') && !known.contains(&key.as_str()))
-    {
-        return Err(VolumeError::invalid(
-            "volume_context",
-            format!(
-                "the attribute {other:?} is unknown: there are {}",
-                known.join(", ")
-            ),
-        ));
-    }
-    let get = |key: &'static str| {
-        let value = attributes.get(key).filter(|value| !value.is_empty());
-        value.cloned().ok_or_else(|| {
-            VolumeError::invalid("volume_context", format!("the attribute {key:?} is missing"))
-        })
-    };
-    if pod.namespace.is_empty() {
-        return Err(VolumeError::invalid(
-            "volume_context",
-            "the pod's namespace is missing: the CSIDriver object must have podInfoOnMount: true",
-        ));
-    }
-    let dataset = get("dataset")?;
-    let wanted = if ephemeral {
-        let (namespace, name) = match dataset.split_once('/') {
-            Some((namespace, name)) => (namespace.to_owned(), name.to_owned()),
-            None => (pod.namespace.clone(), dataset),
-        };
-        Wanted::Name { namespace, name }
-    } else {
-        Wanted::Uid {
-            uid: get("uid")?,
-            namespace: get("namespace")?,
-            name: dataset,
-        }
-    };
-    Ok(VolumeRequest {
-        volume_id,
-        wanted,
-        access_mode,
-        read_only,
-        context,
-        pod,
-    })
-}
-
-impl VolumeKey {
-    /// For messages.
-    pub fn words(&self) -> String {
-        format!("{} at {}", self.volume_id, self.target.display())
     }
 }

@@ -45,6 +45,8 @@ pub(super) struct Orders {
     pub(super) patience_secs: u64,
     /// How long the worker takes for an answer.
     pub(super) delay_ms: u64,
+    /// 0: any.
+    pub(super) metrics_port: u16,
 }
 
 /// Not a test: the driver that the others start and kill.
@@ -62,7 +64,7 @@ fn drives_when_told_to() {
         host_directory: orders.directory.join("host"),
         tier_roots: vec![orders.directory.join("disk")],
         controller: "127.0.0.1:1".to_owned(),
-        metrics_address: ([127, 0, 0, 1], 0).into(),
+        metrics_address: ([127, 0, 0, 1], orders.metrics_port).into(),
         keeper: None,
         authorities: "/nowhere".into(),
         token: "/nowhere".into(),
@@ -170,6 +172,7 @@ impl TestNode {
             kernel_views: true,
             patience_secs: 20,
             delay_ms: 0,
+            metrics_port: 0,
         };
         change(&mut orders);
         let layout = Layout::new(root.join("kubelet"), root.join("host"));
@@ -361,6 +364,18 @@ impl TestNode {
         };
         let answer = self.client().await.node_get_volume_stats(request).await;
         answer.map(tonic::Response::into_inner)
+    }
+
+    /// What Prometheus would see.
+    pub(super) async fn metrics(&self) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let address = ("127.0.0.1", self.orders.metrics_port);
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text
     }
 
     pub(super) fn records(&self) -> usize {

@@ -5,9 +5,15 @@ use tonic::Code;
 use super::fixture::{TestNode, UID, files, mounts_at, read, request, volume_id, wait_until};
 use crate::csi::wire::csi::volume_capability::{AccessType, BlockVolume};
 
+/// One that nobody else has a moment later, most likely.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volume_is_shown_as_often_as_asked_and_taken_away() {
-    let Some(node) = TestNode::start(|_| {}).await else {
+    let Some(node) = TestNode::start(|orders| orders.metrics_port = free_port()).await else {
         return;
     };
     let files = files(1);
@@ -34,6 +40,20 @@ async fn a_volume_is_shown_as_often_as_asked_and_taken_away() {
         stats.usage
     );
     assert!(stats.usage[1].total >= 40, "{:?}", stats.usage);
+
+    let elsewhere = node.stats(&node.target("b")).await.unwrap_err();
+    assert_eq!(elsewhere.code(), Code::NotFound);
+
+    let metrics = node.metrics().await;
+    let mut views = metrics.lines().filter(|line| line.starts_with("millpond_views{"));
+    let line = views.next().unwrap();
+    for part in [r#"dataset="imagenet""#, r#"namespace="vision""#, "} 1"] {
+        assert!(line.contains(part), "{line}");
+    }
+    assert!(
+        !metrics.contains("millpond_read_bytes_total"),
+        "counted by workers"
+    );
 
     let mut other = request(&target);
     other.readonly = true;

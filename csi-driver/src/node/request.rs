@@ -1,0 +1,122 @@
+//! What the kubelet asks for, read and checked once.
+
+use std::collections::BTreeMap;
+
+use protocol::plan::DriverDataset;
+
+use super::error::VolumeError;
+use super::record::{AccessMode, PodRef, VolumeRequest, Wanted};
+
+/// Far more than any container orchestrator uses.
+const MAX_ID_BYTES: usize = 1024;
+
+/// What the kubelet asks to be shown, read but not checked.
+#[derive(Clone, Debug)]
+pub struct Publish {
+    /// The volume's id.
+    pub volume_id: String,
+    /// Where.
+    pub target_path: String,
+    /// The volume's attributes.
+    pub attributes: BTreeMap<String, String>,
+    /// An inline volume of a pod, which names its Dataset itself.
+    pub ephemeral: bool,
+    /// The SELinux context asked for.
+    pub context: Option<String>,
+    /// What is said of who may write; nobody may.
+    pub access_mode: AccessMode,
+    /// Whether it was asked for read-only.
+    pub read_only: bool,
+    /// The pod.
+    pub pod: PodRef,
+}
+
+/// Whether the pod may use the Dataset.
+pub(super) fn allow(dataset: &DriverDataset, request: &VolumeRequest) -> Result<(), VolumeError> {
+    let pods = &request.pod.namespace;
+    if *pods == dataset.namespace || dataset.shared_with.contains(pods) {
+        return Ok(());
+    }
+    Err(VolumeError::Denied {
+        reason: format!(
+            "pods of the namespace {pods:?} may not use the Dataset {}/{}: its spec.sharedWith.namespaces does not name it",
+            dataset.namespace, dataset.name
+        ),
+    })
+}
+
+pub(super) fn checked_id(volume_id: &str) -> Result<String, VolumeError> {
+    if volume_id.is_empty() {
+        return Err(VolumeError::invalid("volume_id", "is missing"));
+    }
+    if volume_id.len() > MAX_ID_BYTES || volume_id.contains(char::is_control) {
+        return Err(VolumeError::invalid("volume_id", "is not an id"));
+    }
+    Ok(volume_id.to_owned())
+}
+
+/// Checks a request.
+pub(super) fn request(publish: Publish) -> Result<VolumeRequest, VolumeError> {
+    let Publish {
+        volume_id,
+        target_path: _,
+        attributes,
+        ephemeral,
+        context,
+        access_mode,
+        read_only,
+        pod,
+    } = publish;
+    let volume_id = checked_id(&volume_id)?;
+    let known: &[&str] = if ephemeral {
+        &["dataset"]
+    } else {
+        &["dataset", "namespace", "uid"]
+    };
+    if let Some(other) = attributes
+        .keys()
+        .find(|key| !key.contains('/') && !known.contains(&key.as_str()))
+    {
+        return Err(VolumeError::invalid(
+            "volume_context",
+            format!(
+                "the attribute {other:?} is unknown: there are {}",
+                known.join(", ")
+            ),
+        ));
+    }
+    let get = |key: &'static str| {
+        let value = attributes.get(key).filter(|value| !value.is_empty());
+        value.cloned().ok_or_else(|| {
+            VolumeError::invalid("volume_context", format!("the attribute {key:?} is missing"))
+        })
+    };
+    if pod.namespace.is_empty() {
+        return Err(VolumeError::invalid(
+            "volume_context",
+            "the pod's namespace is missing: the CSIDriver object must have podInfoOnMount: true",
+        ));
+    }
+    let dataset = get("dataset")?;
+    let wanted = if ephemeral {
+        let (namespace, name) = match dataset.split_once('/') {
+            Some((namespace, name)) => (namespace.to_owned(), name.to_owned()),
+            None => (pod.namespace.clone(), dataset),
+        };
+        Wanted::Name { namespace, name }
+    } else {
+        Wanted::Uid {
+            uid: get("uid")?,
+            namespace: get("namespace")?,
+            name: dataset,
+        }
+    };
+    Ok(VolumeRequest {
+        volume_id,
+        wanted,
+        access_mode,
+        read_only,
+        context,
+        pod,
+    })
+}
