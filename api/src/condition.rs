@@ -46,6 +46,8 @@ pub mod reason {
     pub const SOURCE_NOT_FOUND: &str = "SourceNotFound";
     /// Sources are being listed for the first time.
     pub const LISTING: &str = "Listing";
+    /// The volume is being bound to its claim.
+    pub const BINDING: &str = "Binding";
     /// No worker of the pool is up.
     pub const NO_WORKERS: &str = "NoWorkers";
     /// Some workers of the pool are not up.

@@ -5,7 +5,7 @@ use kube::Resource;
 use kube::runtime::events::{Event, EventType, Recorder};
 use tracing::warn;
 
-use api::condition::{Finding, Status};
+use api::condition::{Finding, Status, reason};
 
 /// Tells of every condition that is another than before, and of none that was never otherwise than it should be.
 pub(crate) async fn tell_changes<K>(recorder: &Recorder, object: &K, before: &[Condition], found: &[Finding])
@@ -18,10 +18,8 @@ where
             .is_some_and(|known| known.status == finding.status.as_str() && known.reason == finding.reason);
         let news = match finding.status {
             Status::True => known.is_some_and(|known| known.status == Status::False.as_str()),
-            Status::False => {
-                finding.reason != api::condition::reason::LISTING
-                    && finding.reason != api::condition::reason::LOADING
-            }
+            // On its way, and nobody's concern.
+            Status::False => ![reason::LISTING, reason::LOADING, reason::BINDING].contains(&finding.reason),
             Status::Unknown => false,
         };
         if same || !news {

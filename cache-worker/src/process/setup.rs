@@ -71,6 +71,8 @@ impl Setup {
             source: SourceOptions {
                 url: mount.url.clone(),
                 options: mount.options.clone(),
+                ca_certificates: Some(mount.ca_pem.clone()).filter(|pem| !pem.is_empty()),
+                web_identity_token: Some(mount.web_identity_token.clone()).filter(|token| !token.is_empty()),
                 ..SourceOptions::default()
             },
             path: mount.path.clone(),

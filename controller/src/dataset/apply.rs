@@ -93,6 +93,14 @@ pub(super) async fn apply(
     Ok(taken)
 }
 
+/// Whether pods can use the Dataset's claim.
+pub(super) fn is_bound(dataset: &Dataset, context: &Context) -> bool {
+    let known = ObjectRef::new(&names::claim(dataset)).within(&dataset.namespace().unwrap_or_default());
+    let claim = context.cluster.claims.get(&known);
+    let phase = claim.and_then(|claim| claim.status.as_ref()?.phase.clone());
+    phase.as_deref() == Some("Bound")
+}
+
 /// Whether an object is a Dataset's own.
 pub(super) fn is_owned<K: Resource>(object: &K, dataset: &Dataset) -> bool {
     let owners = object.owner_references().iter();

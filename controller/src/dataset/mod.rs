@@ -35,6 +35,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// The same where something is missing.
 const LOOK_AGAIN_SOON: Duration = Duration::from_secs(5);
 
+/// The store of claims may be a moment behind the watch that says that one was bound.
+const LOOK_AT_CLAIM: Duration = Duration::from_millis(300);
+
 /// Why a step failed. The user's mistakes are no errors: they are findings.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -89,14 +92,18 @@ impl Context {
 pub(crate) async fn reconcile(dataset: Arc<Dataset>, context: Arc<Context>) -> Result<Action, Error> {
     let timer = context.metrics.begin("Dataset");
     let uid = dataset.uid().ok_or(Error::Incomplete("uid"))?;
+    if !context.serves(dataset.metadata.namespace.as_deref()) {
+        context.book.seen(&uid);
+        return Ok(Action::await_change());
+    }
     context
         .places
         .lock()
         .insert(uid.clone(), ObjectRef::from_obj(&*dataset));
     let result = if dataset.metadata.deletion_timestamp.is_some() {
-        delete::delete(&dataset, &uid, &context).await
+        Box::pin(delete::delete(&dataset, &uid, &context)).await
     } else {
-        keep(&dataset, &uid, &context).await
+        Box::pin(keep(&dataset, &uid, &context)).await
     };
     // What cannot be reconciled now must not keep all others from their nodes.
     context.book.seen(&uid);
@@ -128,7 +135,7 @@ async fn keep(dataset: &Dataset, uid: &str, context: &Context) -> Result<Action,
         claim: build::claim(dataset),
         volume: has_catalog.then(|| build::volume(dataset, uid, &reports)),
     };
-    let taken = apply::apply(dataset, objects, context).await?;
+    let taken = Box::pin(apply::apply(dataset, objects, context)).await?;
     let findings = status::Findings {
         validated: &validated,
         taken,
@@ -137,17 +144,20 @@ async fn keep(dataset: &Dataset, uid: &str, context: &Context) -> Result<Action,
         load: context
             .fleet
             .load(uid, validated.pool.as_deref().unwrap_or_default()),
+        is_bound: apply::is_bound(dataset, context),
         workers: validated
             .pool
             .as_ref()
             .map_or(0, |pool| context.cluster.workers(pool).len()),
     };
     let is_well = status::write(dataset, uid, &findings, context).await?;
-    Ok(Action::requeue(if is_well {
-        LOOK_AGAIN
-    } else {
-        LOOK_AGAIN_SOON
-    }))
+    Ok(Action::requeue(
+        match (has_catalog && !findings.is_bound, is_well) {
+            (true, _) => LOOK_AT_CLAIM,
+            (false, true) => LOOK_AGAIN,
+            (false, false) => LOOK_AGAIN_SOON,
+        },
+    ))
 }
 
 /// After an error: again, not too soon.

@@ -31,6 +31,8 @@ pub(super) struct Findings<'a> {
     pub(super) is_settled: bool,
     /// What workers say of the Dataset's own load.
     pub(super) load: Vec<Option<plan::LoadState>>,
+    /// Whether the claim is bound.
+    pub(super) is_bound: bool,
     /// Workers that the pool is to have.
     pub(super) workers: usize,
 }
@@ -127,7 +129,8 @@ fn status(
     };
     let users = !findings.validated.problems.is_empty() || !findings.taken.is_empty();
     after.phase = Some(match (has_catalog, users || is_false(kind::SOURCE_REACHABLE)) {
-        (true, false) if !is_false(kind::READY) => DatasetPhase::Bound,
+        (true, false) if !findings.is_bound => DatasetPhase::Pending,
+        (true, false) => DatasetPhase::Bound,
         (true, _) => DatasetPhase::Degraded,
         (false, true) => DatasetPhase::Failed,
         (false, false) => DatasetPhase::Pending,
@@ -257,6 +260,12 @@ fn ready(findings: &Findings<'_>, has_catalog: bool, source: &Finding) -> Findin
             "the sources are being listed for the first time".to_owned(),
         );
     }
+    if !findings.is_bound {
+        return no(
+            reason::BINDING,
+            "the volume is being bound to its claim".to_owned(),
+        );
+    }
     // It can be read, so it is ready; what is wrong beside is said by the phase and the message.
     let message = match findings.validated.problems.first() {
         Some(problem) => format!("pods can use it as it was: {}", problem.message),
@@ -322,6 +331,7 @@ mod tests {
             reports,
             is_settled: true,
             load: Vec::new(),
+            is_bound: true,
             workers,
         };
         let now = Time(k8s_openapi::jiff::Timestamp::from_second(1).unwrap());

@@ -38,6 +38,10 @@ pub(crate) struct Context {
 pub(crate) async fn reconcile(load: Arc<DataLoad>, context: Arc<Context>) -> Result<Action, Error> {
     let timer = context.common.metrics.begin("DataLoad");
     let uid = load.uid().ok_or(Error::Incomplete("uid"))?;
+    if !context.common.serves(load.metadata.namespace.as_deref()) {
+        context.common.book.seen(&uid);
+        return Ok(Action::await_change());
+    }
     context
         .places
         .lock()

@@ -42,7 +42,9 @@ impl Layout {
     pub fn registration_socket(&self) -> PathBuf {
         self.kubelet
             .join("plugins_registry")
-            .join(format!("{DRIVER_NAME}-reg.sock"))
+            // The kubelet names the socket's path, percent-encoded, as the authority of its requests. An authority has a
+            // percent sign only before an `@`, which is not encoded: without it the request is malformed.
+            .join(format!("{DRIVER_NAME}@reg.sock"))
     }
 
     /// The mounts of all Datasets.

@@ -15,29 +15,40 @@ const NODES: &str = "2";
 #[derive(Debug)]
 pub struct Cluster {
     kubectl: Kubectl,
-    /// The name of the one that was made here; `None`: somebody else's.
+    /// The name of one that `tests/cluster` has made; `None`: somebody else's.
     name: Option<String>,
+    /// Whether it was made for this run.
+    is_new: bool,
 }
 
 impl Cluster {
-    /// Brings one up, or takes the one that `KUBECONFIG` names.
+    /// Brings one up, or takes the one that `MILLPOND_CLUSTER` names (of `tests/cluster/up`), or any by `KUBECONFIG`.
     ///
     /// # Errors
     /// It does not come up.
     pub fn start() -> Result<Self> {
-        if let Some(kubeconfig) = std::env::var_os("KUBECONFIG").filter(|path| !path.is_empty()) {
+        let given = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let up = given("MILLPOND_CLUSTER");
+        if let (None, Some(kubeconfig)) = (&up, given("KUBECONFIG")) {
             let kubectl = Kubectl::new(vec!["kubectl".into()], kubeconfig.into());
-            let cluster = Self { kubectl, name: None };
-            cluster.kubectl.run(&["version"])?;
-            return Ok(cluster);
+            kubectl.run(&["version"])?;
+            return Ok(Self {
+                kubectl,
+                name: None,
+                is_new: false,
+            });
         }
-        let name = format!("tests-{}", std::process::id());
-        script(&["tests/cluster/up", "--name", &name, "--nodes", NODES, "--replace"])?;
+        let is_new = up.is_none();
+        let name = up.unwrap_or_else(|| format!("tests-{}", std::process::id()));
+        if is_new {
+            script(&["tests/cluster/up", "--name", &name, "--nodes", NODES, "--replace"])?;
+        }
         let kubeconfig = Path::new("/tmp").join(format!("millpond-cluster-{name}/kubeconfig/admin.yaml"));
         let kubectl = Kubectl::new(vec![tool("kube"), "kubectl".into()], kubeconfig);
         Ok(Self {
             kubectl,
             name: Some(name),
+            is_new,
         })
     }
 
@@ -107,7 +118,9 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let Some(name) = &self.name else { return };
+        let Some(name) = self.name.as_ref().filter(|_| self.is_new) else {
+            return;
+        };
         let mut words = vec!["tests/cluster/down", "--name", name];
         let logs = std::env::var("MILLPOND_TESTS_LOGS").unwrap_or_default();
         if !logs.is_empty() {

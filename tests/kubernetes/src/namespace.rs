@@ -23,10 +23,12 @@ impl Namespace {
     /// # Errors
     /// The API server refuses it.
     pub fn make(kubectl: &Kubectl, name: &str) -> Result<Self> {
-        kubectl.run(&["create", "namespace", name])?;
+        // One of the run before may still be going.
+        let name = format!("{name}-{}", std::process::id());
+        kubectl.run(&["create", "namespace", &name])?;
         let namespace = Self {
             kubectl: kubectl.clone(),
-            name: name.to_owned(),
+            name,
         };
         eventually("the default ServiceAccount", GUARD, || {
             namespace.run(&["get", "serviceaccount", "default"]).map(Some)

@@ -63,7 +63,8 @@ impl World {
         self.kubectl()
             .run(&["label", "node", "n1", "millpond.test/cache=yes", "--overwrite"])?;
         self.helm(&[
-            "install",
+            "upgrade",
+            "--install",
             "millpond",
             "deploy/chart",
             "--namespace",
@@ -92,15 +93,18 @@ impl World {
             &format!("daemonset/millpond-worker-{POOL}"),
         ] {
             eventually(&format!("{workload} to run"), GUARD, || {
-                let status = [
-                    "--namespace",
-                    SYSTEM,
-                    "rollout",
-                    "status",
-                    workload,
-                    "--timeout=20s",
-                ];
-                self.kubectl().run(&status).map(Some)
+                let found = self.kubectl().json(&["--namespace", SYSTEM, workload])?;
+                let number = |path: &str| found.pointer(path).and_then(serde_json::Value::as_i64);
+                let wanted = number("/status/desiredNumberScheduled").or(number("/spec/replicas"));
+                let ready = number("/status/numberReady")
+                    .or(number("/status/readyReplicas"))
+                    .unwrap_or(0);
+                let is_current = number("/status/observedGeneration") >= number("/metadata/generation");
+                ensure!(
+                    is_current && wanted == Some(ready),
+                    "{ready} of {wanted:?} are ready"
+                );
+                Ok(Some(()))
             })?;
         }
         Ok(())

@@ -119,7 +119,7 @@ fn inline_volume(world: &World) -> Result<()> {
     reader.passes(2)?;
     // Another namespace's pods may not.
     let stranger = world.namespace("mounting-stranger")?;
-    let volume = Reader::inline("mounting-inline/plain");
+    let volume = Reader::inline(&format!("{}/plain", namespace.name()));
     let _refused = Reader::start(&stranger, "reader", "n1", &volume, &bucket.sums("/data"))?;
     let said = stranger.event("pod/reader", "FailedMount")?;
     ensure!(said.contains("sharedWith"), "the refusal names the field: {said}");
