@@ -16,7 +16,6 @@ const QUEUED: usize = 4_096;
 
 #[derive(Debug, Default)]
 struct Worker {
-    pool: String,
     /// The stream's number: a stream that was replaced must not take its successor away.
     stream: u64,
     present: BTreeSet<String>,
@@ -36,10 +35,17 @@ struct Driver {
 #[derive(Debug, Default)]
 struct State {
     streams: u64,
-    /// By node.
-    workers: BTreeMap<String, Worker>,
+    /// By node and pool: a node may be in several pools.
+    workers: BTreeMap<(String, String), Worker>,
     /// By node.
     drivers: BTreeMap<String, Driver>,
+}
+
+impl State {
+    fn of_pool<'a>(&'a self, pool: &'a str) -> impl Iterator<Item = &'a Worker> {
+        let of_pool = self.workers.iter().filter(move |((_, name), _)| name == pool);
+        of_pool.map(|(_, worker)| worker)
+    }
 }
 
 /// See the module's documentation.
@@ -75,19 +81,19 @@ impl Fleet {
         state.streams += 1;
         let stream = state.streams;
         let worker = Worker {
-            pool: pool.to_owned(),
             stream,
             ..Worker::default()
         };
-        state.workers.insert(node.to_owned(), worker);
+        state.workers.insert((node.to_owned(), pool.to_owned()), worker);
         stream
     }
 
-    pub(crate) fn worker_ends(&self, node: &str, stream: u64) {
+    pub(crate) fn worker_ends(&self, node: &str, pool: &str, stream: u64) {
+        let key = (node.to_owned(), pool.to_owned());
         let gone = {
             let mut state = self.state.lock();
-            match state.workers.get(node) {
-                Some(worker) if worker.stream == stream => state.workers.remove(node),
+            match state.workers.get(&key) {
+                Some(worker) if worker.stream == stream => state.workers.remove(&key),
                 _ => None,
             }
         };
@@ -96,10 +102,11 @@ impl Fleet {
         }
     }
 
-    pub(crate) fn worker_says(&self, node: &str, report: plan::worker_report::Report) {
+    pub(crate) fn worker_says(&self, node: &str, pool: &str, report: plan::worker_report::Report) {
         use plan::worker_report::Report;
         let mut touched = Vec::new();
-        if let Some(worker) = self.state.lock().workers.get_mut(node) {
+        let key = (node.to_owned(), pool.to_owned());
+        if let Some(worker) = self.state.lock().workers.get_mut(&key) {
             match report {
                 Report::Dataset(dataset) => {
                     touched.push(dataset.uid.clone());
@@ -176,32 +183,31 @@ impl Fleet {
     /// What each worker says of a Dataset, by node.
     pub(crate) fn dataset(&self, uid: &str) -> Vec<(String, plan::DatasetState)> {
         let state = self.state.lock();
-        let of = |(node, worker): (&String, &Worker)| Some((node.clone(), worker.datasets.get(uid)?.clone()));
+        let of = |((node, _), worker): (&(String, String), &Worker)| {
+            Some((node.clone(), worker.datasets.get(uid)?.clone()))
+        };
         state.workers.iter().filter_map(of).collect()
     }
 
     /// What each worker of a pool says of a load; `None` for one that has not said anything of it.
     pub(crate) fn load(&self, uid: &str, pool: &str) -> Vec<Option<plan::LoadState>> {
         let state = self.state.lock();
-        let workers = state.workers.values().filter(|worker| worker.pool == pool);
-        workers.map(|worker| worker.loads.get(uid).cloned()).collect()
+        state
+            .of_pool(pool)
+            .map(|worker| worker.loads.get(uid).cloned())
+            .collect()
     }
 
     /// How many workers of a pool are connected.
     pub(crate) fn workers(&self, pool: &str) -> usize {
-        self.state
-            .lock()
-            .workers
-            .values()
-            .filter(|worker| worker.pool == pool)
-            .count()
+        self.state.lock().of_pool(pool).count()
     }
 
     /// Bytes that a pool's workers hold.
     pub(crate) fn used_bytes(&self, pool: &str) -> u64 {
         let state = self.state.lock();
-        let workers = state.workers.values().filter(|worker| worker.pool == pool);
-        workers
+        state
+            .of_pool(pool)
             .flat_map(|worker| worker.datasets.values())
             .map(|dataset| dataset.cached_bytes)
             .sum()
@@ -232,7 +238,7 @@ impl Fleet {
             .iter()
             .filter(|(_, driver)| driver.stream.is_some() && driver.present.contains(uid));
         workers
-            .map(|(node, _)| node.clone())
+            .map(|((node, _), _)| node.clone())
             .chain(drivers.map(|(node, _)| node.clone()))
             .collect()
     }

@@ -71,10 +71,10 @@ impl Plans for PlanService {
         self.tasks.spawn(async move {
             tokio::select! {
                 () = service.tell_worker(&pool, sender) => {}
-                () = service.hear_worker(&node, reports) => {}
+                () = service.hear_worker(&node, &pool, reports) => {}
                 () = service.leads_no_more() => {}
             }
-            service.fleet.worker_ends(&node, stream);
+            service.fleet.worker_ends(&node, &pool, stream);
             info!(node, pool, "a worker is gone");
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
@@ -159,10 +159,10 @@ impl PlanService {
         }
     }
 
-    async fn hear_worker(&self, node: &str, mut reports: Streaming<plan::WorkerReport>) {
+    async fn hear_worker(&self, node: &str, pool: &str, mut reports: Streaming<plan::WorkerReport>) {
         while let Some(plan::WorkerReport { report }) = next(&mut reports).await {
             if let Some(report) = report {
-                self.fleet.worker_says(node, report);
+                self.fleet.worker_says(node, pool, report);
             }
         }
     }
