@@ -5,6 +5,7 @@
 //! - [`notices`]: what the worker has to know of this driver, so that a worker that has just started learns all of it.
 //! - [`objects`]: complete objects in this node's tiers, which need no question.
 //! - [`copies`]: this node's copies of the catalogs, strictly checked before anything reads them.
+//! - [`ahead`]: what a reader in small steps asks for next.
 //! - [`ask`]: questions, repeated until a worker answers or the patience is over.
 //!
 //! Invariants:
@@ -12,6 +13,7 @@
 //! - No path that a worker says is ever opened: objects are found in the directories that the driver was given.
 //! - Where there is no worker on this node nothing is landed, and all reads go over the network.
 
+mod ahead;
 mod ask;
 mod attend;
 mod copies;
@@ -38,6 +40,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use ahead::Ahead;
 use ask::Asking;
 use attend::Attending;
 use copies::Copies;
@@ -71,6 +74,7 @@ pub struct RemoteWorker {
     objects: Objects,
     copies: Arc<Copies>,
     notices: Arc<Notices>,
+    ahead: Ahead,
     asking: Asking,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -110,6 +114,7 @@ impl RemoteWorker {
             objects: Objects::new(tiers),
             copies,
             notices,
+            ahead: Ahead::default(),
             asking: Asking {
                 caller,
                 client,
@@ -165,7 +170,17 @@ impl Worker for RemoteWorker {
         if range.is_empty() {
             return Ok(Data::Bytes(Bytes::new(), Served::default()));
         }
-        self.asking.read(object, stream, range).await
+        if let Some(data) = self.ahead.find(stream, &range) {
+            return Ok(data);
+        }
+        let wide = self.ahead.widen(stream, &range, object.size_bytes);
+        let start = wide.start;
+        let data = self.asking.read(object, stream, wide).await?;
+        let kept = self.ahead.keep(stream, start, data, &range);
+        kept.ok_or_else(|| ReadError::Unavailable {
+            id: object.id,
+            reason: "the worker sent less than was asked for".to_owned(),
+        })
     }
 
     fn reading(&self, object: ObjectRef, stream: StreamId, _complete: Option<Arc<File>>) {
@@ -174,6 +189,7 @@ impl Worker for RemoteWorker {
     }
 
     fn closed(&self, object: ObjectRef, stream: StreamId) {
+        self.ahead.forget(stream);
         self.notices.closed(object, stream);
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use hyper_util::rt::TokioIo;
 use protocol::plan::{DriverDataset, Medium, Member, Pool, Tier};
-use protocol::{CatalogFile, Generation, Views};
+use protocol::{CatalogFile, Generation, Local, ObjectRef, Views, Worker};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio::net::UnixStream;

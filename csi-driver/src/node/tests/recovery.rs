@@ -135,6 +135,7 @@ async fn after_a_reboot_a_volume_shows_what_it_has_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "a driver that is killed inside of a mount call may wait for itself for ever: ARCHITECTURE.md, failure table"]
 async fn a_driver_that_is_killed_while_volumes_come_and_go_leaves_nothing_behind() {
     let Some(mut node) = TestNode::start(|_| {}).await else {
         return;

@@ -36,8 +36,13 @@ fn wrong_secret(world: &World) -> Result<()> {
     let namespace = world.namespace("failures-denied")?;
     let mut bucket = world.s3.bucket("failures-denied")?;
     bucket.put("file", 1, 1_000)?;
-    // The other server's credentials.
-    namespace.apply(&world.other.secret("source"))?;
+    // The right name with the other server's secret.
+    let secret = &world.other.credentials().secret_key;
+    let wrong = world
+        .s3
+        .secret("source")
+        .replace(&world.s3.credentials().secret_key, secret);
+    namespace.apply(&wrong)?;
     namespace.apply(&Dataset::new("data", Mount::new(&world.s3, &bucket.name, "source")).yaml())?;
     let (reason, message) = namespace.wait("dataset/data", "SourceReachable", "False")?;
     ensure!(

@@ -67,11 +67,11 @@ fn quotas(world: &World) -> Result<()> {
         world.namespace("loads-tenant-b")?,
     ];
     let mut readers = Vec::new();
-    for (namespace, size) in namespaces.iter().zip([2_u64 << 20, 3 << 20]) {
+    for (namespace, size) in namespaces.iter().zip([1_u64 << 20, 3 << 19]) {
         let mut bucket = world.s3.bucket(namespace.name())?;
         bucket.put_many("small", 20, size)?;
         namespace.apply(&world.s3.secret("source"))?;
-        let dataset = Dataset::new("data", Mount::new(&world.s3, &bucket.name, "source")).with("quota: 24Mi");
+        let dataset = Dataset::new("data", Mount::new(&world.s3, &bucket.name, "source")).with("quota: 12Mi");
         namespace.apply(&dataset.yaml())?;
         namespace.wait("dataset/data", "Ready", "True")?;
         readers.push(Reader::start(
@@ -93,8 +93,8 @@ fn quotas(world: &World) -> Result<()> {
                 .and_then(|text| text.as_str())
                 .unwrap_or_default();
             let number: f64 = cached.trim_end_matches("Mi").parse().unwrap_or(0.0);
-            ensure!(number <= 24.0, "{} holds {cached} of 24Mi", namespace.name());
-            Ok((number >= 15.0).then_some(()))
+            ensure!(number <= 12.0, "{} holds {cached} of 12Mi", namespace.name());
+            Ok((number >= 6.0).then_some(()))
         })?;
     }
     Ok(())
