@@ -1,6 +1,6 @@
 # The two commands of the README: make demo, make test. The rest are parts of them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check build bench deps
+.PHONY: help demo test check build image crds bench deps
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST)
@@ -8,7 +8,7 @@ help:
 demo: ## A bucket as a local directory, on a real S3 server, every byte checked (DEMO='--help' for its words)
 	@scripts/demo $(DEMO)
 
-test: deps ## Format, lints, unit, property and kernel-mounted tests
+test: deps ## Format, lints, unit, property and kernel-mounted tests, and Millpond in a real Kubernetes
 	@tests/run
 
 check: deps ## Format, lints and dependency rules alone
@@ -16,6 +16,13 @@ check: deps ## Format, lints and dependency rules alone
 
 build: deps ## The release binary
 	@cargo build --release --locked -p millpond
+
+image: deps ## The image for Kubernetes, as an OCI archive: target/image/millpond.tar
+	@scripts/image target/image/millpond.tar
+
+crds: ## Writes deploy/crds and deploy/base anew from the API's types and the chart
+	@UPDATE=1 cargo test -q --locked -p api --test crds
+	@scripts/render
 
 bench: deps ## The figures of this machine beside their goals (docs/benchmarks.md), 12 minutes; FLAGS="--only large"
 	@cargo build --release --locked -p millpond -p origin -p bench
