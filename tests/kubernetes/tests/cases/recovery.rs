@@ -30,9 +30,9 @@ pub(crate) const CASES: &[Case] = &[
 fn data<'a>(world: &'a World, namespace: &Namespace) -> Result<Bucket<'a>> {
     let mut bucket = world.s3.bucket(namespace.name())?;
     bucket.put_many("small", 20, 50_000)?;
-    bucket.put_many("large", 4, 10 << 20)?;
+    bucket.put_many("large", 2, 9 << 20)?;
     namespace.apply(&world.s3.secret("source"))?;
-    let dataset = Dataset::new("data", Mount::new(&world.s3, &bucket.name, "source")).with("quota: 16Mi");
+    let dataset = Dataset::new("data", Mount::new(&world.s3, &bucket.name, "source")).with("quota: 12Mi");
     namespace.apply(&dataset.yaml())?;
     namespace.wait("dataset/data", "Ready", "True")?;
     Ok(bucket)
