@@ -7,6 +7,9 @@ use tracing::warn;
 
 use api::condition::{Finding, Status, reason};
 
+/// An event holds 1 kB.
+const NOTE_CHARACTERS: usize = 1_000;
+
 /// Tells of every condition that is another than before, and of none that was never otherwise than it should be.
 pub(crate) async fn tell_changes<K>(recorder: &Recorder, object: &K, before: &[Condition], found: &[Finding])
 where
@@ -25,19 +28,11 @@ where
         if same || !news {
             continue;
         }
-        let event = Event {
-            type_: match finding.status {
-                Status::True => EventType::Normal,
-                Status::False | Status::Unknown => EventType::Warning,
-            },
-            reason: finding.reason.to_owned(),
-            note: Some(finding.message.chars().take(1_000).collect()),
-            action: finding.kind.to_owned(),
-            secondary: None,
+        let kind = match finding.status {
+            Status::True => EventType::Normal,
+            Status::False | Status::Unknown => EventType::Warning,
         };
-        if let Err(error) = recorder.publish(&event, &object.object_ref(&())).await {
-            warn!(%error, reason = finding.reason, "failed to tell an event");
-        }
+        tell(recorder, object, kind, finding).await;
     }
 }
 
@@ -47,15 +42,22 @@ where
     K: Resource<DynamicType = ()>,
 {
     for finding in found {
-        let event = Event {
-            type_: EventType::Warning,
-            reason: finding.reason.to_owned(),
-            note: Some(finding.message.chars().take(1_000).collect()),
-            action: finding.kind.to_owned(),
-            secondary: None,
-        };
-        if let Err(error) = recorder.publish(&event, &object.object_ref(&())).await {
-            warn!(%error, reason = finding.reason, "failed to tell an event");
-        }
+        tell(recorder, object, EventType::Warning, finding).await;
+    }
+}
+
+async fn tell<K>(recorder: &Recorder, object: &K, kind: EventType, finding: &Finding)
+where
+    K: Resource<DynamicType = ()>,
+{
+    let event = Event {
+        type_: kind,
+        reason: finding.reason.to_owned(),
+        note: Some(finding.message.chars().take(NOTE_CHARACTERS).collect()),
+        action: finding.kind.to_owned(),
+        secondary: None,
+    };
+    if let Err(error) = recorder.publish(&event, &object.object_ref(&())).await {
+        warn!(%error, reason = finding.reason, "failed to tell an event");
     }
 }

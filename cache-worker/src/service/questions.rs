@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mesh::{ConnectedPeer, Role};
-use protocol::{Generation, Local, ReadError, Worker, convert, wire};
+use protocol::{Generation, Local, Worker, convert, wire};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
@@ -158,14 +158,10 @@ impl wire::worker_server::Worker for Questions {
                     bytes: data.into(),
                 })
             }
-            Err(error) => Answer::Failure(failure(error)),
+            Err(error) => Answer::Failure(error.into()),
         };
         Ok(Response::new(wire::ReadResponse { answer: Some(answer) }))
     }
-}
-
-fn failure(error: ReadError) -> wire::Failure {
-    error.into()
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "used as a function of map_err")]
