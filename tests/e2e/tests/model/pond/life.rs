@@ -60,6 +60,10 @@ impl Pond {
         if let Some(mount) = self.mount.take() {
             mount.unmount();
         }
+        if self.setting.memory {
+            // The memory tier ends with the mount, and what it held with it.
+            self.kept.borrow_mut().clear();
+        }
         Ok(())
     }
 
