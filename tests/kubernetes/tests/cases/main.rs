@@ -1,9 +1,6 @@
 //! The end-to-end cases on a real cluster, one after the other: each has a namespace of its own, and those that disturb
 //! the cluster come last.
 //!
-//! Cases that have not yet been seen to pass on a quiet machine are ignored, which the closing line counts; `-- --ignored` runs
-//! them alone.
-//!
 //! `cargo test -p kubernetes-tests` brings a cluster up, installs Millpond, runs the cases and takes all of it down;
 //! with `KUBECONFIG` set it uses that cluster. A word after `--` runs the cases whose names have it.
 
@@ -25,12 +22,6 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 type Case = (&'static str, fn(&World) -> Result<()>);
 
-/// See the module's documentation.
-const YOUNG: [&str; 2] = [
-    "without_millpond_what_is_cached_is_read_and_a_pod_can_be_killed",
-    "reads_go_on_while_the_api_server_is_away",
-];
-
 fn cases() -> Vec<Case> {
     [
         mounting::CASES,
@@ -50,7 +41,6 @@ fn main() -> ExitCode {
     let world = Arc::new(OnceLock::<Result<World, String>>::new());
     let trials = cases().into_iter().map(|(name, case)| {
         let world = Arc::clone(&world);
-        let is_young = YOUNG.contains(&name);
         Trial::test(name, move || {
             let world = world.get_or_init(|| {
                 eprintln!("bringing the cluster up");
@@ -61,7 +51,6 @@ fn main() -> ExitCode {
                 Err(error) => Err(Failed::from(format!("the cluster is not up: {error}"))),
             }
         })
-        .with_ignored_flag(is_young)
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     // Takes the cluster down, which an exit would not.
