@@ -1,8 +1,10 @@
 //! What a person can type, and what each of it does.
 
 mod bench;
+mod cluster;
 mod doctor;
 mod mount;
+mod progress;
 mod refresh;
 mod stats;
 mod terminal;
@@ -65,9 +67,21 @@ enum Command {
     },
 }
 
-/// Runs what the command line says.
+/// Runs what the command line says. By the name of `kubectl-millpond` the program speaks of a cluster.
 pub(crate) fn run() -> ExitCode {
-    let result = match Cli::parse().command {
+    let result = if cluster::is_called() {
+        cluster::run()
+    } else {
+        run_here()
+    };
+    result.unwrap_or_else(|error| {
+        terminal::complain(format_args!("error: {error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+fn run_here() -> anyhow::Result<ExitCode> {
+    match Cli::parse().command {
         Command::Mount(arguments) => mount::run(*arguments),
         Command::Warmup(arguments) => warmup::run(arguments),
         Command::Stats(arguments) => stats::run(&arguments),
@@ -84,9 +98,5 @@ pub(crate) fn run() -> ExitCode {
             run_directory,
             predecessors,
         } => Ok(server::run(&run_directory, predecessors)),
-    };
-    result.unwrap_or_else(|error| {
-        terminal::complain(format_args!("error: {error:#}"));
-        ExitCode::FAILURE
-    })
+    }
 }

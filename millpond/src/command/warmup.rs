@@ -1,22 +1,17 @@
 //! `millpond warmup`: fetches files before anybody reads them.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use cache_worker::dataset::{LoadOptions, LoadProgress};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 
+use super::progress::{Display, Progress};
 use super::terminal::{bytes, complain, say};
 use super::value;
 use crate::mount::client::{Client, block_on};
 use crate::mount::place::Place;
-
-/// Between two lines where there is no terminal.
-const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -44,7 +39,7 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
     let mut display = Display::new();
     let end = block_on(async {
         Client::new(place)
-            .warm(&options, |progress| display.show(progress))
+            .warm(&options, |progress| display.show(&progress.into()))
             .await
     })?;
     display.finish();
@@ -105,77 +100,16 @@ fn one_mount(paths: &[PathBuf]) -> Result<(Place, Vec<String>)> {
     Ok((place, within))
 }
 
-/// A bar on a terminal, lines elsewhere.
-struct Display {
-    bar: Option<ProgressBar>,
-    started: Instant,
-    said: Option<Instant>,
-}
-
-impl Display {
-    fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(0);
-            let style = "{msg} [{wide_bar}] {bytes}/{total_bytes} {binary_bytes_per_sec} ETA {eta}";
-            // The template is ours; a bad one would show in the first run.
-            bar.set_style(
-                ProgressStyle::with_template(style).unwrap_or_else(|_bad| ProgressStyle::default_bar()),
-            );
-            bar
-        });
+impl From<&LoadProgress> for Progress {
+    fn from(progress: &LoadProgress) -> Self {
         Self {
-            bar,
-            started: Instant::now(),
-            said: None,
+            counted: progress.counted,
+            files_total: progress.files_total,
+            files_done: progress.files_done,
+            failed: progress.failed,
+            bytes_total: progress.bytes_total,
+            bytes_done: progress.bytes_done,
+            bytes_fetched: progress.bytes_fetched,
         }
-    }
-
-    fn show(&mut self, progress: &LoadProgress) {
-        if let Some(bar) = &self.bar {
-            bar.set_length(progress.bytes_total);
-            bar.set_position(progress.bytes_done);
-            bar.set_message(files(progress));
-            return;
-        }
-        if self.said.is_some_and(|said| said.elapsed() < LINE_INTERVAL) {
-            return;
-        }
-        self.said = Some(Instant::now());
-        if !progress.counted {
-            say(format_args!("{} files so far", progress.files_done));
-            return;
-        }
-        let seconds = self.started.elapsed().as_secs().max(1);
-        let rate = progress.bytes_fetched / seconds;
-        let left = progress.bytes_total.saturating_sub(progress.bytes_done);
-        let eta = match left.checked_div(rate) {
-            Some(seconds) => humantime::format_duration(Duration::from_secs(seconds)).to_string(),
-            None => "unknown".to_owned(),
-        };
-        say(format_args!(
-            "{}, {} of {}, {}/s, ETA {eta}",
-            files(progress),
-            bytes(progress.bytes_done),
-            bytes(progress.bytes_total),
-            bytes(rate)
-        ));
-    }
-
-    fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-fn files(progress: &LoadProgress) -> String {
-    // The catalog is still being searched.
-    let more = if progress.counted { "" } else { "+" };
-    match progress.failed {
-        0 => format!("{}/{}{more} files", progress.files_done, progress.files_total),
-        failed => format!(
-            "{}/{}{more} files, {failed} failed",
-            progress.files_done, progress.files_total
-        ),
     }
 }

@@ -1,0 +1,217 @@
+//! Millpond's own workloads: controller, keepers, drivers, workers.
+
+use anyhow::Result;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+
+use super::super::connection::{Cluster, list};
+use super::super::finding::Finding;
+
+/// All of the chart's and the controller's.
+const SELECTOR: &str = "app.kubernetes.io/name=millpond";
+
+/// The controller's, and that of its leader.
+const CONTROLLER: &str = "millpond-controller";
+
+/// So many times its duration a Lease may be old.
+const LEASE_PATIENCE: i64 = 2;
+
+pub(super) async fn look(cluster: &Cluster) -> Result<Vec<Finding>> {
+    let ours = ListParams::default().labels(SELECTOR);
+    let deployments: Api<Deployment> = Api::all(cluster.client.clone());
+    let sets: Api<DaemonSet> = Api::all(cluster.client.clone());
+    let pods: Api<Pod> = Api::all(cluster.client.clone());
+    let (deployments, sets, pods) =
+        tokio::try_join!(list(&deployments, &ours), list(&sets, &ours), list(&pods, &ours))?;
+    let mut findings = Vec::new();
+    if deployments.is_empty() && sets.is_empty() {
+        return Ok(vec![Finding::bad(
+            "Millpond",
+            "has no workloads in this cluster",
+            "helm install millpond deploy/chart --namespace millpond-system --create-namespace",
+        )]);
+    }
+    for deployment in &deployments {
+        let wanted = deployment
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.replicas)
+            .unwrap_or(1);
+        let ready = deployment
+            .status
+            .as_ref()
+            .and_then(|status| status.ready_replicas)
+            .unwrap_or(0);
+        findings.push(workload("Deployment", &deployment.name_any(), ready, wanted));
+    }
+    for set in &sets {
+        let (wanted, ready) = set.status.as_ref().map_or((0, 0), |status| {
+            (status.desired_number_scheduled, status.number_ready)
+        });
+        findings.push(if wanted == 0 {
+            Finding::warning(
+                format!("DaemonSet {}", set.name_any()),
+                "no node matches it",
+                "see the nodeSelector and tolerations of the CachePool, or of the chart's values",
+            )
+        } else {
+            workload("DaemonSet", &set.name_any(), ready, wanted)
+        });
+    }
+    findings.extend(pods.iter().filter_map(pod));
+    for deployment in deployments
+        .iter()
+        .filter(|deployment| deployment.name_any() == CONTROLLER)
+    {
+        let leases: Api<Lease> = Api::namespaced(
+            cluster.client.clone(),
+            &deployment.namespace().unwrap_or_default(),
+        );
+        findings.push(leader(
+            leases.get_opt(CONTROLLER).await?.as_ref(),
+            Timestamp::now(),
+        ));
+    }
+    Ok(findings)
+}
+
+fn workload(kind: &str, name: &str, ready: i32, wanted: i32) -> Finding {
+    let subject = format!("{kind} {name}");
+    let detail = format!("{ready} of {wanted} pods are ready");
+    if ready >= wanted {
+        Finding::good(subject, detail)
+    } else {
+        Finding::bad(
+            subject,
+            detail,
+            "see the pods below, and kubectl describe of those that are missing",
+        )
+    }
+}
+
+/// What is wrong with a pod; `None`: nothing.
+fn pod(pod: &Pod) -> Option<Finding> {
+    let status = pod.status.as_ref()?;
+    let subject = format!("pod {}", pod.name_any());
+    let logs = format!(
+        "kubectl logs -n {} {}",
+        pod.namespace().unwrap_or_default(),
+        pod.name_any()
+    );
+    let unscheduled = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+    if let Some(condition) = unscheduled {
+        let why = condition.message.clone().unwrap_or_default();
+        return Some(Finding::bad(
+            subject,
+            format!("is on no node: {why}"),
+            "make room, or change the requests in the chart's values",
+        ));
+    }
+    let containers = status
+        .container_statuses
+        .iter()
+        .chain(&status.init_container_statuses)
+        .flatten();
+    containers
+        .filter_map(container)
+        .next()
+        .map(|detail| Finding::bad(subject, detail, &logs))
+}
+
+/// Why a container does not run or was ended; `None`: all is well.
+fn container(container: &ContainerStatus) -> Option<String> {
+    let state = container.state.as_ref();
+    if let Some(waiting) = state.and_then(|state| state.waiting.as_ref()) {
+        return Some(format!(
+            "{} waits: {} {}",
+            container.name,
+            waiting.reason.as_deref().unwrap_or_default(),
+            waiting.message.as_deref().unwrap_or_default()
+        ));
+    }
+    let last = container
+        .last_state
+        .as_ref()
+        .and_then(|state| state.terminated.as_ref());
+    if container.ready {
+        return None;
+    }
+    let before = last.map(|last| {
+        format!(
+            ", ended with {} ({}) before",
+            last.exit_code,
+            last.reason.as_deref().unwrap_or("without a reason")
+        )
+    });
+    Some(format!(
+        "{} is not ready{}",
+        container.name,
+        before.unwrap_or_default()
+    ))
+}
+
+fn leader(lease: Option<&Lease>, now: Timestamp) -> Finding {
+    let subject = "the controller's leader";
+    let fix = "see kubectl logs of the millpond-controller pods: without one nothing new is bound, and running pods go on";
+    let spec = lease.and_then(|lease| lease.spec.as_ref());
+    let Some((holder, renewed)) =
+        spec.and_then(|spec| Some((spec.holder_identity.as_ref()?, spec.renew_time.as_ref()?)))
+    else {
+        return Finding::bad(subject, "there is none", fix);
+    };
+    let age = now.as_second() - renewed.0.as_second();
+    let patience =
+        i64::from(spec.and_then(|spec| spec.lease_duration_seconds).unwrap_or(15)) * LEASE_PATIENCE;
+    if age > patience {
+        Finding::bad(subject, format!("{holder} was heard of {age} s ago"), fix)
+    } else {
+        Finding::good(subject, holder.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::cluster::finding::Verdict;
+
+    fn parse<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> T {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn a_pod_that_waits_says_why() {
+        let waiting = serde_json::json!({"metadata": {"name": "w", "namespace": "s"}, "status": {"containerStatuses": [{
+            "name": "worker", "ready": false, "restartCount": 3, "image": "", "imageID": "",
+            "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}}]}});
+        let found = pod(&parse(waiting)).unwrap();
+        assert_eq!(found.verdict, Verdict::Bad);
+        assert_eq!(found.detail, "worker waits: CrashLoopBackOff back-off");
+        assert_eq!(found.fix.as_deref(), Some("kubectl logs -n s w"));
+        let well = serde_json::json!({"metadata": {"name": "w"}, "status": {"containerStatuses": [{
+            "name": "worker", "ready": true, "restartCount": 3, "image": "", "imageID": "", "state": {"running": {}}}]}});
+        assert_eq!(pod(&parse(well)), None);
+    }
+
+    #[test]
+    fn a_leader_that_says_nothing_is_none() {
+        let lease = |seconds: i64| -> Lease {
+            let time = Timestamp::from_second(seconds).unwrap().to_string();
+            let time = time.replace('Z', ".000000Z");
+            parse(
+                serde_json::json!({"metadata": {}, "spec": {"holderIdentity": "a", "leaseDurationSeconds": 15, "renewTime": time}}),
+            )
+        };
+        let now = Timestamp::from_second(1_000).unwrap();
+        assert_eq!(leader(Some(&lease(990)), now).verdict, Verdict::Good);
+        assert_eq!(leader(Some(&lease(900)), now).verdict, Verdict::Bad);
+        assert_eq!(leader(None, now).verdict, Verdict::Bad);
+    }
+}

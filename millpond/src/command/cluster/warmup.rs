@@ -1,0 +1,157 @@
+//! `kubectl millpond warmup`: makes a DataLoad, and shows how far it is.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use api::{ByteQuantity, DataLoad, DataLoadSpec, DataLoadStatus, Dataset, LoadPhase, LoadPolicy};
+use clap::Args;
+use futures::{StreamExt, pin_mut};
+use kube::api::{ObjectMeta, PostParams};
+use kube::runtime::watcher::{self, watch_object};
+use kube::{Api, ResourceExt};
+
+use super::super::progress::{Display, Progress};
+use super::super::terminal::{bytes, complain, say};
+use super::super::value;
+use super::connection::{Cluster, explained};
+
+/// How long a load that is done can still be looked at.
+const TTL: Duration = Duration::from_secs(3_600);
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The Dataset.
+    dataset: String,
+    /// Paths in the mount, or globs, for example 'train/**' [default: everything].
+    paths: Vec<String>,
+    /// Stay until it is done, with a progress bar; fails where a file could not be fetched.
+    #[arg(short, long)]
+    watch: bool,
+    /// Bytes a second of all workers together, for example 1Gi [default: as fast as it goes].
+    #[arg(long, value_name = "SIZE", value_parser = value::size)]
+    bandwidth: Option<u64>,
+}
+
+pub(super) async fn run(cluster: &Cluster, arguments: Arguments) -> Result<ExitCode> {
+    if arguments.bandwidth == Some(0) {
+        bail!("--bandwidth 0 would never end: leave it out for no limit");
+    }
+    let datasets = cluster.api::<Dataset>(false);
+    let dataset = datasets.get_opt(&arguments.dataset).await;
+    if dataset.map_err(|error| explained(error, "datasets"))?.is_none() {
+        bail!(
+            "there is no Dataset {} in the namespace {}",
+            arguments.dataset,
+            cluster.namespace
+        );
+    }
+    let loads = cluster.api::<DataLoad>(false);
+    let load = DataLoad {
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{}-", arguments.dataset)),
+            ..ObjectMeta::default()
+        },
+        spec: DataLoadSpec {
+            dataset: arguments.dataset,
+            paths: arguments.paths.iter().map(|path| rooted(path)).collect(),
+            policy: LoadPolicy::Once,
+            schedule: None,
+            bandwidth_limit: arguments.bandwidth.map(ByteQuantity),
+            ttl_seconds_after_finished: i64::try_from(TTL.as_secs()).ok(),
+        },
+        status: None,
+    };
+    let made = loads.create(&PostParams::default(), &load).await;
+    let name = made.context("failed to make a DataLoad")?.name_any();
+    say(format_args!("dataload/{name} is made"));
+    if !arguments.watch {
+        say(format_args!(
+            "see it with: kubectl get dataload {name} -n {} --watch",
+            cluster.namespace
+        ));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let end = watch(&loads, &name).await?;
+    conclude(&end)
+}
+
+/// As DataLoads write paths: from the root of the mount.
+fn rooted(path: &str) -> String {
+    format!("/{}", path.trim_start_matches('/'))
+}
+
+/// Shows the load until it ends. An interrupt ends the watching alone: the load is the workers'.
+async fn watch(loads: &Api<DataLoad>, name: &str) -> Result<DataLoadStatus> {
+    let mut display = Display::new();
+    let states = watch_object(loads.clone(), name);
+    pin_mut!(states);
+    let mut fetched_before = None;
+    let end = loop {
+        match states.next().await {
+            Some(Ok(Some(load))) => {
+                let status = load.status.unwrap_or_default();
+                if matches!(status.phase, Some(LoadPhase::Complete | LoadPhase::Failed)) {
+                    break Ok(status);
+                }
+                if status.bytes_total.is_some() {
+                    let done = number(status.bytes_done);
+                    let before = *fetched_before.get_or_insert(done);
+                    display.show(&Progress {
+                        counted: true,
+                        files_total: number(status.files_total),
+                        files_done: number(status.files_done),
+                        failed: number(status.files_failed),
+                        bytes_total: number(status.bytes_total),
+                        bytes_done: done,
+                        bytes_fetched: done.saturating_sub(before),
+                    });
+                }
+            }
+            Some(Ok(None)) => break Err(anyhow::anyhow!("somebody has deleted dataload/{name}")),
+            // It tries again by itself.
+            Some(Err(watcher::Error::WatchFailed(_) | watcher::Error::WatchStartFailed(_))) => {}
+            Some(Err(error)) => break Err(error).context("failed to watch the DataLoad"),
+            None => {
+                break Err(anyhow::anyhow!(
+                    "the API server ended the watch of dataload/{name}"
+                ));
+            }
+        }
+    };
+    display.finish();
+    end
+}
+
+fn conclude(end: &DataLoadStatus) -> Result<ExitCode> {
+    for failed in &end.failed_paths {
+        complain(format_args!("failed: {}: {}", failed.path, failed.reason));
+    }
+    say(format_args!(
+        "{} of {} files are here, {}",
+        number(end.files_done),
+        number(end.files_total),
+        bytes(number(end.bytes_done))
+    ));
+    if end.phase == Some(LoadPhase::Complete) {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let why = end
+        .conditions
+        .iter()
+        .find(|condition| condition.status == "False");
+    match why {
+        Some(why) => complain(format_args!("error: {}: {}", why.reason, why.message)),
+        None => complain(format_args!(
+            "error: {} files could not be fetched",
+            number(end.files_failed)
+        )),
+    }
+    Ok(ExitCode::FAILURE)
+}
+
+fn number(number: Option<i64>) -> u64 {
+    number
+        .and_then(|number| u64::try_from(number).ok())
+        .unwrap_or_default()
+}
