@@ -72,6 +72,14 @@ impl Kubectl {
         command
     }
 
+    /// `kubectl millpond`: kubectl hands a plugin no flags that stand before its name.
+    pub(crate) fn plugin_command(&self) -> Command {
+        let mut command = Command::new("timeout");
+        command.arg(CALL_SECONDS).args(&self.program).arg("millpond");
+        command.env("KUBECONFIG", &self.kubeconfig);
+        command
+    }
+
     /// Applies objects.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::cluster::{in_workspace, tool, workspace};
 use crate::namespace::GUARD;
-use crate::{Cluster, Kubectl, Namespace, S3, eventually};
+use crate::{Answer, Cluster, Kubectl, Namespace, S3, eventually, plugin};
 
 /// Where Millpond is installed.
 pub const SYSTEM: &str = "millpond-system";
@@ -129,6 +129,14 @@ impl World {
             String::from_utf8_lossy(&output.stderr)
         );
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs `kubectl millpond`.
+    ///
+    /// # Errors
+    /// It cannot be run; what it says itself is in its answer.
+    pub fn plugin(&self, words: &[&str]) -> Result<Answer> {
+        plugin::run(self.kubectl(), words)
     }
 
     /// The pods of a component, by its label `app.kubernetes.io/component`.

@@ -1,6 +1,6 @@
 //! What is right and what is wrong, in words for people.
 
-use api::condition::kind;
+use api::condition::{kind, reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 /// One thing that was looked at.
@@ -63,21 +63,29 @@ impl Finding {
     }
 }
 
-/// Conditions that say that something is wrong: those that are False, but for the whole Dataset being cached, which need not be, and
-/// for Ready, which follows from the others where there are others.
+/// Conditions that say that something is wrong, the one that says it of the whole object first, which names the cause. What is still
+/// to come because of it (a listing), and what need not be (all of a Dataset in the cache), is left out.
 pub(super) fn faults(conditions: &[Condition]) -> Vec<&Condition> {
-    let is_wrong = |condition: &&Condition| match condition.type_.as_str() {
+    let is_wrong = |condition: &Condition| match condition.type_.as_str() {
         kind::WARM | kind::COMPLETE => false,
         kind::DELETION_BLOCKED => condition.status == "True",
         _ => condition.status == "False",
     };
-    let wrong: Vec<_> = conditions.iter().filter(is_wrong).collect();
-    let causes: Vec<_> = wrong
+    let mut found: Vec<&Condition> = Vec::new();
+    let whole = conditions
         .iter()
-        .copied()
-        .filter(|condition| condition.type_ != kind::READY)
-        .collect();
-    if causes.is_empty() { wrong } else { causes }
+        .filter(|condition| condition.type_ == kind::READY);
+    let parts = conditions
+        .iter()
+        .filter(|condition| condition.type_ != kind::READY);
+    for condition in whole.chain(parts).filter(|condition| is_wrong(condition)) {
+        let is_said = found.iter().any(|said| said.reason == condition.reason);
+        let follows = !found.is_empty() && condition.reason == reason::LISTING;
+        if !is_said && !follows {
+            found.push(condition);
+        }
+    }
+    found
 }
 
 /// The first of [`faults`], in one line.
@@ -91,33 +99,39 @@ mod tests {
     use super::*;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-    fn condition(kind: &str, status: &str) -> Condition {
+    fn condition(kind: &str, status: &str, reason: &str) -> Condition {
         Condition {
             type_: kind.to_owned(),
             status: status.to_owned(),
-            reason: format!("{kind}Reason"),
+            reason: reason.to_owned(),
             message: "why".to_owned(),
             last_transition_time: Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH),
             observed_generation: None,
         }
     }
 
+    fn reasons(conditions: &[Condition]) -> Vec<&str> {
+        faults(conditions)
+            .iter()
+            .map(|fault| fault.reason.as_str())
+            .collect()
+    }
+
     #[test]
-    fn a_cause_stands_for_what_follows_from_it() {
+    fn a_cause_is_told_once_and_not_what_follows_from_it() {
         let conditions = [
-            condition("Ready", "False"),
-            condition("Warm", "False"),
-            condition("SourceReachable", "False"),
+            condition("SourceReachable", "False", "AccessDenied"),
+            condition("CatalogReady", "False", "Listing"),
+            condition("Warm", "False", "Loading"),
+            condition("Ready", "False", "AccessDenied"),
         ];
+        assert_eq!(reasons(&conditions), ["AccessDenied"]);
+        assert_eq!(first_fault(&conditions).as_deref(), Some("AccessDenied: why"));
+        assert_eq!(reasons(&conditions[1..3]), ["Listing"]);
+        assert!(reasons(&conditions[2..3]).is_empty());
         assert_eq!(
-            first_fault(&conditions).as_deref(),
-            Some("SourceReachableReason: why")
-        );
-        assert_eq!(first_fault(&conditions[..2]).as_deref(), Some("ReadyReason: why"));
-        assert_eq!(first_fault(&conditions[1..2]), None);
-        assert_eq!(
-            first_fault(&[condition("DeletionBlocked", "True")]).as_deref(),
-            Some("DeletionBlockedReason: why")
+            reasons(&[condition("DeletionBlocked", "True", "InUse")]),
+            ["InUse"]
         );
     }
 }

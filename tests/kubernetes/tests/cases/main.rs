@@ -11,6 +11,7 @@ mod deletion;
 mod failures;
 mod loads;
 mod mounting;
+mod plugin;
 mod recovery;
 
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ fn cases() -> Vec<Case> {
         failures::CASES,
         loads::CASES,
         changes::CASES,
+        plugin::CASES,
         deletion::CASES,
         recovery::CASES,
     ]

@@ -6,7 +6,7 @@ use anyhow::Result;
 use api::condition::reason;
 use api::names::CSI_DRIVER;
 use api::{CachePool, DataLoad, Dataset, LoadPhase};
-use k8s_openapi::api::core::v1::Event;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
@@ -75,7 +75,19 @@ pub(super) async fn look(cluster: &Cluster) -> Result<Vec<Finding>> {
             "see its status; a new DataLoad tries again",
         ));
     }
-    findings.extend(mounts(&events));
+    for (pod, message) in failed_mounts(&events) {
+        // One that runs has got over it.
+        let api: Api<Pod> = Api::namespaced(cluster.client.clone(), pod.0);
+        let found = api.get_opt(pod.1).await?;
+        let phase = found.and_then(|pod| pod.status?.phase);
+        if phase.as_deref() == Some("Pending") {
+            findings.push(Finding::bad(
+                format!("pod {}/{}", pod.0, pod.1),
+                format!("waits for a volume: {message}"),
+                "the kubelet tries again by itself; where it stays, see the Dataset above and the node's driver",
+            ));
+        }
+    }
     Ok(findings)
 }
 
@@ -144,21 +156,23 @@ fn fix(of: &str) -> &'static str {
     }
 }
 
-/// Pods whose volumes of ours could not be mounted lately, as the kubelet says; the newest event of each.
-fn mounts(events: &[Event]) -> Vec<Finding> {
+/// Pods (namespace and name) of which the kubelet has said that a volume of ours could not be mounted, and its last words. Our own
+/// pods have no such volumes.
+fn failed_mounts(events: &[Event]) -> BTreeMap<(&str, &str), &str> {
     let mut newest = BTreeMap::new();
     for event in events {
         let message = event.message.as_deref().unwrap_or_default();
-        // The kubelet names the driver where it could not reach it, and the volume in any case.
-        if !message.contains(CSI_DRIVER) && !message.contains("millpond") {
+        let object = &event.involved_object;
+        let pod = (
+            object.namespace.as_deref().unwrap_or_default(),
+            object.name.as_deref().unwrap_or_default(),
+        );
+        // The driver's name where it could not be reached; the volume's; or our own words.
+        let is_ours =
+            message.contains(CSI_DRIVER) || message.contains("millpond") || message.contains("Dataset");
+        if !is_ours || pod.1.starts_with("millpond-") {
             continue;
         }
-        let object = &event.involved_object;
-        let pod = format!(
-            "{}/{}",
-            object.namespace.as_deref().unwrap_or_default(),
-            object.name.as_deref().unwrap_or_default()
-        );
         let time = event.last_timestamp.as_ref().map(|time| time.0);
         let entry = newest.entry(pod).or_insert((time, message));
         if entry.0 < time {
@@ -167,13 +181,7 @@ fn mounts(events: &[Event]) -> Vec<Finding> {
     }
     newest
         .into_iter()
-        .map(|(pod, (_, message))| {
-            Finding::warning(
-                format!("pod {pod}"),
-                format!("a volume could not be mounted of late: {message}"),
-                "the kubelet tries again by itself; where it stays, see the Dataset above and the node's driver",
-            )
-        })
+        .map(|(pod, (_, message))| (pod, message))
         .collect()
 }
 
@@ -195,8 +203,8 @@ mod tests {
             event("a", "MountVolume failed for csi.millpond.io: old", 1),
             event("b", "MountVolume failed for other.example.com", 3),
         ];
-        let found = mounts(&events);
+        let found = failed_mounts(&events);
         assert_eq!(found.len(), 1);
-        assert!(found[0].detail.ends_with("new"), "{found:?}");
+        assert!(found[&("x", "a")].ends_with("new"), "{found:?}");
     }
 }

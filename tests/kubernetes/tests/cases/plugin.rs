@@ -1,0 +1,111 @@
+//! `kubectl millpond`: what it shows is what is.
+
+use anyhow::{Context, Result, ensure};
+use kubernetes_tests::{Dataset, Mount, Reader, World};
+use serde_json::Value;
+
+use crate::Case;
+
+pub(crate) const CASES: &[Case] = &[
+    ("the_plugin_shows_what_each_node_has", status),
+    ("the_plugin_fetches_ahead_and_waits", warmup),
+    ("the_doctor_names_the_cause_and_the_fix", doctor),
+];
+
+fn status(world: &World) -> Result<()> {
+    let namespace = world.namespace("plugin-status")?;
+    let mut bucket = world.s3.bucket("plugin-status")?;
+    bucket.put_many("small", 10, 100_000)?;
+    namespace.apply(&world.s3.secret("source"))?;
+    namespace.apply(&Dataset::new("data", Mount::new(&world.s3, &bucket.name, "source")).yaml())?;
+    namespace.wait("dataset/data", "Ready", "True")?;
+    let reader = Reader::start(
+        &namespace,
+        "reader",
+        "n1",
+        &Reader::claim("data"),
+        &bucket.sums("/data"),
+    )?;
+    reader.passes(3)?;
+    reader.end()?;
+    let table = world.plugin(&["status", "data", "-n", namespace.name()])?;
+    ensure!(
+        table.success
+            && table.text.contains(&format!("{}/data", namespace.name()))
+            && table.text.contains("Bound"),
+        "{}",
+        table.text
+    );
+    let report = world.plugin(&["status", "-n", namespace.name(), "--json"])?;
+    let report: Value = serde_json::from_str(&report.text).with_context(|| report.text.clone())?;
+    let node = report
+        .pointer("/nodes/0")
+        .with_context(|| format!("no node: {report}"))?;
+    let number = |name: &str| node.get(name).and_then(Value::as_u64).unwrap_or_default();
+    ensure!(
+        node.get("node").is_some_and(|node| node == "n1")
+            && number("totalBytes") == bucket.total_bytes()
+            && number("cachedBytes") >= bucket.total_bytes()
+            && number("readLocalBytes") >= number("readOriginBytes"),
+        "{node}"
+    );
+    let stranger = world.plugin(&["status", "nobody", "-n", namespace.name()])?;
+    ensure!(
+        !stranger.success && stranger.text.contains("no Dataset nobody"),
+        "{}",
+        stranger.text
+    );
+    Ok(())
+}
+
+fn warmup(world: &World) -> Result<()> {
+    let namespace = world.namespace("plugin-warmup")?;
+    let mut bucket = world.s3.bucket("plugin-warmup")?;
+    bucket.put_many("train", 12, 100_000)?;
+    bucket.put_many("test", 5, 100_000)?;
+    namespace.apply(&world.s3.secret("source"))?;
+    namespace.apply(&Dataset::new("data", Mount::new(&world.s3, &bucket.name, "source")).yaml())?;
+    namespace.wait("dataset/data", "Ready", "True")?;
+    let done = world.plugin(&["warmup", "data", "train/**", "--watch", "-n", namespace.name()])?;
+    ensure!(
+        done.success && done.text.contains("12 of 12 files are here"),
+        "{}",
+        done.text
+    );
+    // Without --watch it only asks.
+    let asked = world.plugin(&["warmup", "data", "-n", namespace.name()])?;
+    ensure!(asked.success && asked.text.contains("is made"), "{}", asked.text);
+    namespace.wait("dataset/data", "Warm", "True")?;
+    let stranger = world.plugin(&["warmup", "nobody", "-n", namespace.name()])?;
+    ensure!(
+        !stranger.success && stranger.text.contains("no Dataset nobody"),
+        "{}",
+        stranger.text
+    );
+    Ok(())
+}
+
+fn doctor(world: &World) -> Result<()> {
+    let well = world.plugin(&["doctor"])?;
+    ensure!(
+        well.success && well.text.contains("node n1: its kubelet knows the CSI driver"),
+        "{}",
+        well.text
+    );
+    let namespace = world.namespace("plugin-doctor")?;
+    let mut bucket = world.s3.bucket("plugin-doctor")?;
+    bucket.put("file", 1, 1_000)?;
+    namespace.apply(&Dataset::new("data", Mount::new(&world.s3, &bucket.name, "absent")).yaml())?;
+    namespace.wait("dataset/data", "Ready", "False")?;
+    let ill = world.plugin(&["doctor", "--quiet"])?;
+    ensure!(
+        !ill.success
+            && ill.text.contains(&format!("Dataset {}/data", namespace.name()))
+            && ill.text.contains("SecretNotFound")
+            && ill.text.contains("make the Secret"),
+        "{}",
+        ill.text
+    );
+    ensure!(!ill.text.contains("ok "), "it is not quiet: {}", ill.text);
+    Ok(())
+}
