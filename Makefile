@@ -1,12 +1,15 @@
 # The two commands of the README: make demo, make test. The rest are parts of them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check build image crds bench deps
+.PHONY: help demo demo-local test check build image crds bench bench-cluster deps
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST)
 
-demo: ## A bucket as a local directory, on a real S3 server, every byte checked (DEMO='--help' for its words)
+demo: ## Millpond in a real Kubernetes on this machine: a Dataset, a pod that reads it, its hit ratio (DEMO=--keep)
 	@scripts/demo $(DEMO)
+
+demo-local: ## A bucket as a local directory, on a real S3 server, every byte checked (DEMO='--help' for its words)
+	@scripts/demo-local $(DEMO)
 
 test: deps ## Format, lints, unit, property and kernel-mounted tests, and Millpond in a real Kubernetes
 	@tests/run
@@ -27,6 +30,11 @@ crds: ## Writes deploy/crds and deploy/base anew from the API's types and the ch
 bench: deps ## The figures of this machine beside their goals (docs/benchmarks.md), 12 minutes; FLAGS="--only large"
 	@cargo build --release --locked -p millpond -p origin -p bench
 	@target/release/millpond-figures $(FLAGS)
+
+bench-cluster: deps ## The figures of a real Kubernetes on this machine, 15 minutes; FLAGS="--only bound"
+	@scripts/image --crates controller,cache-worker,csi-driver --tag millpond.test/millpond:test target/image/millpond.tar
+	@cargo build --release --locked -p bench
+	@target/release/millpond-cluster-figures $(FLAGS)
 
 deps: ## Installs what building and testing need
 	@scripts/deps

@@ -88,7 +88,7 @@ impl Command {
                 figure.name()
             ));
             match figure.measure(&mut lab) {
-                Ok(rows) => report.add(figure, rows),
+                Ok(rows) => report.add(&figure.name(), rows),
                 Err(error) => {
                     failed = true;
                     complain(format_args!("error: {}: {error:#}", figure.name()));

@@ -9,9 +9,13 @@
 //! - [`Lab`](lab::Lab) has what figures share: the scratch directory, data sets, servers and a warm cache. All of it is
 //!   gone afterwards, also after an interrupt; what a killed run left goes when the next one begins.
 //!
+//! [`ClusterCommand`] measures Millpond in a real Kubernetes on this machine: from an object to the PVC, from the pod to the first byte, reads
+//! in pods, what the API server and Prometheus see.
+//!
 //! `docs/benchmarks.md` says what each figure means.
 #![forbid(unsafe_code)]
 
+mod cluster;
 mod command;
 mod data;
 mod figure;
@@ -25,4 +29,5 @@ mod row;
 mod scratch;
 mod server;
 
+pub use cluster::ClusterCommand;
 pub use command::Command;

@@ -8,7 +8,6 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
-use crate::figure::Figure;
 use crate::memory::Peak;
 use crate::row::Row;
 
@@ -28,7 +27,7 @@ pub(crate) struct Report {
 
 #[derive(Debug, Serialize)]
 struct Measurement {
-    figure: Figure,
+    figure: String,
     #[serde(flatten)]
     row: Row,
 }
@@ -48,8 +47,11 @@ impl Report {
         }
     }
 
-    pub(crate) fn add(&mut self, figure: Figure, rows: Vec<Row>) {
-        let rows = rows.into_iter().map(|row| Measurement { figure, row });
+    pub(crate) fn add(&mut self, figure: &str, rows: Vec<Row>) {
+        let rows = rows.into_iter().map(|row| Measurement {
+            figure: figure.to_owned(),
+            row,
+        });
         self.figures.extend(rows);
     }
 
@@ -71,7 +73,7 @@ impl Report {
         }
         for Measurement { figure, row } in &self.figures {
             table.add_row([
-                figure.name(),
+                figure.clone(),
                 row.what.clone(),
                 row.unit.show(row.median),
                 row.unit.show(row.min),

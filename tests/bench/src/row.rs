@@ -48,12 +48,14 @@ pub(crate) enum Unit {
     Microseconds,
     Mebibytes,
     Bytes,
+    /// Things counted.
+    Count,
 }
 
 impl Unit {
     const fn suffix(self) -> &'static str {
         match self {
-            Self::Ratio => "",
+            Self::Ratio | Self::Count => "",
             Self::Seconds => " s",
             Self::Milliseconds => " ms",
             Self::Microseconds => " us",
@@ -66,7 +68,7 @@ impl Unit {
         match self {
             Self::Ratio => 3,
             Self::Seconds => 2,
-            Self::Milliseconds | Self::Microseconds | Self::Mebibytes | Self::Bytes => 1,
+            Self::Milliseconds | Self::Microseconds | Self::Mebibytes | Self::Bytes | Self::Count => 1,
         }
     }
 

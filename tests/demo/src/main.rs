@@ -1,4 +1,4 @@
-//! `make demo`: a bucket becomes a local directory, shown on a real S3 server, with every byte checked.
+//! `make demo-local`: a bucket becomes a local directory, shown on a real S3 server, with every byte checked.
 //!
 //! It starts versitygw with credentials of its own, uploads a data set that follows from a seed, mounts it with the
 //! real `millpond mount`, reads all of it three times in random order beside the same reads from the local disk, kills

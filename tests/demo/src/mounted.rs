@@ -143,7 +143,7 @@ fn program() -> Result<PathBuf> {
     let program = this.with_file_name("millpond");
     if !program.is_file() {
         bail!(
-            "there is no {}: build it first (make demo does)",
+            "there is no {}: build it first (make demo-local does)",
             program.display()
         );
     }

@@ -209,7 +209,7 @@ fn require_room(directory: &Path, data_bytes: u64) -> Result<()> {
     let needed = data_bytes.saturating_mul(parts) / of;
     if free < needed {
         bail!(
-            "--directory {} has {} free, and {} are needed: name another one (make demo DEMO='--directory DIR')",
+            "--directory {} has {} free, and {} are needed: name another one (make demo-local DEMO='--directory DIR')",
             directory.display(),
             bytes(free),
             bytes(needed)

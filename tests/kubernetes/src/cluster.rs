@@ -4,7 +4,8 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde_json::Value;
 
 use crate::Kubectl;
 
@@ -27,7 +28,6 @@ impl Cluster {
     /// # Errors
     /// It does not come up.
     pub fn start() -> Result<Self> {
-        let given = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let up = given("MILLPOND_CLUSTER");
         if let (None, Some(kubeconfig)) = (&up, given("KUBECONFIG")) {
             let kubectl = Kubectl::new(vec!["kubectl".into()], kubeconfig.into());
@@ -57,9 +57,23 @@ impl Cluster {
         &self.kubectl
     }
 
-    /// Whether its nodes and its API server can be stopped from here.
-    pub const fn is_ours(&self) -> bool {
-        self.name.is_some()
+    /// The names of two of its nodes that pods can run on.
+    ///
+    /// # Errors
+    /// There are fewer.
+    pub fn nodes(&self) -> Result<[String; 2]> {
+        let nodes = self.kubectl.json(&["nodes"])?;
+        let is_free = |node: &&Value| {
+            let taints = node.pointer("/spec/taints").and_then(Value::as_array);
+            taints.is_none_or(Vec::is_empty)
+        };
+        let nodes = nodes.get("items").and_then(Value::as_array).into_iter().flatten();
+        let names = nodes
+            .filter(is_free)
+            .filter_map(|node| node.pointer("/metadata/name")?.as_str());
+        let names: Vec<_> = names.take(2).map(str::to_owned).collect();
+        <[String; 2]>::try_from(names)
+            .map_err(|few| anyhow!("two nodes without taints are needed, and there are {few:?}"))
     }
 
     /// Runs one of the scripts in `tests/cluster`.
@@ -85,21 +99,31 @@ impl Cluster {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Makes an image archive known to all nodes.
+    /// Makes an image archive known to all nodes. Somebody else's cluster is to know the images already.
     ///
     /// # Errors
     /// A node does not take it.
     pub fn load(&self, archive: &Path) -> Result<()> {
+        if self.name.is_none() {
+            return Ok(());
+        }
         let archive = archive.to_str().context("a path of ours is UTF-8")?;
         self.script(&["load", archive]).map(drop)
     }
 
-    /// The address at which pods reach this machine.
+    /// The address at which pods reach this machine: of somebody else's cluster as `MILLPOND_TESTS_HOST` says.
     ///
     /// # Errors
-    /// The cluster is somebody else's.
+    /// Nobody says it.
     pub fn host_address(&self) -> Result<Ipv4Addr> {
-        let name = self.name.as_ref().context("this cluster is not ours")?;
+        let Some(name) = &self.name else {
+            let host = given("MILLPOND_TESTS_HOST");
+            let host =
+                host.context("set MILLPOND_TESTS_HOST to the IPv4 address at which pods reach this machine")?;
+            return host
+                .parse()
+                .with_context(|| format!("MILLPOND_TESTS_HOST={host} is no IPv4 address"));
+        };
         let number = Path::new("/tmp").join(format!("millpond-cluster-{name}/number"));
         let number: u8 = std::fs::read_to_string(&number)?.trim().parse()?;
         Ok(Ipv4Addr::new(10, 200 + number, 0, 254))
@@ -132,6 +156,16 @@ impl Drop for Cluster {
     }
 }
 
+/// A variable of the environment that says something.
+pub(crate) fn given(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Whether the cases run on a cluster that was not made by `tests/cluster`, of which not all can be stopped from here.
+pub fn is_foreign() -> bool {
+    given("MILLPOND_CLUSTER").is_none() && given("KUBECONFIG").is_some()
+}
+
 /// A program that `scripts/deps` has built.
 pub(crate) fn tool(name: &str) -> PathBuf {
     let tools = std::env::var_os("MILLPOND_TOOLS").map(PathBuf::from);
@@ -140,7 +174,7 @@ pub(crate) fn tool(name: &str) -> PathBuf {
 }
 
 /// The root of the repository.
-pub(crate) fn workspace() -> &'static Path {
+pub fn workspace() -> &'static Path {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.ancestors().nth(2).unwrap_or(here)
 }

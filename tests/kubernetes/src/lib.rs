@@ -21,7 +21,7 @@ mod reader;
 mod s3;
 mod world;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, is_foreign, workspace};
 pub use kubectl::{Kubectl, eventually, settle};
 pub use manifest::{Dataset, Mount, condition_of};
 pub use namespace::Namespace;

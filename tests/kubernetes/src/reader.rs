@@ -2,7 +2,9 @@
 
 use anyhow::{Result, ensure};
 
+use crate::cluster::given;
 use crate::namespace::GUARD;
+use crate::world::NODE_LABEL;
 use crate::{Namespace, eventually};
 
 /// See the module's documentation.
@@ -25,12 +27,13 @@ impl<'a> Reader<'a> {
         let lines: String = sums.lines().map(|line| format!("    {line}\n")).collect();
         let selector = match node {
             "" => String::new(),
-            node => format!("  nodeSelector: {{kubernetes.io/hostname: {node}}}\n"),
+            node => format!("  nodeSelector: {{{NODE_LABEL}: {node}}}\n"),
         };
+        let image = given("MILLPOND_TESTS_BUSYBOX").unwrap_or_else(|| "millpond.test/busybox:1".to_owned());
         namespace.apply(&format!(
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}-sums}}\ndata:\n  sums: |\n{lines}---\n\
              apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n{selector}  terminationGracePeriodSeconds: 0\n  \
-             containers:\n  - name: reader\n    image: millpond.test/busybox:1\n    imagePullPolicy: Never\n    \
+             containers:\n  - name: reader\n    image: {image}\n    imagePullPolicy: IfNotPresent\n    \
              command: [/bin/sh, -c, \"{SCRIPT}\"]\n    volumeMounts:\n    - {{name: data, mountPath: /data}}\n    \
              - {{name: sums, mountPath: /sums}}\n  volumes:\n  - name: data\n    {volume}\n  - name: sums\n    \
              configMap: {{name: {name}-sums}}\n"
@@ -39,6 +42,14 @@ impl<'a> Reader<'a> {
             namespace,
             name: name.to_owned(),
         })
+    }
+
+    /// One that runs already.
+    pub fn running(namespace: &'a Namespace, name: &str) -> Self {
+        Self {
+            namespace,
+            name: name.to_owned(),
+        }
     }
 
     /// A volume that names a Dataset's claim.

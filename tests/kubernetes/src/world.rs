@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::cluster::{in_workspace, tool, workspace};
+use crate::cluster::{given, in_workspace, tool, workspace};
 use crate::namespace::GUARD;
 use crate::{Answer, Cluster, Kubectl, Namespace, S3, eventually, plugin};
 
@@ -14,6 +14,12 @@ pub const SYSTEM: &str = "millpond-system";
 /// The pool of the cases: its worker is on the first node alone.
 pub const POOL: &str = "pond";
 
+/// What the cases call the nodes, by a label; the first one has the worker.
+const NODES: [&str; 2] = ["n1", "n2"];
+
+/// See [`NODES`].
+pub(crate) const NODE_LABEL: &str = "millpond.test/node";
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct World {
@@ -21,6 +27,7 @@ pub struct World {
     pub s3: S3,
     /// Another one, with other credentials.
     pub other: S3,
+    nodes: [String; 2],
     /// Dropped last: everything runs on it.
     pub cluster: Cluster,
 }
@@ -36,6 +43,7 @@ impl World {
         let world = Self {
             s3: S3::start(address, "pond-key", "pond-secret-of-many-letters")?,
             other: S3::start(address, "other-key", "other-secret-of-many-letters")?,
+            nodes: cluster.nodes()?,
             cluster,
         };
         world
@@ -59,9 +67,28 @@ impl World {
         Namespace::make(self.kubectl(), name)
     }
 
+    /// The name of a node that the cases call `n1` or `n2`.
+    ///
+    /// # Errors
+    /// It is neither.
+    pub fn node(&self, node: &str) -> Result<&str> {
+        let place = NODES.iter().position(|name| *name == node);
+        let name = place.and_then(|place| self.nodes.get(place));
+        name.map(String::as_str)
+            .with_context(|| format!("there is no node {node}"))
+    }
+
     fn install(&self) -> Result<()> {
-        self.kubectl()
-            .run(&["label", "node", "n1", "millpond.test/cache=yes", "--overwrite"])?;
+        for (name, node) in NODES.iter().zip(&self.nodes) {
+            let label = format!("{NODE_LABEL}={name}");
+            self.kubectl()
+                .run(&["label", "node", node, &label, "--overwrite"])?;
+        }
+        let image = given("MILLPOND_TESTS_IMAGE");
+        let image = image.as_deref().unwrap_or("millpond.test/millpond:test");
+        let (repository, tag) = image
+            .rsplit_once(':')
+            .context("MILLPOND_TESTS_IMAGE has no tag")?;
         self.helm(&[
             "upgrade",
             "--install",
@@ -71,11 +98,11 @@ impl World {
             SYSTEM,
             "--create-namespace",
             "--set",
-            "image.repository=millpond.test/millpond,image.tag=test,image.pullPolicy=Never",
+            &format!("image.repository={repository},image.tag={tag},image.pullPolicy=IfNotPresent"),
         ])?;
         self.kubectl().apply(&format!(
             "apiVersion: millpond.io/v1alpha1\nkind: CachePool\nmetadata: {{name: {POOL}, annotations: \
-             {{millpond.io/is-default-pool: \"true\"}}}}\nspec:\n  nodeSelector: {{millpond.test/cache: \"yes\"}}\n  tiers:\n  \
+             {{millpond.io/is-default-pool: \"true\"}}}}\nspec:\n  nodeSelector: {{{NODE_LABEL}: n1}}\n  tiers:\n  \
              - {{medium: Memory, capacity: 64Mi}}\n  - {{medium: Disk, path: /mnt/millpond, capacity: 1Gi}}\n"
         ))?;
         self.wait_ready()
@@ -145,12 +172,37 @@ impl World {
     /// They cannot be listed.
     pub fn pods(&self, component: &str, node: &str) -> Result<Vec<String>> {
         let label = format!("app.kubernetes.io/component={component}");
-        let field = format!("spec.nodeName={node}");
+        let field = if node.is_empty() {
+            String::new()
+        } else {
+            format!("spec.nodeName={}", self.node(node)?)
+        };
         let mut words = vec!["--namespace", SYSTEM, "get", "pods", "-l", &label, "-o", "name"];
         if !node.is_empty() {
             words.extend(["--field-selector", &field]);
         }
         Ok(self.kubectl().run(&words)?.lines().map(str::to_owned).collect())
+    }
+
+    /// Requests that the kernel has sent to the driver of a node so far, of all Datasets.
+    ///
+    /// # Errors
+    /// Its metrics cannot be read.
+    pub fn fuse_requests(&self, node: &str) -> Result<f64> {
+        let pods = self.pods("csi-driver", node)?;
+        let pod = pods.first().context("the node has no driver")?;
+        let name = pod.trim_start_matches("pod/");
+        let path = format!("/api/v1/namespaces/{SYSTEM}/pods/{name}:9401/proxy/metrics");
+        let metrics = self.kubectl().run(&["get", "--raw", &path])?;
+        let counters = metrics
+            .lines()
+            .filter(|line| line.starts_with("millpond_fuse_operations_total{"));
+        counters
+            .map(|line| {
+                let (_, value) = line.rsplit_once(' ').context("a metric has a value")?;
+                Ok(value.parse::<f64>()?)
+            })
+            .sum()
     }
 
     /// Deletes the pods of a component on a node, and waits until others run.

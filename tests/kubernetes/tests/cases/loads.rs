@@ -47,6 +47,11 @@ fn load_then_read(world: &World) -> Result<()> {
         world.s3.gets()? == before,
         "the source was asked for what is here"
     );
+    // What was found once the kernel reads alone.
+    let requests = world.fuse_requests("n1")?;
+    reader.passes(3)?;
+    let more = world.fuse_requests("n1")? - requests;
+    ensure!(more == 0.0, "the driver was asked {more} times for what is here");
     reader.end()
 }
 

@@ -41,9 +41,10 @@ fn status(world: &World) -> Result<()> {
     let node = report
         .pointer("/nodes/0")
         .with_context(|| format!("no node: {report}"))?;
+    let name = world.node("n1")?;
     let number = |name: &str| node.get(name).and_then(Value::as_u64).unwrap_or_default();
     ensure!(
-        node.get("node").is_some_and(|node| node == "n1")
+        node.get("node").is_some_and(|node| node == name)
             && number("totalBytes") == bucket.total_bytes()
             && number("cachedBytes") >= bucket.total_bytes()
             && number("readLocalBytes") >= number("readOriginBytes"),
@@ -87,11 +88,8 @@ fn warmup(world: &World) -> Result<()> {
 
 fn doctor(world: &World) -> Result<()> {
     let well = world.plugin(&["doctor"])?;
-    ensure!(
-        well.success && well.text.contains("node n1: its kubelet knows the CSI driver"),
-        "{}",
-        well.text
-    );
+    let node = format!("node {}: its kubelet knows the CSI driver", world.node("n1")?);
+    ensure!(well.success && well.text.contains(&node), "{}", well.text);
     let namespace = world.namespace("plugin-doctor")?;
     let mut bucket = world.s3.bucket("plugin-doctor")?;
     bucket.put("file", 1, 1_000)?;

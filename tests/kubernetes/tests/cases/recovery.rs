@@ -18,6 +18,10 @@ pub(crate) const CASES: &[Case] = &[
         "a_killed_controller_is_not_felt_and_another_leads",
         controller_killed,
     ),
+    (
+        "a_controller_that_is_killed_in_any_step_is_no_loss",
+        controller_killed_in_steps,
+    ),
     ("reads_go_on_while_the_api_server_is_away", api_server_away),
     (
         "without_millpond_what_is_cached_is_read_and_a_pod_can_be_killed",
@@ -102,36 +106,72 @@ fn kubelet_restarted(world: &World) -> Result<()> {
     })
 }
 
+fn leader(world: &World) -> Result<String> {
+    world.kubectl().run(&[
+        "--namespace",
+        SYSTEM,
+        "get",
+        "lease",
+        "millpond-controller",
+        "-o",
+        "jsonpath={.spec.holderIdentity}",
+    ])
+}
+
+/// Kills the leader; it has no time to do or say anything.
+fn kill_leader(world: &World) -> Result<()> {
+    let leader = leader(world)?;
+    let words = ["delete", "pod", &leader, "--grace-period=0", "--force"];
+    world
+        .kubectl()
+        .run(&[["--namespace", SYSTEM].as_slice(), &words].concat())
+        .map(drop)
+}
+
 fn controller_killed(world: &World) -> Result<()> {
-    let leader = || -> Result<String> {
-        let path = "jsonpath={.spec.holderIdentity}";
-        world.kubectl().run(&[
-            "--namespace",
-            SYSTEM,
-            "get",
-            "lease",
-            "millpond-controller",
-            "-o",
-            path,
-        ])
-    };
     undisturbed(world, "recovery-controller", || {
-        let before = leader()?;
-        world.kubectl().run(&[
-            "--namespace",
-            SYSTEM,
-            "delete",
-            "pod",
-            &before,
-            "--grace-period=0",
-            "--force",
-        ])?;
+        let before = leader(world)?;
+        kill_leader(world)?;
         eventually("another leader", Duration::from_secs(60), || {
-            let now = leader()?;
+            let now = leader(world)?;
             Ok((!now.is_empty() && now != before).then_some(()))
         })?;
         world.wait_ready()
     })
+}
+
+/// One Dataset after the other comes, and goes, so that at the moment of the kill each is in another step.
+fn controller_killed_in_steps(world: &World) -> Result<()> {
+    const DATASETS: usize = 12;
+    let namespace = world.namespace("recovery-steps")?;
+    let mut bucket = world.s3.bucket("recovery-steps")?;
+    bucket.put_many("small", 5, 10_000)?;
+    namespace.apply(&world.s3.secret("source"))?;
+    let names: Vec<_> = (0..DATASETS).map(|number| format!("data-{number}")).collect();
+    let manifest = |name: &str| Dataset::new(name, Mount::new(&world.s3, &bucket.name, "source")).yaml();
+    for name in &names {
+        namespace.apply(&manifest(name))?;
+    }
+    kill_leader(world)?;
+    for name in &names {
+        namespace.wait(&format!("dataset/{name}"), "Ready", "True")?;
+    }
+    let uids = namespace.run(&["get", "datasets", "-o", "jsonpath={.items[*].metadata.uid}"])?;
+    for name in &names {
+        namespace.run(&["delete", "dataset", name, "--wait=false"])?;
+    }
+    kill_leader(world)?;
+    for name in &names {
+        namespace.gone(&format!("dataset/{name}"))?;
+        namespace.gone(&format!("pvc/{name}"))?;
+    }
+    let volumes = world.kubectl().run(&["get", "pv", "-o", "name"])?;
+    let left: Vec<_> = uids
+        .split_whitespace()
+        .filter(|uid| volumes.contains(uid))
+        .collect();
+    ensure!(left.is_empty(), "volumes are left of {left:?}");
+    world.wait_ready()
 }
 
 fn api_server_away(world: &World) -> Result<()> {

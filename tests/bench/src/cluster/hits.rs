@@ -1,0 +1,74 @@
+//! The hit ratio in a real Prometheus beside what the S3 server was asked for.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use kubernetes_tests::{Dataset, Mount, World, eventually};
+
+use super::Sizes;
+use super::pods::{Script, claim};
+use crate::row::{Goal, Row, Unit};
+
+const FILES: u64 = 300;
+const FILE_BYTES: u64 = 100_000;
+const EPOCHS: u64 = 4;
+
+pub(super) fn measure(world: &World, _sizes: Sizes) -> Result<Vec<Row>> {
+    let started = world.cluster.script(&["prometheus", "start"])?;
+    let address = started
+        .lines()
+        .find_map(|line| line.strip_prefix("export MILLPOND_PROMETHEUS="))
+        .context("Prometheus has no address")?;
+    let namespace = world.namespace("figures-hits")?;
+    let mut bucket = world.s3.bucket("figures-hits")?;
+    bucket.put_many("files", FILES, FILE_BYTES)?;
+    namespace.apply(&world.s3.secret("source"))?;
+    namespace.apply(&Dataset::new("data", Mount::new(&world.s3, &bucket.name, "source")).yaml())?;
+    namespace.wait("dataset/data", "Ready", "True")?;
+    let before = world.s3.gets()?;
+    let script = format!("for epoch in $(seq {EPOCHS}); do cat /data/files/* | wc -c; done");
+    let pod = Script {
+        name: "reader",
+        script: &script,
+        volumes: &[("data".to_owned(), claim("data"))],
+    };
+    pod.start(&namespace)?;
+    pod.said(&namespace)?;
+    #[expect(clippy::cast_precision_loss, reason = "a ratio")]
+    let (gets, reads) = ((world.s3.gets()? - before) as f64, (FILES * EPOCHS) as f64);
+    let truth = 1.0 - gets / reads;
+    let bytes = |from: &str| {
+        let selector = format!("namespace=\"{}\"{from}", namespace.name());
+        format!("sum(millpond_read_bytes_total{{{selector}}})")
+    };
+    let hits = format!("{} / {}", bytes(",served_from=~\"local|peer\""), bytes(""));
+    let all = (FILES * EPOCHS * FILE_BYTES).to_string();
+    // Scraped each second; opens are told within some more.
+    let counted = eventually("Prometheus to know of all reads", Duration::from_secs(60), || {
+        let counted = query(world, address, &bytes(""))?;
+        anyhow::ensure!(counted == all, "{counted} of {all} bytes are counted");
+        query(world, address, &hits).map(Some)
+    });
+    let found: f64 = match counted {
+        Ok(found) => found.parse()?,
+        // What it says even so.
+        Err(_missing) => query(world, address, &hits)?.parse()?,
+    };
+    world.cluster.script(&["prometheus", "stop"])?;
+    Ok(vec![
+        Row::of(
+            "the hit ratio in Prometheus, less that of the S3 server's requests",
+            Unit::Ratio,
+            &[found - truth],
+        )?
+        .with_goal(Goal::Between(-0.01, 0.01))
+        .with_note(format!(
+            "{found:.4} to {truth:.4}: {gets} requests for {reads} files read"
+        )),
+    ])
+}
+
+fn query(world: &World, address: &str, expression: &str) -> Result<String> {
+    let said = world.cluster.script(&["queries", address, expression])?;
+    Ok(said.trim().to_owned())
+}
