@@ -11,6 +11,7 @@ pub mod mount;
 mod needed;
 pub mod node;
 mod options;
+mod peer;
 mod process;
 pub mod remote;
 mod run;
