@@ -8,6 +8,7 @@ mod generations;
 pub mod keeper;
 mod metrics;
 pub mod mount;
+pub mod mounter;
 mod needed;
 pub mod node;
 mod options;

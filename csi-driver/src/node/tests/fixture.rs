@@ -1,4 +1,4 @@
-//! A node with its keeper, its driver and a kubelet's client.
+//! A node with its keeper, its driver, its mounter and a kubelet's client.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -26,12 +26,14 @@ use crate::csi::wire::csi::{
 use crate::fuse::testing::{FakeWorker, TestFile, complete, write_catalog};
 use crate::keeper::{KeeperOptions, listen};
 use crate::mount::{MountTable, detach};
+use crate::mounter::MounterOptions;
 use crate::node::plan::{Plan, PlanStore};
 use crate::node::{DatasetOnNode, Layout, NodeWorker, Workers};
 use crate::options::DriverOptions;
 
 const DRIVER: &str = "MILLPOND_TEST_DRIVER";
 const KEEPER: &str = "MILLPOND_TEST_KEEPER";
+const MOUNTER: &str = "MILLPOND_TEST_MOUNTER";
 
 pub(super) const GUARD: Duration = Duration::from_secs(60);
 pub(super) const UID: &str = "11111111-2222-3333-4444-555555555555";
@@ -66,6 +68,7 @@ fn drives_when_told_to() {
         controller: "127.0.0.1:1".to_owned(),
         metrics_address: ([127, 0, 0, 1], orders.metrics_port).into(),
         keeper: None,
+        mounter: mounter_socket(&orders.directory),
         authorities: "/nowhere".into(),
         token: "/nowhere".into(),
         tier_owner: 65532,
@@ -92,6 +95,23 @@ fn keeps_when_told_to() {
         limit: Duration::from_secs(30),
     };
     listen(&options).unwrap();
+}
+
+/// Not a test: the mounter that the others start and kill.
+#[test]
+fn mounts_when_told_to() {
+    let Ok(socket) = std::env::var(MOUNTER) else {
+        return;
+    };
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
+    let options = MounterOptions {
+        socket: socket.into(),
+    };
+    crate::mounter::listen(&options).unwrap();
+}
+
+fn mounter_socket(directory: &Path) -> PathBuf {
+    directory.join("run/mounter.sock")
 }
 
 struct FakeWorkers {
@@ -144,6 +164,7 @@ pub(super) struct TestNode {
     pub(super) orders: Orders,
     pub(super) layout: Layout,
     keeper: Option<Child>,
+    mounter: Option<Child>,
     driver: Option<Child>,
     _directory: TempDir,
 }
@@ -153,6 +174,7 @@ impl TestNode {
     pub(super) async fn start(change: impl FnOnce(&mut Orders)) -> Option<Self> {
         let mut node = Self::prepare(change)?;
         node.start_keeper();
+        node.start_mounter();
         node.start_driver().await;
         Some(node)
     }
@@ -186,6 +208,7 @@ impl TestNode {
             orders,
             layout,
             keeper: None,
+            mounter: None,
             driver: None,
             _directory: directory,
         };
@@ -244,6 +267,11 @@ impl TestNode {
         wait_until(|| std::os::unix::net::UnixStream::connect(&socket).is_ok() || socket.exists());
     }
 
+    pub(super) fn start_mounter(&mut self) {
+        let socket = mounter_socket(&self.orders.directory);
+        self.mounter = Some(again("mounts_when_told_to", MOUNTER, socket.to_str().unwrap()));
+    }
+
     pub(super) fn spawn_driver(&self) -> Child {
         again(
             "drives_when_told_to",
@@ -295,10 +323,16 @@ impl TestNode {
         kill(&mut self.keeper);
     }
 
+    pub(super) fn kill_mounter(&mut self) {
+        kill(&mut self.mounter);
+    }
+
     /// What a power loss leaves: no process, no mount.
     pub(super) fn lose_power(&mut self) {
         self.kill_driver();
         self.kill_keeper();
+        // Last: what it waits for ends with the keeper.
+        self.kill_mounter();
         unmount_all(&self.orders.directory);
     }
 
