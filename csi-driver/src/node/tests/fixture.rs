@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use hyper_util::rt::TokioIo;
 use protocol::plan::{DriverDataset, Medium, Member, Pool, Tier};
 use protocol::{CatalogFile, Generation, Local, ObjectRef, Views, Worker};
+use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio::net::UnixStream;
@@ -97,13 +98,17 @@ fn keeps_when_told_to() {
     listen(&options).unwrap();
 }
 
-/// Not a test: the mounter that the others start and kill.
+/// Not a test: the mounter that the others start and kill. As in a pod it has a mount namespace of its own, which follows the
+/// node's.
 #[test]
 fn mounts_when_told_to() {
     let Ok(socket) = std::env::var(MOUNTER) else {
         return;
     };
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    let follows = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    mount_change("/", follows).unwrap();
     let options = MounterOptions {
         socket: socket.into(),
     };
@@ -268,7 +273,13 @@ impl TestNode {
     }
 
     pub(super) fn start_mounter(&mut self) {
-        let socket = mounter_socket(&self.orders.directory);
+        // What the driver mounts must reach the mounter's namespace, wherever this directory lies.
+        let directory = &self.orders.directory;
+        if mounts_at(directory).is_empty() {
+            mount_bind(directory, directory).unwrap();
+            mount_change(directory, MountPropagationFlags::SHARED).unwrap();
+        }
+        let socket = mounter_socket(directory);
         self.mounter = Some(again("mounts_when_told_to", MOUNTER, socket.to_str().unwrap()));
     }
 
