@@ -27,7 +27,7 @@ use crate::csi::wire::csi::{
 use crate::fuse::testing::{FakeWorker, TestFile, complete, write_catalog};
 use crate::keeper::{KeeperOptions, listen};
 use crate::mount::{MountTable, detach};
-use crate::mounter::MounterOptions;
+use crate::mounter::{Mounter, MounterOptions};
 use crate::node::plan::{Plan, PlanStore};
 use crate::node::{DatasetOnNode, Layout, NodeWorker, Workers};
 use crate::options::DriverOptions;
@@ -281,6 +281,22 @@ impl TestNode {
         }
         let socket = mounter_socket(directory);
         self.mounter = Some(again("mounts_when_told_to", MOUNTER, socket.to_str().unwrap()));
+    }
+
+    /// A line to the mounter, as the driver has one.
+    pub(super) fn mounter(&self) -> Mounter {
+        Mounter::at(mounter_socket(&self.orders.directory))
+    }
+
+    /// Whether a thread of the mounter sleeps in a call that opens something.
+    pub(super) fn mounter_waits_for_a_name(&self) -> bool {
+        let threads = format!("/proc/{}/task", self.mounter.as_ref().unwrap().id());
+        let opening = format!("{} ", libc::SYS_openat);
+        let mut threads = std::fs::read_dir(threads).unwrap().flatten();
+        threads.any(|thread| {
+            let call = std::fs::read_to_string(thread.path().join("syscall"));
+            call.is_ok_and(|call| call.starts_with(&opening))
+        })
     }
 
     pub(super) fn spawn_driver(&self) -> Child {

@@ -174,6 +174,28 @@ async fn a_driver_that_is_killed_while_volumes_come_and_go_leaves_nothing_behind
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_driver_that_is_killed_is_answered_by_the_next() {
+    let Some(mut node) = TestNode::start(|orders| orders.delay_ms = 1_000_000).await else {
+        return;
+    };
+    let target = node.publish("a").await.unwrap();
+    // A name that the driver asks its worker for, who does not answer.
+    let objects = node.layout.fuse(UID).join("objects");
+    let object = objects.join(files(1)[0].id().path());
+    let mounter = node.mounter();
+    let asking = std::thread::spawn(move || mounter.tree(&object));
+    wait_until(|| node.mounter_waits_for_a_name());
+    // It ends though the call still waits, or this would.
+    node.kill_driver();
+    assert!(!asking.is_finished());
+    node.orders.delay_ms = 0;
+    node.start_driver().await;
+    let error = asking.join().unwrap().unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOTDIR), "{error}");
+    node.unpublish(&target).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_mounter_that_is_killed_is_waited_for_and_felt_by_nobody_who_reads() {
     let Some(mut node) = TestNode::start(|orders| orders.delay_ms = 1).await else {
         return;
