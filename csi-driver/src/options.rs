@@ -38,6 +38,13 @@ pub struct DriverOptions {
     /// The keeper's socket; by default keeper/keeper.sock in the host directory
     #[arg(long, env = "MILLPOND_KEEPER")]
     pub keeper: Option<PathBuf>,
+    /// The mounter's socket
+    #[arg(
+        long,
+        env = "MILLPOND_MOUNTER",
+        default_value = "/run/millpond-mounter/mounter.sock"
+    )]
+    pub mounter: PathBuf,
     /// The authorities to trust, in PEM
     #[arg(long, env = "MILLPOND_AUTHORITIES", default_value = "/etc/millpond/ca/ca.crt")]
     pub authorities: PathBuf,

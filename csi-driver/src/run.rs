@@ -26,6 +26,7 @@ use crate::csi::wire::csi::node_server::NodeServer;
 use crate::csi::wire::registration::registration_server::RegistrationServer;
 use crate::csi::{IdentityService, NodeService, RegistrationService, SocketError, listen};
 use crate::keeper::KeeperLine;
+use crate::mounter::Mounter;
 use crate::node::{
     Datasets, DatasetsOptions, Layout, PlanFollowing, PlanStore, Reports, Tiers, TiersOptions, Volumes,
     Workers,
@@ -187,6 +188,7 @@ impl Driver {
             plan: Arc::clone(&plan),
             reports: Arc::clone(&reports),
             keeper: Arc::clone(line.client()),
+            mounter: Mounter::at(&self.options.mounter),
             workers: Arc::clone(&self.workers),
             patience: self.options.idle,
             kernel_views: !self.options.no_kernel_views,

@@ -1,13 +1,12 @@
 //! The server's side.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use parking_lot::Mutex;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::message::{Answer, KeeperError, Request, receive, send};
+use crate::peer;
 
 /// A server's connection to its keeper. Closing it tells the keeper that the server is gone.
 #[derive(Debug)]
@@ -62,11 +61,7 @@ impl Client {
     /// # Errors
     /// Nobody listens there.
     pub fn connect(&self, path: &Path) -> Result<OwnedFd, KeeperError> {
-        let flags = SocketFlags::CLOEXEC;
-        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
-            .map_err(io::Error::from)?;
-        let address = SocketAddrUnix::new(path).map_err(io::Error::from)?;
-        rustix::net::connect(&socket, &address).map_err(io::Error::from)?;
+        let socket = peer::connect(path)?;
         let watched = socket.try_clone()?;
         *self.socket.lock() = Some(socket);
         Ok(watched)

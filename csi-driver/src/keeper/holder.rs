@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use parking_lot::Mutex;
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::limit::Limit;
 use super::message::{Answer, KeeperError, Request, receive, send};
 use crate::fuse::abort_connection;
+use crate::peer::pair;
 
 /// Longest sleep of the holder's thread, in case the clock is far away.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -147,15 +147,6 @@ impl Drop for Holder {
             warn!("the keeper's thread had panicked");
         }
     }
-}
-
-fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )?)
 }
 
 impl Keeping {

@@ -1,22 +1,15 @@
 //! What a server and its keeper say to each other.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
-};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::peer::{self, MessageError};
+
 /// Raised when a message changes its meaning. Either side refuses another version.
 const VERSION: u32 = 1;
-/// Far more than any note; a longer message is refused.
-const MAX_MESSAGE_BYTES: usize = 64 * 1024;
-/// The device and the table of opens.
-const DESCRIPTORS: usize = 2;
 
 /// Why keeper and server do not understand each other.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +32,16 @@ pub enum KeeperError {
     /// The socket failed.
     #[error("failed to talk to the keeper")]
     Io(#[from] io::Error),
+}
+
+impl From<MessageError> for KeeperError {
+    fn from(error: MessageError) -> Self {
+        match error {
+            MessageError::Closed => Self::Closed,
+            MessageError::Message { reason } => Self::Message { reason },
+            MessageError::Io(error) => Self::Io(error),
+        }
+    }
 }
 
 /// What a server asks.
@@ -74,105 +77,16 @@ pub(super) enum Answer {
     },
 }
 
-#[derive(Serialize, Deserialize)]
-struct Envelope<T> {
-    version: u32,
-    body: T,
-}
-
 /// Sends a message with descriptors.
 pub(super) fn send<T: Serialize>(
     socket: impl AsFd,
     body: &T,
     descriptors: &[BorrowedFd<'_>],
 ) -> Result<(), KeeperError> {
-    let bytes = serde_json::to_vec(&Envelope {
-        version: VERSION,
-        body,
-    })
-    .map_err(unreadable)?;
-    if bytes.len() > MAX_MESSAGE_BYTES {
-        return Err(KeeperError::Message {
-            reason: format!("{} bytes are too many", bytes.len()),
-        });
-    }
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
-        return Err(KeeperError::Message {
-            reason: "too many descriptors".to_owned(),
-        });
-    }
-    let sent = retry(|| {
-        rustix::net::sendmsg(
-            &socket,
-            &[IoSlice::new(&bytes)],
-            &mut control,
-            SendFlags::NOSIGNAL,
-        )
-    });
-    match sent {
-        Ok(_) => Ok(()),
-        Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => Err(KeeperError::Closed),
-        Err(error) => Err(KeeperError::Io(error.into())),
-    }
+    Ok(peer::send(socket, VERSION, body, descriptors)?)
 }
 
 /// Receives a message and its descriptors.
 pub(super) fn receive<T: DeserializeOwned>(socket: impl AsFd) -> Result<(T, Vec<OwnedFd>), KeeperError> {
-    let mut bytes = vec![0; MAX_MESSAGE_BYTES];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = retry(|| {
-        let mut buffers = [IoSliceMut::new(&mut bytes)];
-        rustix::net::recvmsg(&socket, &mut buffers, &mut control, RecvFlags::CMSG_CLOEXEC)
-    });
-    let received = match received {
-        Ok(received) => received,
-        Err(rustix::io::Errno::CONNRESET) => return Err(KeeperError::Closed),
-        Err(error) => return Err(KeeperError::Io(error.into())),
-    };
-    let mut descriptors = Vec::new();
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(received) = message {
-            descriptors.extend(received);
-        }
-    }
-    if received.bytes == 0 {
-        return Err(KeeperError::Closed);
-    }
-    if received
-        .flags
-        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
-    {
-        return Err(KeeperError::Message {
-            reason: "it is too long".to_owned(),
-        });
-    }
-    let envelope: Envelope<serde_json::Value> =
-        serde_json::from_slice(bytes.get(..received.bytes).unwrap_or_default()).map_err(unreadable)?;
-    if envelope.version != VERSION {
-        let reason = format!("version {} instead of {VERSION}", envelope.version);
-        return Err(KeeperError::Message { reason });
-    }
-    Ok((
-        serde_json::from_value(envelope.body).map_err(unreadable)?,
-        descriptors,
-    ))
-}
-
-fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
-    loop {
-        match call() {
-            Err(rustix::io::Errno::INTR) => {}
-            result => return result,
-        }
-    }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "as map_err gives it")]
-fn unreadable(error: serde_json::Error) -> KeeperError {
-    KeeperError::Message {
-        reason: error.to_string(),
-    }
+    Ok(peer::receive(socket, VERSION)?)
 }

@@ -14,8 +14,6 @@
 //!   its node. Where the keeper starts anew, the server notices at once and gives everything again ([`KeeperLine`]).
 //! - The end of a connection needs no privilege: the keeper's descriptors are the last ones then, and the kernel ends
 //!   it with them.
-//! - Messages are JSON over `SOCK_SEQPACKET`, at most 64 KiB, each with the protocol's version; descriptors
-//!   travel beside them.
 
 mod client;
 mod holder;
@@ -29,5 +27,7 @@ mod tests;
 pub use client::{Client, Taken};
 pub use holder::{Holder, Status};
 pub use line::KeeperLine;
-pub use listener::{KeeperOptions, ListenError, listen};
+pub use listener::{KeeperOptions, listen};
 pub use message::KeeperError;
+
+pub use crate::peer::ListenError;

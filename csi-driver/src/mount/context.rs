@@ -151,6 +151,12 @@ impl AsFd for DetachedMount {
     }
 }
 
+impl From<DetachedMount> for OwnedFd {
+    fn from(mount: DetachedMount) -> Self {
+        mount.0
+    }
+}
+
 impl From<OwnedFd> for DetachedMount {
     fn from(fd: OwnedFd) -> Self {
         Self(fd)

@@ -1,5 +1,6 @@
 //! What went wrong in a mount call, with the kernel's own words where it has some.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,20 +8,25 @@ use std::path::{Path, PathBuf};
 /// A mount call that the kernel refused.
 #[derive(Debug, thiserror::Error)]
 pub struct MountError {
-    action: &'static str,
-    path: PathBuf,
-    log: Vec<String>,
+    pub(crate) action: Cow<'static, str>,
+    pub(crate) path: PathBuf,
+    /// What the kernel wrote into the mount context's log.
+    pub(crate) log: Vec<String>,
     #[source]
-    source: io::Error,
+    pub(crate) source: io::Error,
 }
 
 /// What the calls of this module return.
 pub(crate) type Result<T> = std::result::Result<T, MountError>;
 
 impl MountError {
-    pub(crate) fn new(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+    pub(crate) fn new(
+        action: impl Into<Cow<'static, str>>,
+        path: &Path,
+        source: impl Into<io::Error>,
+    ) -> Self {
         Self {
-            action,
+            action: action.into(),
             path: path.to_owned(),
             log: Vec::new(),
             source: source.into(),

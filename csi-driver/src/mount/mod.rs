@@ -1,7 +1,8 @@
 //! Mounts: made, bound, remounted, taken away and found again.
 //!
 //! Everything goes by the kernel's mount API of descriptors, so hostile paths are only bytes here. All calls are
-//! blocking; those that look up a path of a FUSE mount wait for its server.
+//! blocking. Those that ask the file system of a path ([`Overlay`], [`clone_tree`], [`Size`]) are the mounter's
+//! ([`crate::mounter`]): where it is a FUSE mount they wait for its server, which must not wait for itself.
 
 mod anchor;
 mod bind;
@@ -9,16 +10,20 @@ mod context;
 mod erofs;
 mod error;
 mod io;
+mod overlay;
+mod size;
 mod table;
 mod tmpfs;
 mod unmount;
 
 pub(crate) use anchor::Anchor;
+pub(crate) use bind::{clone_tree, show_tree};
 pub(crate) use context::{Context, DetachedMount, PathValue};
 pub(crate) use erofs::detached_image;
+pub(crate) use overlay::Overlay;
+pub(crate) use size::Size;
 pub(crate) use tmpfs::{SOURCE as MEMORY_SOURCE, mount_memory, resize_memory};
 
-pub use bind::bind;
 pub use erofs::{ImageBacking, ImageMount};
 pub use error::MountError;
 pub use table::{Mount, MountTable};

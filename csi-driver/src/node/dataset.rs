@@ -22,6 +22,7 @@ use crate::fuse::{FuseMetrics, FuseOptions, FuseServer, Layout as FuseLayout, Un
 use crate::generations::HeldGeneration;
 use crate::keeper::Client as Keeper;
 use crate::mount::{MountTable, detach};
+use crate::mounter::Mounter;
 use crate::needed::NeededGenerations;
 use crate::view::{InUse, OverlayMode, Registry, RegistryOptions, SettleRules};
 
@@ -35,6 +36,7 @@ const CATALOG_PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Surroundings<'a> {
     pub(crate) layout: &'a Layout,
     pub(crate) keeper: Arc<Keeper>,
+    pub(crate) mounter: Mounter,
     pub(crate) workers: Arc<dyn Workers>,
     pub(crate) mode: OverlayMode,
 }
@@ -65,6 +67,7 @@ impl Dataset {
         let Surroundings {
             layout,
             keeper,
+            mounter,
             workers,
             mode,
         } = surroundings;
@@ -73,6 +76,7 @@ impl Dataset {
             mode,
             settle: SettleRules::default(),
             metrics: ViewMetrics::register(&metrics).map_err(metrics_failed)?,
+            mounter,
         })?;
         std::fs::create_dir_all(&on_node.directory)
             .map_err(VolumeError::system("make a directory for catalogs"))?;

@@ -19,6 +19,7 @@ use super::plan::{Plan, PlanStore};
 use super::reports::Reports;
 use super::workers::{DatasetOnNode, MemberAddress, PoolOnNode, Workers};
 use crate::keeper::Client as Keeper;
+use crate::mounter::Mounter;
 use crate::view::{Abilities, OverlayMode};
 
 /// How often it is looked who is not needed any more, beside the plan's changes.
@@ -36,6 +37,8 @@ pub struct DatasetsOptions {
     pub reports: Arc<Reports>,
     /// Who keeps the FUSE mounts.
     pub keeper: Arc<Keeper>,
+    /// Who makes the mounts that ask them.
+    pub mounter: Mounter,
     /// Makes the lines to workers.
     pub workers: Arc<dyn Workers>,
     /// How long a Dataset stays after its last volume: a restarted pod comes back within it.
@@ -97,6 +100,10 @@ impl Datasets {
         &self.options.layout
     }
 
+    pub(crate) fn mounter(&self) -> &Mounter {
+        &self.options.mounter
+    }
+
     pub(crate) fn plan(&self) -> &PlanStore {
         &self.options.plan
     }
@@ -132,6 +139,7 @@ impl Datasets {
         let surroundings = Surroundings {
             layout: &self.options.layout,
             keeper: Arc::clone(&self.options.keeper),
+            mounter: self.options.mounter.clone(),
             workers: Arc::clone(&self.options.workers),
             mode: self.mode(),
         };

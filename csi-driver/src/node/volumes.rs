@@ -41,7 +41,7 @@ const ADOPT_INTERVAL: Duration = Duration::from_secs(10);
 /// A plan that is whole and lacks the Dataset may be some moments old.
 const UNKNOWN_PATIENCE: Duration = Duration::from_secs(10);
 
-/// `statvfs` of a view is answered from memory, by the kernel or by this process.
+/// The size of a view is answered from memory, by the kernel or by this process.
 const STAT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a volume is.
@@ -258,10 +258,12 @@ impl Volumes {
                 abnormal,
             });
         }
-        let stat = tokio::task::spawn_blocking(move || nix::sys::statvfs::statvfs(target.path()));
+        let mounter = self.datasets.mounter().clone();
+        let stat = tokio::task::spawn_blocking(move || mounter.size(target.path()));
         let found = match tokio::time::timeout(STAT_PATIENCE, stat).await {
             Ok(Ok(Ok(found))) => found,
             Ok(Ok(Err(error))) => {
+                let error = VolumeError::from(ViewError::from(error)).words();
                 abnormal.get_or_insert_with(|| format!("the volume does not answer: {error}"));
                 return Ok(VolumeStats {
                     bytes: 0,
@@ -279,8 +281,8 @@ impl Volumes {
             }
         };
         Ok(VolumeStats {
-            bytes: found.blocks().saturating_mul(found.fragment_size()),
-            files: found.files(),
+            bytes: found.bytes,
+            files: found.files,
             abnormal,
         })
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::error::ViewError;
 use super::kernel::{InUse, mounted_at};
 use crate::mount;
+use crate::mounter::Mounter;
 
 /// Which tree of the FUSE mount to show where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,18 +23,19 @@ pub struct BindView {
 }
 
 impl BindView {
-    /// Shows the tree at the target, read-only, without devices and set-user-id programs.
+    /// Shows the tree at the target, read-only, without devices and set-user-id programs. It is taken hold of by
+    /// `mounter`, since this process may serve it.
     ///
     /// # Errors
     /// [`ViewError::Taken`] where something is mounted at the target; else what the kernel refused.
-    pub fn mount(spec: BindSpec) -> Result<Self, ViewError> {
+    pub fn mount(spec: BindSpec, mounter: &Mounter) -> Result<Self, ViewError> {
         if let Some(found) = mounted_at(&spec.target)? {
             return Err(ViewError::Taken {
                 target: spec.target,
                 found: found.source,
             });
         }
-        mount::bind(&spec.tree, &spec.target)?;
+        mount::show_tree(mounter.tree(&spec.tree)?, &spec.target)?;
         Ok(Self { spec })
     }
 

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use super::error::ViewError;
 use super::spec::{OverlayMode, ViewSpec};
-use crate::mount::{self, Anchor, Context, Mount, MountTable, PathValue};
+use crate::mount::{self, Anchor, Mount, MountTable, Overlay, PathValue};
+use crate::mounter::Mounter;
 
 /// What to do about a view that somebody still uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,36 +30,19 @@ pub struct KernelView {
 }
 
 impl KernelView {
-    /// Mounts the view. Its catalog image must be mounted at [`ViewSpec::catalog_mount`] until this returns.
+    /// Mounts the view, made by `mounter`, since its layers are in a FUSE mount that this process may serve. Its catalog
+    /// image must be mounted at [`ViewSpec::catalog_mount`] until this returns.
     ///
     /// # Errors
     /// [`ViewError::Taken`] where something is mounted at the target; else what the kernel refused.
-    pub fn mount(spec: ViewSpec, mode: OverlayMode) -> Result<Self, ViewError> {
+    pub fn mount(spec: ViewSpec, mode: OverlayMode, mounter: &Mounter) -> Result<Self, ViewError> {
         if let Some(found) = mounted_at(&spec.target)? {
             return Err(ViewError::Taken {
                 target: spec.target,
                 found: found.source,
             });
         }
-        let context = Context::open("overlay", &spec.target)?;
-        context.text("source", &spec.source())?;
-        for (key, value) in mode.options() {
-            context.text(key, value.as_ref())?;
-        }
-        if let Some(label) = &spec.context {
-            context.text("context", label.as_ref())?;
-        }
-        let layers = std::iter::once(("lowerdir+", spec.metadata_layer().to_owned()))
-            .chain(spec.data_layers().into_iter().map(|layer| ("datadir+", layer)));
-        // Opened paths must stay open until the overlay has looked them up.
-        let mut values = Vec::new();
-        for (key, layer) in layers {
-            let value = PathValue::of(&layer)?;
-            context.text(key, value.text())?;
-            values.push(value);
-        }
-        context.create()?.attach(&spec.target)?;
-        drop(values);
+        mounter.overlay(overlay(&spec, mode))?.attach(&spec.target)?;
         Self::hold(spec, mode)
     }
 
@@ -163,6 +147,23 @@ impl KernelView {
 
     pub(crate) fn anchor(&self) -> &Anchor {
         &self.anchor
+    }
+}
+
+/// What the mounter is asked for.
+fn overlay(spec: &ViewSpec, mode: OverlayMode) -> Overlay {
+    let mut options = vec![("source".to_owned(), spec.source())];
+    for (key, value) in mode.options() {
+        options.push(((*key).to_owned(), value.into()));
+    }
+    if let Some(label) = &spec.context {
+        options.push(("context".to_owned(), label.into()));
+    }
+    Overlay {
+        subject: spec.target.clone().into(),
+        options,
+        metadata: spec.metadata_layer().into(),
+        data: spec.data_layers().into_iter().map(Into::into).collect(),
     }
 }
 

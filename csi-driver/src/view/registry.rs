@@ -1,8 +1,8 @@
 //! All views of one Dataset on this node.
 //!
 //! The registry is what the rest of the driver asks for views, and what the worker asks to let go of objects
-//! ([`protocol::Views`]). Mounts are changed one at a time, on blocking threads: a mount looks up paths of the FUSE
-//! mount, which this very process may serve.
+//! ([`protocol::Views`]). Mounts are changed one at a time, on blocking threads: what asks the FUSE mount, which this very
+//! process may serve, is done by the mounter ([`crate::mounter`]), and waited for.
 //!
 //! Views outlive the registry. Its end ([`Registry::stop`]) unmounts nothing; the next one adopts what it finds.
 
@@ -30,6 +30,7 @@ use super::shown::{ShownGeneration, ShownGenerations};
 use super::spec::{OverlayMode, ViewSpec};
 use crate::generations::{Generations, HeldGeneration};
 use crate::metrics::ViewMetrics;
+use crate::mounter::Mounter;
 
 /// How a registry shows views.
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ pub struct RegistryOptions {
     pub settle: SettleRules,
     /// Where views and opens are counted.
     pub metrics: ViewMetrics,
+    /// Who makes the mounts that ask the FUSE mount.
+    pub mounter: Mounter,
 }
 
 /// See the module's documentation. Clones are the same registry.
@@ -148,7 +151,7 @@ impl Registry {
             registry.refuse_shown(&spec.target)?;
             let held = registry.generations.hold(spec.catalog.generation);
             let generation = shown.enter(&spec)?;
-            let view = KernelView::mount(spec.clone(), registry.options.mode);
+            let view = KernelView::mount(spec.clone(), registry.options.mode, &registry.options.mounter);
             match view.and_then(|view| registry.count(view, &generation, OnFailure::Unmount)) {
                 Ok(view) => registry.insert(view, generation, held),
                 Err(error) => {
@@ -202,7 +205,7 @@ impl Registry {
         self.change(move |registry, _| {
             registry.refuse_shown(&spec.target)?;
             let held = generation.map(|generation| registry.generations.hold(generation));
-            registry.insert_bind(BindView::mount(spec)?, held);
+            registry.insert_bind(BindView::mount(spec, &registry.options.mounter)?, held);
             Ok(())
         })
         .await

@@ -181,6 +181,7 @@ pub(crate) fn leftovers(place: &Place, directory: &Path) -> Result<()> {
         place.spec(),
         place.orders(),
         place.control(),
+        place.mounter(),
         place.view_record(),
         place.log(),
     ] {

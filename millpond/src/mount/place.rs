@@ -10,6 +10,7 @@
 //! | `spec.json` | what was asked for |
 //! | `orders` | the supervisor's socket |
 //! | `control` | the server's socket |
+//! | `mounter` | the socket where the server has mounts made |
 //! | `view.json` | what the server shows, for its successor |
 //! | `log` | what supervisor and server log |
 //! | `fuse/`, `catalog/gen-N/`, `memory/` | mounts |
@@ -156,6 +157,10 @@ impl Place {
 
     pub(crate) fn control(&self) -> PathBuf {
         self.run.join("control")
+    }
+
+    pub(crate) fn mounter(&self) -> PathBuf {
+        self.run.join("mounter")
     }
 
     pub(crate) fn view_record(&self) -> PathBuf {

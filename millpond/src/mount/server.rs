@@ -23,6 +23,7 @@ use cache_worker::{Limit, MemoryTier};
 use csi_driver::ViewMetrics;
 use csi_driver::fuse::{FuseError, FuseMetrics, FuseOptions, FuseServer, Layout, Unmount};
 use csi_driver::keeper::Client as Keeper;
+use csi_driver::mounter::Mounter;
 use csi_driver::view::{InUse, Registry, RegistryOptions, SettleRules};
 use protocol::Worker;
 use tokio::net::UnixListener;
@@ -189,6 +190,7 @@ impl Server {
             mode: choice.mode,
             settle: SettleRules::default(),
             metrics: view_metrics,
+            mounter: Mounter::at(place.mounter()),
         })?;
         let holders = Arc::new(Holders {
             registry: registry.clone(),

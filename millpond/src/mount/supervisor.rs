@@ -1,8 +1,9 @@
 //! The process that keeps a mount alive, and does little else.
 //!
-//! It holds the FUSE descriptors (it is the keeper), starts the server again when it dies, obeys [`Order`]s, and takes
-//! the mount away on SIGTERM, SIGINT, SIGHUP or when somebody unmounted the directory. Its threads are three:
-//! this one, the keeper's, and one that sleeps until mounts change.
+//! It holds the FUSE descriptors (it is the keeper), makes the mounts that the server cannot make itself (it is the
+//! mounter), starts the server again when it dies, obeys [`Order`]s, and takes the mount away on SIGTERM, SIGINT, SIGHUP or
+//! when somebody unmounted the directory. Its threads are four: this one, the keeper's, the mounter's, which knows nothing
+//! of the FUSE descriptors, and one that sleeps until mounts change.
 //!
 //! - A server that is killed is replaced at once; one that does not come up after longer and longer waits. Where none
 //!   is ready for two minutes the keeper aborts the connection, and no further server is started: what is cached can
@@ -20,6 +21,7 @@ use std::process::{ExitCode, ExitStatus};
 use anyhow::{Context, Result, bail};
 use csi_driver::keeper::{Holder, Status};
 use csi_driver::mount::MountTable;
+use csi_driver::mounter;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -114,6 +116,8 @@ enum Next {
 
 impl Supervisor {
     fn new(place: Place, foreground: bool) -> Result<Self> {
+        // First: what is opened from here on its threads do not hold.
+        mounter::start(&place.mounter()).context("failed to start the mounter")?;
         let spec = Spec::read(&place.spec())?;
         std::fs::write(place.pid(), std::process::id().to_string())
             .with_context(|| format!("failed to write {}", place.pid().display()))?;

@@ -1,4 +1,4 @@
-//! A node with its keeper, its driver and a kubelet's client.
+//! A node with its keeper, its driver, its mounter and a kubelet's client.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use hyper_util::rt::TokioIo;
 use protocol::plan::{DriverDataset, Medium, Member, Pool, Tier};
 use protocol::{CatalogFile, Generation, Local, ObjectRef, Views, Worker};
+use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio::net::UnixStream;
@@ -26,12 +27,14 @@ use crate::csi::wire::csi::{
 use crate::fuse::testing::{FakeWorker, TestFile, complete, write_catalog};
 use crate::keeper::{KeeperOptions, listen};
 use crate::mount::{MountTable, detach};
+use crate::mounter::{Mounter, MounterOptions};
 use crate::node::plan::{Plan, PlanStore};
 use crate::node::{DatasetOnNode, Layout, NodeWorker, Workers};
 use crate::options::DriverOptions;
 
 const DRIVER: &str = "MILLPOND_TEST_DRIVER";
 const KEEPER: &str = "MILLPOND_TEST_KEEPER";
+const MOUNTER: &str = "MILLPOND_TEST_MOUNTER";
 
 pub(super) const GUARD: Duration = Duration::from_secs(60);
 pub(super) const UID: &str = "11111111-2222-3333-4444-555555555555";
@@ -66,6 +69,7 @@ fn drives_when_told_to() {
         controller: "127.0.0.1:1".to_owned(),
         metrics_address: ([127, 0, 0, 1], orders.metrics_port).into(),
         keeper: None,
+        mounter: mounter_socket(&orders.directory),
         authorities: "/nowhere".into(),
         token: "/nowhere".into(),
         tier_owner: 65532,
@@ -92,6 +96,27 @@ fn keeps_when_told_to() {
         limit: Duration::from_secs(30),
     };
     listen(&options).unwrap();
+}
+
+/// Not a test: the mounter that the others start and kill. As in a pod it has a mount namespace of its own, which follows the
+/// node's.
+#[test]
+fn mounts_when_told_to() {
+    let Ok(socket) = std::env::var(MOUNTER) else {
+        return;
+    };
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    let follows = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    mount_change("/", follows).unwrap();
+    let options = MounterOptions {
+        socket: socket.into(),
+    };
+    crate::mounter::listen(&options).unwrap();
+}
+
+fn mounter_socket(directory: &Path) -> PathBuf {
+    directory.join("run/mounter.sock")
 }
 
 struct FakeWorkers {
@@ -144,6 +169,7 @@ pub(super) struct TestNode {
     pub(super) orders: Orders,
     pub(super) layout: Layout,
     keeper: Option<Child>,
+    mounter: Option<Child>,
     driver: Option<Child>,
     _directory: TempDir,
 }
@@ -153,6 +179,7 @@ impl TestNode {
     pub(super) async fn start(change: impl FnOnce(&mut Orders)) -> Option<Self> {
         let mut node = Self::prepare(change)?;
         node.start_keeper();
+        node.start_mounter();
         node.start_driver().await;
         Some(node)
     }
@@ -186,6 +213,7 @@ impl TestNode {
             orders,
             layout,
             keeper: None,
+            mounter: None,
             driver: None,
             _directory: directory,
         };
@@ -244,6 +272,33 @@ impl TestNode {
         wait_until(|| std::os::unix::net::UnixStream::connect(&socket).is_ok() || socket.exists());
     }
 
+    pub(super) fn start_mounter(&mut self) {
+        // What the driver mounts must reach the mounter's namespace, wherever this directory lies.
+        let directory = &self.orders.directory;
+        if mounts_at(directory).is_empty() {
+            mount_bind(directory, directory).unwrap();
+            mount_change(directory, MountPropagationFlags::SHARED).unwrap();
+        }
+        let socket = mounter_socket(directory);
+        self.mounter = Some(again("mounts_when_told_to", MOUNTER, socket.to_str().unwrap()));
+    }
+
+    /// A line to the mounter, as the driver has one.
+    pub(super) fn mounter(&self) -> Mounter {
+        Mounter::at(mounter_socket(&self.orders.directory))
+    }
+
+    /// Whether a thread of the mounter sleeps in a call that opens something.
+    pub(super) fn mounter_waits_for_a_name(&self) -> bool {
+        let threads = format!("/proc/{}/task", self.mounter.as_ref().unwrap().id());
+        let opening = format!("{} ", libc::SYS_openat);
+        let mut threads = std::fs::read_dir(threads).unwrap().flatten();
+        threads.any(|thread| {
+            let call = std::fs::read_to_string(thread.path().join("syscall"));
+            call.is_ok_and(|call| call.starts_with(&opening))
+        })
+    }
+
     pub(super) fn spawn_driver(&self) -> Child {
         again(
             "drives_when_told_to",
@@ -295,10 +350,16 @@ impl TestNode {
         kill(&mut self.keeper);
     }
 
+    pub(super) fn kill_mounter(&mut self) {
+        kill(&mut self.mounter);
+    }
+
     /// What a power loss leaves: no process, no mount.
     pub(super) fn lose_power(&mut self) {
         self.kill_driver();
         self.kill_keeper();
+        // Last: what it waits for ends with the keeper.
+        self.kill_mounter();
         unmount_all(&self.orders.directory);
     }
 

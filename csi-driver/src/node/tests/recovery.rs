@@ -123,6 +123,7 @@ async fn after_a_reboot_a_volume_shows_what_it_has_shown() {
     assert!(mounts_at(&target).is_empty());
     std::fs::remove_dir_all(node.layout.kubelet().join("pods/gone")).unwrap();
     node.start_keeper();
+    node.start_mounter();
     node.start_driver().await;
     assert_eq!(node.records(), 1, "the pod that is gone has no record any more");
     assert_eq!(node.publish("a").await.unwrap(), target);
@@ -135,7 +136,6 @@ async fn after_a_reboot_a_volume_shows_what_it_has_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a driver that is killed inside of a mount call may wait for itself for ever: ARCHITECTURE.md, failure table"]
 async fn a_driver_that_is_killed_while_volumes_come_and_go_leaves_nothing_behind() {
     let Some(mut node) = TestNode::start(|_| {}).await else {
         return;
@@ -171,4 +171,53 @@ async fn a_driver_that_is_killed_while_volumes_come_and_go_leaves_nothing_behind
     }
     assert_eq!(node.records(), 0);
     wait_until(|| !node.layout.dataset(UID).exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_driver_that_is_killed_is_answered_by_the_next() {
+    let Some(mut node) = TestNode::start(|orders| orders.delay_ms = 1_000_000).await else {
+        return;
+    };
+    let target = node.publish("a").await.unwrap();
+    // A name that the driver asks its worker for, who does not answer.
+    let objects = node.layout.fuse(UID).join("objects");
+    let object = objects.join(files(1)[0].id().path());
+    let mounter = node.mounter();
+    let asking = std::thread::spawn(move || mounter.tree(&object));
+    wait_until(|| node.mounter_waits_for_a_name());
+    // It ends though the call still waits, or this would.
+    node.kill_driver();
+    assert!(!asking.is_finished());
+    node.orders.delay_ms = 0;
+    node.start_driver().await;
+    let error = asking.join().unwrap().unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOTDIR), "{error}");
+    node.unpublish(&target).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mounter_that_is_killed_is_waited_for_and_felt_by_nobody_who_reads() {
+    let Some(mut node) = TestNode::start(|orders| orders.delay_ms = 1).await else {
+        return;
+    };
+    let first = node.publish("first").await.unwrap();
+    let reader = Reader::start(first.clone(), 1);
+    reader.go_on();
+    node.kill_mounter();
+    reader.go_on();
+    {
+        let publish = node.publish("second");
+        tokio::pin!(publish);
+        let early = tokio::time::timeout(std::time::Duration::from_millis(300), &mut publish).await;
+        assert!(early.is_err(), "there is no mounter: {early:?}");
+    }
+    node.start_mounter();
+    // The call that was given up goes on: the same again is the same volume.
+    let second = node.publish("second").await.unwrap();
+    assert_eq!(mounts_at(&second).len(), 1);
+    let file = &files(1)[3];
+    assert_eq!(read(&second, file).await.unwrap(), file.whole());
+    reader.end();
+    node.unpublish(&first).await.unwrap();
+    node.unpublish(&second).await.unwrap();
 }

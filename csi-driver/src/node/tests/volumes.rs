@@ -126,6 +126,7 @@ async fn a_live_dataset_shows_its_newest_tree() {
     };
     node.plan(|plan| plan.datasets.get_mut(UID).unwrap().live = true);
     node.start_keeper();
+    node.start_mounter();
     node.start_driver().await;
     let target = node.publish("a").await.unwrap();
     assert_eq!(mounts_at(&target)[0].root, std::path::Path::new("/live"));
@@ -202,6 +203,7 @@ async fn a_node_without_a_worker_shows_the_dataset_too() {
     };
     node.plan(|plan| plan.pools.get_mut("pool").unwrap().members[0].node = "elsewhere".to_owned());
     node.start_keeper();
+    node.start_mounter();
     node.start_driver().await;
     let target = node.publish("a").await.unwrap();
     let file = &files(1)[1];

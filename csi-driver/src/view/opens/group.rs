@@ -101,7 +101,9 @@ impl Group {
         }
     }
 
-    /// Each event opens its file for us, by the kernel, in the call that reads it: so few at a time are held.
+    /// Each event opens its file for us, by the kernel, in the call that reads it: so few at a time are held. Where the file
+    /// is in the FUSE mount of this very process, the call waits for itself, which is the one thing that is left of what the
+    /// mounter is for ([`crate::mounter`]): this way of counting is for kernels whose overlays have no file handles.
     fn read_descriptors(&self, opens: &mut OpensByInode, tally: &Tally) {
         tally
             .ledger

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::super::{OverlayMode, ViewSpec};
 use crate::mount::{ImageMount, MountTable, detach};
+use crate::mounter::{Mounter, testing};
 
 pub(crate) struct File {
     pub(crate) name: String,
@@ -21,6 +22,8 @@ pub(crate) struct Fixture {
     pub(crate) root: TempDir,
     pub(crate) files: Vec<File>,
     pub(crate) catalog: CatalogFile,
+    /// Its threads end with the test's process.
+    pub(crate) mounter: Mounter,
 }
 
 impl Fixture {
@@ -39,7 +42,13 @@ impl Fixture {
             fs::create_dir_all(root.path().join(layer)).unwrap();
         }
         let catalog = write_catalog(root.path(), 1, &files);
-        Self { root, files, catalog }
+        let mounter = testing::mounter(root.path());
+        Self {
+            root,
+            files,
+            catalog,
+            mounter,
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -24,7 +24,7 @@ fn names_sizes_and_attributes_come_from_the_catalog_without_any_object() {
     let _image = fixture.image();
     for mode in MODES {
         let spec = fixture.spec(format!("view-{mode:?}"));
-        let view = KernelView::mount(spec.clone(), mode).unwrap();
+        let view = KernelView::mount(spec.clone(), mode, &fixture.mounter).unwrap();
         let names = |dir: &str| {
             let list = fs::read_dir(spec.target.join(dir)).unwrap();
             let mut names: Vec<_> = list.map(|entry| entry.unwrap().file_name()).collect();
@@ -54,7 +54,7 @@ fn an_object_is_found_in_every_layer_and_in_the_fastest_first() {
     for mode in MODES {
         let target = fixture.path().join(format!("view-{mode:?}"));
         for (layer, path) in (b'a'..).zip(&layers).collect::<Vec<_>>().into_iter().rev() {
-            let view = KernelView::mount(fixture.spec(&target), mode).unwrap();
+            let view = KernelView::mount(fixture.spec(&target), mode, &fixture.mounter).unwrap();
             let marked = |byte: u8| vec![byte; fixture.files[0].content.len()];
             let object = fixture.put(path, &fixture.files[0]);
             fs::write(&object, marked(layer)).unwrap();
@@ -74,7 +74,7 @@ fn a_missing_object_is_found_as_soon_as_it_is_there() {
     let _image = fixture.image();
     for mode in MODES {
         let spec = fixture.spec(format!("view-{mode:?}"));
-        let view = KernelView::mount(spec.clone(), mode).unwrap();
+        let view = KernelView::mount(spec.clone(), mode, &fixture.mounter).unwrap();
         let file = &fixture.files[1];
         assert_eq!(
             read(spec.target.join(&file.name)).unwrap_err().raw_os_error(),
@@ -95,7 +95,7 @@ fn modifying_calls_are_refused() {
     let _image = fixture.image();
     fixture.put_all("memory/objects");
     let spec = fixture.spec("view");
-    let view = KernelView::mount(spec.clone(), OverlayMode::Handles).unwrap();
+    let view = KernelView::mount(spec.clone(), OverlayMode::Handles, &fixture.mounter).unwrap();
     let path = spec.target.join(&fixture.files[0].name);
     let errors = [
         fs::OpenOptions::new().write(true).open(&path).err(),
@@ -127,7 +127,7 @@ fn a_remount_gives_the_space_of_unlinked_objects_back() {
         let empty = used();
         fixture.put_all("memory/objects");
         let spec = fixture.spec(format!("view-{mode:?}"));
-        let view = KernelView::mount(spec.clone(), mode).unwrap();
+        let view = KernelView::mount(spec.clone(), mode, &fixture.mounter).unwrap();
         for file in &fixture.files {
             assert_eq!(read(spec.target.join(&file.name)).unwrap(), file.content);
         }
@@ -163,7 +163,7 @@ fn a_write_lease_is_refused_while_the_object_is_open_through_the_view() {
     let object = fixture.put("memory/objects", &fixture.files[0]);
     for mode in MODES {
         let spec = fixture.spec(format!("view-{mode:?}"));
-        let view = KernelView::mount(spec.clone(), mode).unwrap();
+        let view = KernelView::mount(spec.clone(), mode, &fixture.mounter).unwrap();
         let lease = || {
             let owner = fs::File::open(&object).unwrap();
             take_write_lease(&owner).map_err(|error| error.raw_os_error())
@@ -193,7 +193,7 @@ fn hostile_targets_are_only_bytes() {
         .iter()
         .map(|name| {
             let target = PathBuf::from("targets").join(OsStr::from_bytes(name));
-            KernelView::mount(fixture.spec(target), OverlayMode::Handles).unwrap()
+            KernelView::mount(fixture.spec(target), OverlayMode::Handles, &fixture.mounter).unwrap()
         })
         .collect();
     for view in &views {
@@ -202,7 +202,7 @@ fn hostile_targets_are_only_bytes() {
             assert_eq!(read(view.spec().target.join(&file.name)).unwrap(), file.content);
         }
         assert!(matches!(
-            KernelView::mount(view.spec().clone(), OverlayMode::Handles),
+            KernelView::mount(view.spec().clone(), OverlayMode::Handles, &fixture.mounter),
             Err(ViewError::Taken { .. })
         ));
     }
@@ -224,7 +224,7 @@ fn layers_with_long_paths_are_mounted_and_found_again() {
     spec.tiers[0].objects = long.join("memory/objects");
     spec.tiers[0].landing = long.join("memory/landing");
     fixture.put(&spec.tiers[0].objects, &fixture.files[0]);
-    let _view = KernelView::mount(spec.clone(), OverlayMode::Handles).unwrap();
+    let _view = KernelView::mount(spec.clone(), OverlayMode::Handles, &fixture.mounter).unwrap();
     assert_eq!(
         read(spec.target.join(&fixture.files[0].name)).unwrap(),
         fixture.files[0].content
@@ -243,7 +243,7 @@ fn a_view_is_adopted_only_where_it_is_the_same() {
             KernelView::adopt(spec.clone()).unwrap().is_none(),
             "nothing is mounted yet"
         );
-        drop(KernelView::mount(spec.clone(), mode).unwrap());
+        drop(KernelView::mount(spec.clone(), mode, &fixture.mounter).unwrap());
         let view = KernelView::adopt(spec.clone()).unwrap().unwrap();
         assert_eq!(view.mode(), mode);
         assert_eq!(
@@ -277,7 +277,7 @@ fn a_view_in_use_stays_or_is_detached_as_asked() {
     let _image = fixture.image();
     fixture.put_all("memory/objects");
     let spec = fixture.spec("view");
-    let view = KernelView::mount(spec.clone(), OverlayMode::Handles).unwrap();
+    let view = KernelView::mount(spec.clone(), OverlayMode::Handles, &fixture.mounter).unwrap();
     let held = fs::File::open(spec.target.join(&fixture.files[0].name)).unwrap();
     assert!(matches!(view.unmount(InUse::Refuse), Err(ViewError::Busy { .. })));
     assert!(view.is_mounted().unwrap());
@@ -293,7 +293,7 @@ fn a_view_outlives_the_mount_of_its_image() {
     let image = fixture.image();
     fixture.put_all("memory/objects");
     let spec = fixture.spec("view");
-    let view = KernelView::mount(spec.clone(), OverlayMode::Handles).unwrap();
+    let view = KernelView::mount(spec.clone(), OverlayMode::Handles, &fixture.mounter).unwrap();
     image.detach().unwrap();
     assert!(!image.point().exists());
     for file in &fixture.files {

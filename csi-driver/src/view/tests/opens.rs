@@ -39,7 +39,8 @@ impl Counting {
 
     /// Mounts a view whose opens are counted.
     fn mount(&self, fixture: &Fixture, name: &str, mode: OverlayMode) -> KernelView {
-        let view = KernelView::mount(fixture.spec(format!("{name}-{mode:?}")), mode).unwrap();
+        let view =
+            KernelView::mount(fixture.spec(format!("{name}-{mode:?}")), mode, &fixture.mounter).unwrap();
         self.group.mark(view.anchor().as_fd()).unwrap();
         view
     }

@@ -70,7 +70,7 @@ impl Worker for Listener {
     }
 }
 
-fn registry() -> (Registry, ViewMetrics, Arc<Listener>) {
+fn registry(fixture: &Fixture) -> (Registry, ViewMetrics, Arc<Listener>) {
     let metrics = ViewMetrics::register(&prometheus::Registry::new()).unwrap();
     let settle = SettleRules {
         pause: Duration::ZERO,
@@ -82,6 +82,7 @@ fn registry() -> (Registry, ViewMetrics, Arc<Listener>) {
         mode: OverlayMode::Handles,
         settle,
         metrics: metrics.clone(),
+        mounter: fixture.mounter.clone(),
     };
     let registry = Registry::new(options).unwrap();
     let worker = Arc::new(Listener::default());
@@ -110,7 +111,7 @@ fn mount_tmpfs(point: &Path) {
 async fn views_of_a_generation_share_its_image_and_the_worker_hears_of_it() {
     let fixture = Fixture::new(10);
     fixture.put_all("memory/objects");
-    let (registry, metrics, worker) = registry();
+    let (registry, metrics, worker) = registry(&fixture);
     let (a, b) = (fixture.spec("a"), fixture.spec("b"));
     registry.show(a.clone()).await.unwrap();
     registry.show(b.clone()).await.unwrap();
@@ -147,7 +148,7 @@ async fn views_of_a_generation_share_its_image_and_the_worker_hears_of_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_left_where_a_view_cannot_be_shown() {
     let fixture = Fixture::new(3);
-    let (registry, metrics, worker) = registry();
+    let (registry, metrics, worker) = registry(&fixture);
     let mut spec = fixture.spec("view");
     spec.fuse_root = fixture.path().join("nowhere");
     let error = registry.show(spec.clone()).await.unwrap_err();
@@ -174,7 +175,7 @@ async fn released_objects_give_their_space_back() {
     };
     let empty = used();
     fixture.put_all("memory/objects");
-    let (registry, metrics, _worker) = registry();
+    let (registry, metrics, _worker) = registry(&fixture);
     let spec = fixture.spec("view");
     registry.show(spec.clone()).await.unwrap();
     assert!(is_readable(&fixture, &spec));
@@ -201,7 +202,7 @@ async fn released_objects_give_their_space_back() {
 async fn a_file_resolved_to_fuse_becomes_native_after_its_object_is_settled() {
     let fixture = Fixture::new(1);
     let file = &fixture.files[0];
-    let (registry, metrics, _worker) = registry();
+    let (registry, metrics, _worker) = registry(&fixture);
     let spec = fixture.spec("view");
     registry.show(spec.clone()).await.unwrap();
     let path = spec.target.join(&file.name);
@@ -234,13 +235,13 @@ async fn a_successor_adopts_views_and_counts_their_opens_again() {
     let fixture = Fixture::new(20);
     fixture.put_all("memory/objects");
     let spec = fixture.spec("view");
-    let (predecessor, _metrics, _worker) = registry();
+    let (predecessor, _metrics, _worker) = registry(&fixture);
     predecessor.show(spec.clone()).await.unwrap();
     predecessor.stop().await;
     drop(predecessor);
     assert!(is_readable(&fixture, &spec), "a view needs no registry");
 
-    let (registry, metrics, worker) = registry();
+    let (registry, metrics, worker) = registry(&fixture);
     assert!(!registry.adopt(fixture.spec("other")).await.unwrap());
     assert!(fixture.mounts().contains(&spec.target));
     assert!(registry.adopt(spec.clone()).await.unwrap());
@@ -268,14 +269,14 @@ async fn a_tree_of_the_fuse_mount_is_a_view_too() {
         tree: fuse_root.join("gen-1"),
         target: target.clone(),
     };
-    let (registry, _metrics, worker) = registry();
+    let (registry, _metrics, worker) = registry(&fixture);
     registry.bind(spec.clone(), Some(Generation(1))).await.unwrap();
     assert_eq!(fs::read(target.join("file")).unwrap(), b"content");
     let refused = fs::write(target.join("file"), "x").unwrap_err();
     assert_eq!(refused.raw_os_error(), Some(libc::EROFS));
     registry.stop().await;
 
-    let (successor, _metrics, other_worker) = self::registry();
+    let (successor, _metrics, other_worker) = self::registry(&fixture);
     let other = BindSpec {
         tree: fuse_root.join("live"),
         target: target.clone(),

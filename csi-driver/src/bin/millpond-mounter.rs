@@ -1,0 +1,11 @@
+//! Makes the mounts of a driver that could wait for that driver.
+
+use anyhow::Result;
+use clap::Parser;
+use csi_driver::mounter::{MounterOptions, listen};
+
+fn main() -> Result<()> {
+    let options = MounterOptions::parse();
+    runtime::telemetry::init(&runtime::telemetry::TelemetryOptions::default())?;
+    Ok(listen(&options)?)
+}

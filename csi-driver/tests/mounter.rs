@@ -1,0 +1,92 @@
+//! The mounter's real process: it ends when it is told to, answers whatever comes, and needs next to no memory.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+
+/// Of memory that is its own: it is beside the driver on each node.
+const MAX_ANONYMOUS_BYTES: u64 = 5 << 20;
+
+struct Mounter(Child);
+
+impl Mounter {
+    fn start(socket: &Path) -> Self {
+        let child = Command::new(env!("CARGO_BIN_EXE_millpond-mounter"))
+            .arg("--socket")
+            .arg(socket)
+            .spawn()
+            .unwrap();
+        let until = Instant::now() + Duration::from_secs(10);
+        while !socket.exists() {
+            assert!(Instant::now() < until, "it does not listen");
+            #[expect(clippy::disallowed_methods, reason = "a test may wait")]
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Self(child)
+    }
+
+    fn anonymous_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"))
+            .unwrap();
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+        kib * 1024
+    }
+}
+
+impl Drop for Mounter {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// What it answers to some bytes.
+fn answer(socket: &Path, question: &str) -> String {
+    let line = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+    rustix::net::connect(&line, &SocketAddrUnix::new(socket).unwrap()).unwrap();
+    rustix::io::write(&line, question.as_bytes()).unwrap();
+    let mut bytes = vec![0; 1 << 16];
+    let length = rustix::io::read(&line, &mut bytes).unwrap();
+    String::from_utf8(bytes[..length].to_owned()).unwrap()
+}
+
+#[test]
+fn whatever_comes_is_answered_and_needs_little_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("run/mounter.sock");
+    let mounter = Mounter::start(&socket);
+    let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    for question in [
+        "{",
+        r#"{"version":0,"body":{"Size":{"path":{"Unix":[47]}}}}"#,
+        r#"{"version":1,"body":{"Size":{"path":{"Unix":[46]}}}}"#,
+        r#"{"version":1,"body":{"Unmount":{"path":{"Unix":[47]}}}}"#,
+    ] {
+        let answer = answer(&socket, question);
+        assert!(answer.contains("Refused"), "{answer}");
+    }
+    for _ in 0..200 {
+        let answer = answer(&socket, r#"{"version":1,"body":{"Size":{"path":{"Unix":[47]}}}}"#);
+        assert!(answer.contains("bytes"), "{answer}");
+    }
+    let used = mounter.anonymous_bytes();
+    assert!(used <= MAX_ANONYMOUS_BYTES, "{used}");
+}
+
+#[test]
+fn it_ends_when_it_is_told_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut mounter = Mounter::start(&directory.path().join("mounter.sock"));
+    let pid = rustix::process::Pid::from_child(&mounter.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(mounter.0.wait().unwrap().success());
+}
