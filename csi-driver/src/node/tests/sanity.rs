@@ -18,7 +18,8 @@ const SKIPPED: [&str; 3] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn passes_the_specifications_own_suite() {
     let program = std::env::var_os(PROGRAM);
-    let program = program.expect("MILLPOND_CSI_SANITY names csi-sanity: `. scripts/env` sets it, scripts/deps builds it");
+    let program = program
+        .expect("MILLPOND_CSI_SANITY names csi-sanity: `. scripts/env` sets it, scripts/deps builds it");
     let Some(node) = TestNode::start(|orders| orders.patience_secs = 2).await else {
         return;
     };
