@@ -123,11 +123,11 @@ impl ClusterCommand {
                     complain(format_args!("error: {name}: {error:#}"));
                 }
             }
+            if let Some(file) = &self.json {
+                report.write(file)?;
+            }
         }
         writeln!(std::io::stdout(), "{}", report.table()).context("failed to print the figures")?;
-        if let Some(file) = &self.json {
-            report.write(file)?;
-        }
         Ok(if failed {
             ExitCode::FAILURE
         } else {
