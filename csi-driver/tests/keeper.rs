@@ -2,45 +2,20 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod program;
+
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use csi_driver::keeper::Client;
+use program::{MAX_ANONYMOUS_BYTES, Program};
 
-/// What the issue allows, of memory that is its own.
-const MAX_ANONYMOUS_BYTES: u64 = 5 << 20;
-
-struct Keeper(Child);
-
-impl Keeper {
-    fn start(socket: &Path, limit: &str) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_millpond-keeper"))
-            .args(["--limit", limit, "--socket"])
-            .arg(socket)
-            .spawn()
-            .unwrap();
-        Self(child)
-    }
-
-    fn anonymous_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("RssAnon:"))
-            .unwrap();
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
-        kib * 1024
-    }
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
+fn keeper(socket: &Path, limit: &str) -> Program {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millpond-keeper"));
+    Program::start(command.args(["--limit", limit, "--socket"]).arg(socket))
 }
 
 fn connected(socket: &Path) -> (Client, OwnedFd) {
@@ -64,7 +39,7 @@ fn table() -> OwnedFd {
 fn what_a_server_gave_is_there_for_the_next_one() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("keeper/keeper.sock");
-    let keeper = Keeper::start(&socket, "60s");
+    let keeper = keeper(&socket, "60s");
     let (first, watched) = connected(&socket);
     let (mut reader, writer) = std::io::pipe().unwrap();
     for number in 0..50 {
@@ -99,7 +74,7 @@ fn what_a_server_gave_is_there_for_the_next_one() {
 fn a_mount_that_nobody_serves_is_given_up_and_the_others_are_kept() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("keeper.sock");
-    let _keeper = Keeper::start(&socket, "1s");
+    let _keeper = keeper(&socket, "1s");
     let ((leaving, watched), (staying, _watched)) = (connected(&socket), connected(&socket));
     let ((mut lost, writer), (_kept, other)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
     leaving

@@ -2,50 +2,26 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod program;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use program::{MAX_ANONYMOUS_BYTES, Program};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 
-/// Of memory that is its own: it is beside the driver on each node.
-const MAX_ANONYMOUS_BYTES: u64 = 5 << 20;
-
-struct Mounter(Child);
-
-impl Mounter {
-    fn start(socket: &Path) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_millpond-mounter"))
-            .arg("--socket")
-            .arg(socket)
-            .spawn()
-            .unwrap();
-        let until = Instant::now() + Duration::from_secs(10);
-        while !socket.exists() {
-            assert!(Instant::now() < until, "it does not listen");
-            #[expect(clippy::disallowed_methods, reason = "a test may wait")]
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Self(child)
+fn mounter(socket: &Path) -> Program {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millpond-mounter"));
+    let mounter = Program::start(command.arg("--socket").arg(socket));
+    let until = Instant::now() + Duration::from_secs(10);
+    while !socket.exists() {
+        assert!(Instant::now() < until, "it does not listen");
+        #[expect(clippy::disallowed_methods, reason = "a test may wait")]
+        std::thread::sleep(Duration::from_millis(5));
     }
-
-    fn anonymous_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("RssAnon:"))
-            .unwrap();
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
-        kib * 1024
-    }
-}
-
-impl Drop for Mounter {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
+    mounter
 }
 
 /// What it answers to some bytes.
@@ -62,7 +38,7 @@ fn answer(socket: &Path, question: &str) -> String {
 fn whatever_comes_is_answered_and_needs_little_memory() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("run/mounter.sock");
-    let mounter = Mounter::start(&socket);
+    let mounter = mounter(&socket);
     let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     for question in [
@@ -85,7 +61,7 @@ fn whatever_comes_is_answered_and_needs_little_memory() {
 #[test]
 fn it_ends_when_it_is_told_to() {
     let directory = tempfile::tempdir().unwrap();
-    let mut mounter = Mounter::start(&directory.path().join("mounter.sock"));
+    let mut mounter = mounter(&directory.path().join("mounter.sock"));
     let pid = rustix::process::Pid::from_child(&mounter.0);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert!(mounter.0.wait().unwrap().success());

@@ -4,6 +4,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::io::retry_on_intr;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
@@ -59,7 +60,7 @@ pub(crate) fn send<T: Serialize>(
             reason: "too many descriptors".to_owned(),
         });
     }
-    let sent = retry(|| {
+    let sent = retry_on_intr(|| {
         rustix::net::sendmsg(
             &socket,
             &[IoSlice::new(&bytes)],
@@ -82,7 +83,7 @@ pub(crate) fn receive<T: DeserializeOwned>(
     let mut bytes = vec![0; MAX_MESSAGE_BYTES];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = retry(|| {
+    let received = retry_on_intr(|| {
         let mut buffers = [IoSliceMut::new(&mut bytes)];
         rustix::net::recvmsg(&socket, &mut buffers, &mut control, RecvFlags::CMSG_CLOEXEC)
     });
@@ -118,15 +119,6 @@ pub(crate) fn receive<T: DeserializeOwned>(
         serde_json::from_value(envelope.body).map_err(unreadable)?,
         descriptors,
     ))
-}
-
-fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
-    loop {
-        match call() {
-            Err(rustix::io::Errno::INTR) => {}
-            result => return result,
-        }
-    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "as map_err gives it")]
