@@ -9,6 +9,9 @@ use origin::{Client, Credentials, Versitygw, data};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+/// What the server's log calls a request for an object's bytes.
+const GET: &str = " s3_GetObject ";
+
 /// A server with credentials of its own.
 #[derive(Debug)]
 pub struct S3 {
@@ -94,10 +97,7 @@ impl S3 {
     /// Its log cannot be read.
     pub fn gets(&self) -> Result<usize> {
         let log = std::fs::read_to_string(self.directory.path().join("access.log"))?;
-        Ok(log
-            .lines()
-            .filter(|line| line.contains("REST.GET.OBJECT"))
-            .count())
+        Ok(log.lines().filter(|line| line.contains(GET)).count())
     }
 }
 
