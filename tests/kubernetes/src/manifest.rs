@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::S3;
+use crate::{Bucket, S3};
 
 /// A source of a Dataset.
 #[derive(Clone, Debug)]
@@ -74,6 +74,16 @@ impl Dataset {
             mounts: vec![mount],
             more: Vec::new(),
         }
+    }
+
+    /// A Dataset of a whole bucket, read with the Secret `source`.
+    pub fn of(name: &str, bucket: &Bucket<'_>) -> Self {
+        Self::new(name, Mount::new(bucket.s3(), &bucket.name, "source"))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// One more source.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::{Kubectl, condition_of, eventually};
+use crate::{Dataset, Kubectl, condition_of, eventually};
 
 /// What everything must come to within; a guard, never a measure.
 pub(crate) const GUARD: Duration = Duration::from_secs(120);
@@ -65,6 +65,16 @@ impl Namespace {
     /// It is not there.
     pub fn json(&self, words: &[&str]) -> Result<Value> {
         self.kubectl.json(&self.words(words))
+    }
+
+    /// Applies a Dataset, and waits until it is ready.
+    ///
+    /// # Errors
+    /// The API server refuses it, or it does not become ready.
+    pub fn ready(&self, dataset: &Dataset) -> Result<()> {
+        self.apply(&dataset.yaml())?;
+        self.wait(&format!("dataset/{}", dataset.name()), "Ready", "True")
+            .map(drop)
     }
 
     /// Waits until a condition of an object has a status; gives its reason and message.

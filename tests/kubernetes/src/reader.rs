@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use crate::cluster::given;
 use crate::namespace::GUARD;
 use crate::world::NODE_LABEL;
-use crate::{Namespace, eventually};
+use crate::{Bucket, Namespace, eventually};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -42,6 +42,26 @@ impl<'a> Reader<'a> {
             namespace,
             name: name.to_owned(),
         })
+    }
+
+    /// Starts a pod on `node` that reads all of a bucket by the claim of `dataset`.
+    ///
+    /// # Errors
+    /// The API server refuses it.
+    pub fn of(
+        namespace: &'a Namespace,
+        name: &str,
+        node: &str,
+        dataset: &str,
+        bucket: &Bucket<'_>,
+    ) -> Result<Self> {
+        Self::start(
+            namespace,
+            name,
+            node,
+            &Self::claim(dataset),
+            &bucket.sums("/data"),
+        )
     }
 
     /// One that runs already.

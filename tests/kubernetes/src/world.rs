@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::cluster::{given, in_workspace, tool, workspace};
 use crate::namespace::GUARD;
-use crate::{Answer, Cluster, Kubectl, Namespace, S3, eventually, plugin};
+use crate::{Answer, Bucket, Cluster, Kubectl, Namespace, S3, eventually, plugin};
 
 /// Where Millpond is installed.
 pub const SYSTEM: &str = "millpond-system";
@@ -76,6 +76,17 @@ impl World {
         let name = place.and_then(|place| self.nodes.get(place));
         name.map(String::as_str)
             .with_context(|| format!("there is no node {node}"))
+    }
+
+    /// A namespace for a case, an empty bucket of its name, and the bucket's keys in the Secret `source`.
+    ///
+    /// # Errors
+    /// One of them cannot be made.
+    pub fn source(&self, name: &str) -> Result<(Namespace, Bucket<'_>)> {
+        let namespace = self.namespace(name)?;
+        let bucket = self.s3.bucket(name)?;
+        namespace.apply(&self.s3.secret("source"))?;
+        Ok((namespace, bucket))
     }
 
     fn install(&self) -> Result<()> {

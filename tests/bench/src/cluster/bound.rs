@@ -23,10 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 pub(super) fn measure(world: &World, sizes: Sizes) -> Result<Vec<Row>> {
     let mut rows = vec![one(world, sizes)?];
-    let namespace = world.namespace("figures-thousand")?;
-    let mut bucket = world.s3.bucket("figures-thousand")?;
+    let (namespace, mut bucket) = world.source("figures-thousand")?;
     bucket.put_many("files", 10, 1_000)?;
-    namespace.apply(&world.s3.secret("source"))?;
     let names: Vec<_> = (0..sizes.datasets)
         .map(|number| format!("data-{number:04}"))
         .collect();
@@ -48,10 +46,8 @@ pub(super) fn measure(world: &World, sizes: Sizes) -> Result<Vec<Row>> {
 }
 
 fn one(world: &World, sizes: Sizes) -> Result<Row> {
-    let namespace = world.namespace("figures-bound")?;
-    let mut bucket = world.s3.bucket("figures-bound")?;
+    let (namespace, mut bucket) = world.source("figures-bound")?;
     bucket.put_many("files", 1_000, 1_000)?;
-    namespace.apply(&world.s3.secret("source"))?;
     let times: Vec<f64> = (0..sizes.rounds)
         .map(|round| created(world, &namespace, &bucket.name, &[format!("data-{round}")]))
         .collect::<Result<Vec<_>>>()?

@@ -1,7 +1,7 @@
 //! From a pod's creation to the first byte it reads, warm, beside the same pod with a directory of the node.
 
 use anyhow::Result;
-use kubernetes_tests::{Dataset, Mount, Namespace, World};
+use kubernetes_tests::{Dataset, Namespace, World};
 use measure::statistics::median;
 
 use super::Sizes;
@@ -12,11 +12,9 @@ use crate::row::{Goal, Row, Unit};
 const NATIVE: &str = "/mnt/figures-first-byte";
 
 pub(super) fn measure(world: &World, sizes: Sizes) -> Result<Vec<Row>> {
-    let namespace = world.namespace("figures-first-byte")?;
-    let mut bucket = world.s3.bucket("figures-first-byte")?;
+    let (namespace, mut bucket) = world.source("figures-first-byte")?;
     bucket.put_many("files", 100, 100_000)?;
-    namespace.apply(&world.s3.secret("source"))?;
-    let dataset = Dataset::new("data", Mount::new(&world.s3, &bucket.name, "source"));
+    let dataset = Dataset::of("data", &bucket);
     namespace.apply(&dataset.with("prefetch: OnCreate").yaml())?;
     namespace.wait("dataset/data", "Warm", "True")?;
     let filling = Script {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use kubernetes_tests::{Dataset, Mount, World, eventually};
+use kubernetes_tests::{Dataset, World, eventually};
 
 use super::Sizes;
 use super::pods::{Script, claim};
@@ -20,12 +20,9 @@ pub(super) fn measure(world: &World, _sizes: Sizes) -> Result<Vec<Row>> {
         .lines()
         .find_map(|line| line.strip_prefix("export MILLPOND_PROMETHEUS="))
         .context("Prometheus has no address")?;
-    let namespace = world.namespace("figures-hits")?;
-    let mut bucket = world.s3.bucket("figures-hits")?;
+    let (namespace, mut bucket) = world.source("figures-hits")?;
     bucket.put_many("files", FILES, FILE_BYTES)?;
-    namespace.apply(&world.s3.secret("source"))?;
-    namespace.apply(&Dataset::new("data", Mount::new(&world.s3, &bucket.name, "source")).yaml())?;
-    namespace.wait("dataset/data", "Ready", "True")?;
+    namespace.ready(&Dataset::of("data", &bucket))?;
     let before = world.s3.gets()?;
     let script = format!("for epoch in $(seq {EPOCHS}); do cat /data/files/* | wc -c; done");
     let pod = Script {

@@ -1,7 +1,7 @@
 //! Resident memory of Millpond's processes, and that of their own (not of files).
 
 use anyhow::{Context, Result};
-use kubernetes_tests::{Dataset, Mount, World};
+use kubernetes_tests::{Dataset, World};
 
 use super::pods::{Script, claim};
 use crate::row::{Goal, Row, Unit};
@@ -9,13 +9,11 @@ use crate::row::{Goal, Row, Unit};
 const VOLUMES: usize = 10;
 
 pub(super) fn measure(world: &World) -> Result<Vec<Row>> {
-    let namespace = world.namespace("figures-memory")?;
-    let mut bucket = world.s3.bucket("figures-memory")?;
+    let (namespace, mut bucket) = world.source("figures-memory")?;
     bucket.put_many("files", 200, 100_000)?;
-    namespace.apply(&world.s3.secret("source"))?;
     let names: Vec<_> = (0..VOLUMES).map(|number| format!("data-{number}")).collect();
     for name in &names {
-        namespace.apply(&Dataset::new(name, Mount::new(&world.s3, &bucket.name, "source")).yaml())?;
+        namespace.apply(&Dataset::of(name, &bucket).yaml())?;
     }
     for name in &names {
         namespace.wait(&format!("dataset/{name}"), "Ready", "True")?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use kubernetes_tests::{Dataset, Mount, SYSTEM, World, eventually, settle};
+use kubernetes_tests::{Dataset, SYSTEM, World, eventually, settle};
 
 use super::Sizes;
 use super::pods::{Script, claim, seconds};
@@ -51,12 +51,10 @@ pub(super) fn measure(world: &World, sizes: Sizes) -> Result<Vec<Row>> {
 
 /// The longest of reads, one after the other, while `disturb` does its work.
 fn longest(world: &World, name: &str, disturb: impl FnOnce() -> Result<()>) -> Result<f64> {
-    let namespace = world.namespace(&format!("figures-{name}"))?;
-    let mut bucket = world.s3.bucket(&format!("figures-{name}"))?;
+    let (namespace, mut bucket) = world.source(&format!("figures-{name}"))?;
     bucket.put_many("files", 40, 9 << 20)?;
-    namespace.apply(&world.s3.secret("source"))?;
     // Next to none of it fits, and nothing makes room: a read of these is never from the cache.
-    let dataset = Dataset::new("data", Mount::new(&world.s3, &bucket.name, "source"));
+    let dataset = Dataset::of("data", &bucket);
     namespace.apply(&dataset.with("quota: 10Mi").yaml())?;
     namespace.wait("dataset/data", "Ready", "True")?;
     // Pieces of 1 MiB in places that the last pass has not left in the page cache.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use kubernetes_tests::{Dataset, Mount, Namespace, World};
+use kubernetes_tests::{Dataset, Namespace, World};
 use measure::evaluate;
 
 use super::Sizes;
@@ -26,7 +26,7 @@ pub(super) fn measure(world: &World, sizes: Sizes) -> Result<Vec<Row>> {
     bucket.put("large", 1, large_bytes)?;
     bucket.put_many("small", sizes.small_files, SMALL_BYTES)?;
     namespace.apply(&world.s3.secret("source"))?;
-    let dataset = Dataset::new("data", Mount::new(&world.s3, &bucket.name, "source"));
+    let dataset = Dataset::of("data", &bucket);
     namespace.apply(&dataset.with("prefetch: OnCreate").yaml())?;
     namespace.wait("dataset/data", "Warm", "True")?;
     let volumes = [

@@ -1,7 +1,7 @@
 //! Deleting a Dataset: refused while pods use it, whole afterwards.
 
 use anyhow::{Result, ensure};
-use kubernetes_tests::{Dataset, Mount, Reader, World};
+use kubernetes_tests::{Dataset, Reader, World};
 
 use crate::Case;
 
@@ -11,19 +11,10 @@ pub(crate) const CASES: &[Case] = &[(
 )];
 
 fn in_use(world: &World) -> Result<()> {
-    let namespace = world.namespace("deletion")?;
-    let mut bucket = world.s3.bucket("deletion")?;
+    let (namespace, mut bucket) = world.source("deletion")?;
     bucket.put_many("small", 20, 20_000)?;
-    namespace.apply(&world.s3.secret("source"))?;
-    namespace.apply(&Dataset::new("data", Mount::new(&world.s3, &bucket.name, "source")).yaml())?;
-    namespace.wait("dataset/data", "Ready", "True")?;
-    let reader = Reader::start(
-        &namespace,
-        "reader",
-        "n1",
-        &Reader::claim("data"),
-        &bucket.sums("/data"),
-    )?;
+    namespace.ready(&Dataset::of("data", &bucket))?;
+    let reader = Reader::of(&namespace, "reader", "n1", "data", &bucket)?;
     reader.passes(1)?;
     let dataset = namespace.json(&["dataset/data"])?;
     let uid = dataset

@@ -43,7 +43,7 @@ fn wrong_secret(world: &World) -> Result<()> {
         .secret("source")
         .replace(&world.s3.credentials().secret_key, secret);
     namespace.apply(&wrong)?;
-    namespace.apply(&Dataset::new("data", Mount::new(&world.s3, &bucket.name, "source")).yaml())?;
+    namespace.apply(&Dataset::of("data", &bucket).yaml())?;
     let (reason, message) = namespace.wait("dataset/data", "SourceReachable", "False")?;
     ensure!(
         reason == "AccessDenied" && message.contains(&bucket.name),
@@ -74,11 +74,9 @@ fn missing_bucket(world: &World) -> Result<()> {
 }
 
 fn unknown_pool(world: &World) -> Result<()> {
-    let namespace = world.namespace("failures-pool")?;
-    let mut bucket = world.s3.bucket("failures-pool")?;
+    let (namespace, mut bucket) = world.source("failures-pool")?;
     bucket.put("file", 1, 1_000)?;
-    namespace.apply(&world.s3.secret("source"))?;
-    let dataset = Dataset::new("data", Mount::new(&world.s3, &bucket.name, "source")).with("pool: later");
+    let dataset = Dataset::of("data", &bucket).with("pool: later");
     namespace.apply(&dataset.yaml())?;
     let (reason, message) = namespace.wait("dataset/data", "Ready", "False")?;
     ensure!(
@@ -96,10 +94,8 @@ fn unknown_pool(world: &World) -> Result<()> {
 }
 
 fn bad_glob(world: &World) -> Result<()> {
-    let namespace = world.namespace("failures-glob")?;
-    let mut bucket = world.s3.bucket("failures-glob")?;
+    let (namespace, mut bucket) = world.source("failures-glob")?;
     bucket.put("file.jpg", 1, 1_000)?;
-    namespace.apply(&world.s3.secret("source"))?;
     let mount =
         |glob: &str| Mount::new(&world.s3, &bucket.name, "source").with(&format!("include: [\"{glob}\"]"));
     namespace.apply(&Dataset::new("data", mount("**/*.[jpg")).yaml())?;

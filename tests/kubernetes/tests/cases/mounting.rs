@@ -18,13 +18,10 @@ pub(crate) const CASES: &[Case] = &[
 const OVERLAYFS_MAGIC: &str = "794c7630";
 
 fn a_dataset_is_read_by_a_pod(world: &World) -> Result<()> {
-    let namespace = world.namespace("mounting-one")?;
-    let mut bucket = world.s3.bucket("mounting-one")?;
+    let (namespace, mut bucket) = world.source("mounting-one")?;
     bucket.put_many("small", 50, 20_000)?;
     bucket.put("large", 7, 12 << 20)?;
-    namespace.apply(&world.s3.secret("source"))?;
-    namespace.apply(&Dataset::new("train", Mount::new(&world.s3, &bucket.name, "source")).yaml())?;
-    namespace.wait("dataset/train", "Ready", "True")?;
+    namespace.ready(&Dataset::of("train", &bucket))?;
     let dataset = namespace.json(&["dataset/train"])?;
     ensure!(
         dataset
@@ -43,13 +40,7 @@ fn a_dataset_is_read_by_a_pod(world: &World) -> Result<()> {
             .is_some_and(|phase| phase == "Bound"),
         "{claim}"
     );
-    let reader = Reader::start(
-        &namespace,
-        "reader",
-        "n1",
-        &Reader::claim("train"),
-        &bucket.sums("/data"),
-    )?;
+    let reader = Reader::of(&namespace, "reader", "n1", "train", &bucket)?;
     reader.passes(3)?;
     // The number, as not every busybox has the name.
     let magic = reader.exec(&["stat", "-f", "-c", "%t", "/data"])?;
@@ -88,13 +79,10 @@ fn two_sources(world: &World) -> Result<()> {
 }
 
 fn three_pods(world: &World) -> Result<()> {
-    let namespace = world.namespace("mounting-three")?;
-    let mut bucket = world.s3.bucket("mounting-three")?;
+    let (namespace, mut bucket) = world.source("mounting-three")?;
     bucket.put_many("small", 20, 20_000)?;
     bucket.put("large", 3, 10 << 20)?;
-    namespace.apply(&world.s3.secret("source"))?;
-    namespace.apply(&Dataset::new("shared", Mount::new(&world.s3, &bucket.name, "source")).yaml())?;
-    namespace.wait("dataset/shared", "Ready", "True")?;
+    namespace.ready(&Dataset::of("shared", &bucket))?;
     let sums = bucket.sums("/data");
     let claim = Reader::claim("shared");
     let readers = [("first", "n1"), ("second", "n1"), ("elsewhere", "n2")]
@@ -107,12 +95,9 @@ fn three_pods(world: &World) -> Result<()> {
 }
 
 fn inline_volume(world: &World) -> Result<()> {
-    let namespace = world.namespace("mounting-inline")?;
-    let mut bucket = world.s3.bucket("mounting-inline")?;
+    let (namespace, mut bucket) = world.source("mounting-inline")?;
     bucket.put_many("small", 20, 20_000)?;
-    namespace.apply(&world.s3.secret("source"))?;
-    namespace.apply(&Dataset::new("plain", Mount::new(&world.s3, &bucket.name, "source")).yaml())?;
-    namespace.wait("dataset/plain", "Ready", "True")?;
+    namespace.ready(&Dataset::of("plain", &bucket))?;
     let reader = Reader::start(
         &namespace,
         "reader",
@@ -131,21 +116,12 @@ fn inline_volume(world: &World) -> Result<()> {
 }
 
 fn read_only(world: &World) -> Result<()> {
-    let namespace = world.namespace("mounting-ro")?;
-    let mut bucket = world.s3.bucket("mounting-ro")?;
+    let (namespace, mut bucket) = world.source("mounting-ro")?;
     bucket.put_many("small", 5, 1_000)?;
-    namespace.apply(&world.s3.secret("source"))?;
-    let dataset = Dataset::new("plain", Mount::new(&world.s3, &bucket.name, "source"))
-        .with("accessModes: [ReadWriteMany]");
+    let dataset = Dataset::of("plain", &bucket).with("accessModes: [ReadWriteMany]");
     namespace.apply(&dataset.yaml())?;
     namespace.wait("dataset/plain", "Ready", "True")?;
-    let reader = Reader::start(
-        &namespace,
-        "reader",
-        "n1",
-        &Reader::claim("plain"),
-        &bucket.sums("/data"),
-    )?;
+    let reader = Reader::of(&namespace, "reader", "n1", "plain", &bucket)?;
     reader.passes(1)?;
     let refused = reader
         .exec(&["touch", "/data/new"])

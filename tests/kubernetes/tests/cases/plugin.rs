@@ -13,19 +13,10 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 fn status(world: &World) -> Result<()> {
-    let namespace = world.namespace("plugin-status")?;
-    let mut bucket = world.s3.bucket("plugin-status")?;
+    let (namespace, mut bucket) = world.source("plugin-status")?;
     bucket.put_many("small", 10, 100_000)?;
-    namespace.apply(&world.s3.secret("source"))?;
-    namespace.apply(&Dataset::new("data", Mount::new(&world.s3, &bucket.name, "source")).yaml())?;
-    namespace.wait("dataset/data", "Ready", "True")?;
-    let reader = Reader::start(
-        &namespace,
-        "reader",
-        "n1",
-        &Reader::claim("data"),
-        &bucket.sums("/data"),
-    )?;
+    namespace.ready(&Dataset::of("data", &bucket))?;
+    let reader = Reader::of(&namespace, "reader", "n1", "data", &bucket)?;
     reader.passes(3)?;
     reader.end()?;
     let table = world.plugin(&["status", "data", "-n", namespace.name()])?;
@@ -60,13 +51,10 @@ fn status(world: &World) -> Result<()> {
 }
 
 fn warmup(world: &World) -> Result<()> {
-    let namespace = world.namespace("plugin-warmup")?;
-    let mut bucket = world.s3.bucket("plugin-warmup")?;
+    let (namespace, mut bucket) = world.source("plugin-warmup")?;
     bucket.put_many("train", 12, 100_000)?;
     bucket.put_many("test", 5, 100_000)?;
-    namespace.apply(&world.s3.secret("source"))?;
-    namespace.apply(&Dataset::new("data", Mount::new(&world.s3, &bucket.name, "source")).yaml())?;
-    namespace.wait("dataset/data", "Ready", "True")?;
+    namespace.ready(&Dataset::of("data", &bucket))?;
     let done = world.plugin(&["warmup", "data", "train/**", "--watch", "-n", namespace.name()])?;
     ensure!(
         done.success && done.text.contains("12 of 12 files are here"),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use kubernetes_tests::{Bucket, Dataset, Mount, Namespace, POOL, Reader, SYSTEM, World, eventually, settle};
+use kubernetes_tests::{Bucket, Dataset, Namespace, POOL, Reader, SYSTEM, World, eventually, settle};
 
 use crate::Case;
 
@@ -36,7 +36,7 @@ fn data<'a>(world: &'a World, namespace: &Namespace) -> Result<Bucket<'a>> {
     bucket.put_many("small", 20, 50_000)?;
     bucket.put_many("large", 2, 9 << 20)?;
     namespace.apply(&world.s3.secret("source"))?;
-    let dataset = Dataset::new("data", Mount::new(&world.s3, &bucket.name, "source")).with("quota: 12Mi");
+    let dataset = Dataset::of("data", &bucket).with("quota: 12Mi");
     namespace.apply(&dataset.yaml())?;
     namespace.wait("dataset/data", "Ready", "True")?;
     Ok(bucket)
@@ -143,12 +143,10 @@ fn controller_killed(world: &World) -> Result<()> {
 /// One Dataset after the other comes, and goes, so that at the moment of the kill each is in another step.
 fn controller_killed_in_steps(world: &World) -> Result<()> {
     const DATASETS: usize = 12;
-    let namespace = world.namespace("recovery-steps")?;
-    let mut bucket = world.s3.bucket("recovery-steps")?;
+    let (namespace, mut bucket) = world.source("recovery-steps")?;
     bucket.put_many("small", 5, 10_000)?;
-    namespace.apply(&world.s3.secret("source"))?;
     let names: Vec<_> = (0..DATASETS).map(|number| format!("data-{number}")).collect();
-    let manifest = |name: &str| Dataset::new(name, Mount::new(&world.s3, &bucket.name, "source")).yaml();
+    let manifest = |name: &str| Dataset::of(name, &bucket).yaml();
     for name in &names {
         namespace.apply(&manifest(name))?;
     }
@@ -177,13 +175,7 @@ fn controller_killed_in_steps(world: &World) -> Result<()> {
 fn api_server_away(world: &World) -> Result<()> {
     let namespace = world.namespace("recovery-api")?;
     let bucket = data(world, &namespace)?;
-    let reader = Reader::start(
-        &namespace,
-        "reader",
-        "n1",
-        &Reader::claim("data"),
-        &bucket.sums("/data"),
-    )?;
+    let reader = Reader::of(&namespace, "reader", "n1", "data", &bucket)?;
     reader.passes(1)?;
     world.cluster.script(&["apiserver", "stop"])?;
     settle(Duration::from_secs(60));
@@ -193,23 +185,11 @@ fn api_server_away(world: &World) -> Result<()> {
 }
 
 fn millpond_gone(world: &World) -> Result<()> {
-    let namespace = world.namespace("recovery-gone")?;
-    let mut bucket = world.s3.bucket("recovery-gone")?;
+    let (namespace, mut bucket) = world.source("recovery-gone")?;
     bucket.put_many("small", 20, 50_000)?;
-    namespace.apply(&world.s3.secret("source"))?;
-    namespace.apply(
-        &Dataset::new("data", Mount::new(&world.s3, &bucket.name, "source"))
-            .with("prefetch: OnCreate")
-            .yaml(),
-    )?;
+    namespace.apply(&Dataset::of("data", &bucket).with("prefetch: OnCreate").yaml())?;
     namespace.wait("dataset/data", "Warm", "True")?;
-    let reader = Reader::start(
-        &namespace,
-        "reader",
-        "n1",
-        &Reader::claim("data"),
-        &bucket.sums("/data"),
-    )?;
+    let reader = Reader::of(&namespace, "reader", "n1", "data", &bucket)?;
     reader.passes(1)?;
     let scale = |replicas: &str| {
         world
@@ -266,19 +246,10 @@ fn millpond_gone(world: &World) -> Result<()> {
 }
 
 fn node_restarted(world: &World) -> Result<()> {
-    let namespace = world.namespace("recovery-node")?;
-    let mut bucket = world.s3.bucket("recovery-node")?;
+    let (namespace, mut bucket) = world.source("recovery-node")?;
     bucket.put_many("small", 20, 50_000)?;
-    namespace.apply(&world.s3.secret("source"))?;
-    namespace.apply(&Dataset::new("data", Mount::new(&world.s3, &bucket.name, "source")).yaml())?;
-    namespace.wait("dataset/data", "Ready", "True")?;
-    let reader = Reader::start(
-        &namespace,
-        "reader",
-        "n1",
-        &Reader::claim("data"),
-        &bucket.sums("/data"),
-    )?;
+    namespace.ready(&Dataset::of("data", &bucket))?;
+    let reader = Reader::of(&namespace, "reader", "n1", "data", &bucket)?;
     reader.passes(1)?;
     world.cluster.script(&["node-stop", "n1"])?;
     settle(Duration::from_secs(3));

@@ -1,7 +1,7 @@
 //! Objects that are there while what they are changes.
 
 use anyhow::{Context, Result, ensure};
-use kubernetes_tests::{Dataset, Mount, Reader, World, workspace};
+use kubernetes_tests::{Dataset, Reader, World, workspace};
 use serde_json::Value;
 
 use crate::Case;
@@ -30,13 +30,7 @@ fn upgrade_of_kinds(world: &World) -> Result<()> {
     let crds = crds.to_str().context("a path of ours is UTF-8")?;
     kubectl.run(&["apply", "--server-side", "--force-conflicts", "-f", crds])?;
     let (namespace, bucket) = outcome?;
-    let reader = Reader::start(
-        &namespace,
-        "later",
-        "n1",
-        &Reader::claim("data"),
-        &bucket.sums("/data"),
-    )?;
+    let reader = Reader::of(&namespace, "later", "n1", "data", &bucket)?;
     namespace.run(&[
         "patch",
         "dataset",
@@ -53,22 +47,13 @@ fn upgrade_of_kinds(world: &World) -> Result<()> {
 
 /// A Dataset of the older kind and a pod that reads it.
 fn on_the_older_kind(world: &World) -> Result<(kubernetes_tests::Namespace, kubernetes_tests::Bucket<'_>)> {
-    let namespace = world.namespace("upgrade-kinds")?;
-    let mut bucket = world.s3.bucket("upgrade-kinds")?;
+    let (namespace, mut bucket) = world.source("upgrade-kinds")?;
     bucket.put_many("small", 20, 50_000)?;
-    namespace.apply(&world.s3.secret("source"))?;
-    let dataset = Dataset::new("data", Mount::new(&world.s3, &bucket.name, "source"));
+    let dataset = Dataset::of("data", &bucket);
     let refused = namespace.apply(&dataset.clone().with("prefetch: OnCreate").yaml());
     ensure!(refused.is_err(), "the older kind has the field");
     namespace.apply(&dataset.yaml())?;
     namespace.wait("dataset/data", "Ready", "True")?;
-    Reader::start(
-        &namespace,
-        "first",
-        "n1",
-        &Reader::claim("data"),
-        &bucket.sums("/data"),
-    )?
-    .passes(1)?;
+    Reader::of(&namespace, "first", "n1", "data", &bucket)?.passes(1)?;
     Ok((namespace, bucket))
 }
