@@ -34,20 +34,14 @@ pub(super) fn daemon_set(pool: &CachePool, nodes: Option<&[String]>, options: &O
         volumes.push(json!({"name": name, "hostPath": {"path": path, "type": "Directory"}}));
         mounts.push(json!({"name": name, "mountPath": path, "mountPropagation": "HostToContainer"}));
     };
-    let own = |below: &str| {
-        options
-            .host_directory
-            .join(below)
-            .join(&pool_name)
-            .display()
-            .to_string()
-    };
-    let socket_directory = own("workers");
+    let own = |below: &str| options.host_directory.join(below).join(&pool_name);
+    let socket_directory = own("workers").display().to_string();
     host_directory("socket", socket_directory.clone());
     for tier in &pool.spec.tiers {
         let (medium, path) = match (tier.medium, &tier.path) {
             (Medium::Disk, Some(path)) => ("disk", Path::new(path).join(&pool_name).display().to_string()),
-            _ => ("memory", own("memory")),
+            // In the driver's tmpfs: after a reboot it is not there before that is mounted, and the pod waits.
+            _ => ("memory", own("memory").join("tier").display().to_string()),
         };
         tiers.push(format!("--tier={medium}:{path}:{}", tier.capacity.0));
         host_directory(medium, path);
@@ -243,7 +237,7 @@ mod tests {
         assert_eq!(pod["automountServiceAccountToken"], false);
         let arguments = pod["containers"][0]["args"].to_string();
         assert!(
-            arguments.contains("--tier=memory:/var/lib/millpond/memory/gpu:1073741824"),
+            arguments.contains("--tier=memory:/var/lib/millpond/memory/gpu/tier:1073741824"),
             "{arguments}"
         );
         assert!(

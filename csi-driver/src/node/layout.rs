@@ -104,8 +104,14 @@ impl Layout {
         self.host.join("workers").join(pool)
     }
 
-    /// A pool's memory tier.
-    pub fn memory(&self, pool: &str) -> PathBuf {
+    /// Where the tmpfs of a pool's memory tier is mounted.
+    pub(crate) fn memory_mount(&self, pool: &str) -> PathBuf {
         self.host.join("memory").join(pool)
+    }
+
+    /// A pool's memory tier: a directory in its tmpfs, so that it is not there while nothing is mounted, as after a reboot. A worker
+    /// that began on the directory below the mount would fill the disk, where no view looks.
+    pub fn memory(&self, pool: &str) -> PathBuf {
+        self.memory_mount(pool).join("tier")
     }
 }

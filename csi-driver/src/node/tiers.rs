@@ -183,7 +183,7 @@ impl Tiers {
     }
 
     fn memory(&self, host: &Path, pool: &str, size_bytes: u64) -> io::Result<()> {
-        let point = self.options.layout.memory(pool);
+        let point = self.options.layout.memory_mount(pool);
         let table = MountTable::read()?;
         match table.top_at(&point) {
             Some(found) if found.file_system == "tmpfs" && found.source == MEMORY_SOURCE => {
@@ -191,25 +191,25 @@ impl Tiers {
                     .values("size")
                     .next()
                     .and_then(|size| kibibytes(size.to_str()?));
-                if size == Some(size_bytes.div_ceil(1024)) {
-                    return Ok(());
+                if size != Some(size_bytes.div_ceil(1024)) {
+                    resize_memory(&point, size_bytes).map_err(io::Error::other)?;
+                    info!(pool, size_bytes, "changed the size of a memory tier");
                 }
-                resize_memory(&point, size_bytes).map_err(io::Error::other)?;
-                info!(pool, size_bytes, "changed the size of a memory tier");
-                Ok(())
             }
-            Some(found) => Err(io::Error::other(format!(
-                "{} is a mount already, of {}",
-                point.display(),
-                found.source.display()
-            ))),
+            Some(found) => {
+                return Err(io::Error::other(format!(
+                    "{} is a mount already, of {}",
+                    point.display(),
+                    found.source.display()
+                )));
+            }
             None => {
                 self.make(host, &point)?;
                 mount_memory(&point, size_bytes, self.options.owner).map_err(io::Error::other)?;
                 info!(pool, size_bytes, "mounted a memory tier");
-                Ok(())
             }
         }
+        self.make(host, &self.options.layout.memory(pool))
     }
 
     /// Makes a directory below `root` for the workers, and what leads to it.
@@ -227,7 +227,7 @@ impl Tiers {
 
     fn remove(&mut self, pool: &str) -> io::Result<()> {
         let layout = &self.options.layout;
-        let memory = layout.memory(pool);
+        let memory = layout.memory_mount(pool);
         let is_mounted = |table: &MountTable| {
             table
                 .top_at(&memory)

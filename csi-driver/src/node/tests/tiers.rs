@@ -64,7 +64,7 @@ fn tiers_are_made_resized_and_removed_with_their_pool() {
             (Medium::Disk, disk.to_str().unwrap(), 1 << 20),
         ])
     };
-    let memory = layout.memory("gpu");
+    let (mount, memory) = (layout.memory_mount("gpu"), layout.memory("gpu"));
     let mut first = tiers();
     first.apply(&plan([wanted(8 << 20)]), &none);
     for made in [disk.join("gpu"), layout.worker("gpu"), memory.clone()] {
@@ -75,12 +75,16 @@ fn tiers_are_made_resized_and_removed_with_their_pool() {
             "{made:?}"
         );
     }
-    let mounted = mounts_at(&memory);
+    let mounted = mounts_at(&mount);
     assert_eq!(mounted.len(), 1);
     assert_eq!(mounted[0].values("size").next().unwrap(), "8192k");
     first.apply(&plan([wanted(16 << 20)]), &none);
-    assert_eq!(mounts_at(&memory).len(), 1);
-    assert_eq!(mounts_at(&memory)[0].values("size").next().unwrap(), "16384k");
+    assert_eq!(mounts_at(&mount).len(), 1);
+    assert_eq!(mounts_at(&mount)[0].values("size").next().unwrap(), "16384k");
+    // After a reboot there is nothing for a worker to begin on, until the tmpfs is mounted again.
+    detach(&mount).unwrap();
+    assert!(!memory.exists());
+    first.apply(&plan([wanted(16 << 20)]), &none);
     std::fs::write(memory.join("object"), b"bytes").unwrap();
 
     // Elsewhere, outside of the roots, or through a link: nothing is made.
@@ -106,9 +110,9 @@ fn tiers_are_made_resized_and_removed_with_their_pool() {
         "a plan that is not known removes nothing"
     );
     tiers().apply(&plan([]), &none);
-    let left = !mounts_at(&memory).is_empty() || disk.join("gpu").exists() || layout.worker("gpu").exists();
-    if !mounts_at(&memory).is_empty() {
-        drop(detach(&memory));
+    let left = !mounts_at(&mount).is_empty() || disk.join("gpu").exists() || layout.worker("gpu").exists();
+    if !mounts_at(&mount).is_empty() {
+        drop(detach(&mount));
     }
     assert!(!left);
     assert!(root.join("disk/a/b").exists());
