@@ -16,7 +16,7 @@ mod origin;
 use family::{Families, GaugeFamily, Labels};
 use origin::OriginFamilies;
 
-pub use family::CounterFamily;
+pub use family::{CounterFamily, LazyHistogram};
 pub use origin::OriginMetrics;
 
 /// The metrics of all Datasets of a process. Clones are the same metrics.
@@ -115,19 +115,19 @@ impl WorkerMetrics {
             namespace: namespace.to_owned(),
         };
         let families = &*self.families;
-        let (bytes, opens) = (
-            labels.counters(&families.read_bytes),
-            labels.counters(&families.read_opens),
-        );
+        let read_bytes = labels.counters(&families.read_bytes);
+        let read_opens = labels.counters(&families.read_opens);
         DatasetMetrics {
             reads: ReadMetrics {
-                local_bytes: bytes.of("local"),
-                peer_bytes: bytes.of("peer"),
-                origin_bytes: bytes.of("origin"),
-                local_opens: opens.of("local"),
-                peer_opens: opens.of("peer"),
-                origin_opens: opens.of("origin"),
+                local_bytes: read_bytes.of("local"),
+                peer_bytes: read_bytes.of("peer"),
+                origin_bytes: read_bytes.of("origin"),
+                local_opens: read_opens.of("local"),
+                peer_opens: read_opens.of("peer"),
+                origin_opens: read_opens.of("origin"),
             },
+            read_bytes,
+            read_opens,
             load_files: labels.counter(&families.load_files),
             load_bytes: labels.counter(&families.load_bytes),
             load_failures: labels.counter(&families.load_failures),
@@ -144,49 +144,6 @@ impl WorkerMetrics {
             showing: Arc::default(),
             labels,
             worker: self.clone(),
-        }
-    }
-
-    fn remove(&self, labels: &Labels) {
-        let WorkerFamilies {
-            origin,
-            read_bytes,
-            read_opens,
-            load_files,
-            load_bytes,
-            load_failures,
-            budget_capacity,
-            budget_used,
-            catalog_generation,
-            catalog_files,
-            catalog_bytes,
-            tier_capacity,
-            tier_used,
-            tier_objects,
-            store_events,
-        } = &*self.families;
-        origin.remove(labels);
-        for counters in [
-            read_bytes,
-            read_opens,
-            load_files,
-            load_bytes,
-            load_failures,
-            store_events,
-        ] {
-            labels.remove_from(counters);
-        }
-        for gauges in [
-            budget_capacity,
-            budget_used,
-            catalog_generation,
-            catalog_files,
-            catalog_bytes,
-            tier_capacity,
-            tier_used,
-            tier_objects,
-        ] {
-            labels.remove_from(gauges);
         }
     }
 }
@@ -221,6 +178,8 @@ pub struct DatasetMetrics {
     pub load_failures: IntCounter,
     /// What goes on between the worker and the Dataset's sources.
     pub origin: OriginMetrics,
+    read_bytes: CounterFamily,
+    read_opens: CounterFamily,
     budget_capacity: IntGauge,
     budget_used: IntGauge,
     catalog_generation: IntGauge,
@@ -240,7 +199,30 @@ impl DatasetMetrics {
     /// Takes the Dataset's metrics out of what is shown: it is closed.
     pub fn remove(&self) {
         let _alone = self.showing.lock();
-        self.worker.remove(&self.labels);
+        let families = &*self.worker.families;
+        families.origin.remove(&self.labels, &self.origin);
+        for counters in [&self.read_bytes, &self.read_opens, &self.store_events] {
+            counters.remove();
+        }
+        for gauges in [&self.tier_capacity, &self.tier_used, &self.tier_objects] {
+            gauges.remove();
+        }
+        for counters in [
+            &families.load_files,
+            &families.load_bytes,
+            &families.load_failures,
+        ] {
+            self.labels.remove_from(counters);
+        }
+        for gauges in [
+            &families.budget_capacity,
+            &families.budget_used,
+            &families.catalog_generation,
+            &families.catalog_files,
+            &families.catalog_bytes,
+        ] {
+            self.labels.remove_from(gauges);
+        }
     }
 
     /// Sets the gauges.

@@ -5,7 +5,7 @@ use kube::Resource;
 use kube::runtime::events::{Event, EventType, Recorder};
 use tracing::warn;
 
-use api::condition::{Finding, Status, reason};
+use api::condition::{Finding, Status, kind, reason};
 
 /// An event holds 1 kB.
 const NOTE_CHARACTERS: usize = 1_000;
@@ -20,20 +20,27 @@ where
         let same = known
             .is_some_and(|known| known.status == finding.status.as_str() && known.reason == finding.reason);
         let news = match finding.status {
-            Status::True => known.is_some_and(|known| known.status == Status::False.as_str()),
-            // On its way, and nobody's concern.
-            Status::False => ![reason::LISTING, reason::LOADING, reason::BINDING].contains(&finding.reason),
+            Status::True => known.is_some_and(|known| {
+                known.status == Status::False.as_str()
+                    && (finding.kind == kind::READY || !is_on_its_way(&known.reason))
+            }),
+            Status::False => !is_on_its_way(finding.reason),
             Status::Unknown => false,
         };
         if same || !news {
             continue;
         }
-        let kind = match finding.status {
+        let type_ = match finding.status {
             Status::True => EventType::Normal,
             Status::False | Status::Unknown => EventType::Warning,
         };
-        tell(recorder, object, kind, finding).await;
+        tell(recorder, object, type_, finding).await;
     }
+}
+
+/// Not as it should be yet, and nobody's concern.
+fn is_on_its_way(why: &str) -> bool {
+    [reason::LISTING, reason::LOADING, reason::BINDING].contains(&why)
 }
 
 /// Tells that a deletion has to wait.

@@ -117,8 +117,9 @@ impl Fleet {
                     worker.loads.insert(load.uid.clone(), load);
                 }
                 Report::Present(plan::Present { dataset_uids }) => {
-                    touched.extend(worker.present.iter().cloned());
-                    worker.present = dataset_uids.into_iter().collect();
+                    let present = dataset_uids.into_iter().collect();
+                    touched.extend(worker.present.symmetric_difference(&present).cloned());
+                    worker.present = present;
                     worker.datasets.retain(|uid, _| worker.present.contains(uid));
                 }
             }
@@ -172,8 +173,9 @@ impl Fleet {
                     }
                 }
                 Report::Present(plan::Present { dataset_uids }) => {
-                    touched.extend(driver.present.iter().cloned());
-                    driver.present = dataset_uids.into_iter().collect();
+                    let present = dataset_uids.into_iter().collect();
+                    touched.extend(driver.present.symmetric_difference(&present).cloned());
+                    driver.present = present;
                 }
             }
         }

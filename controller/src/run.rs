@@ -125,8 +125,10 @@ async fn serve(options: Options) -> Result<()> {
             cluster,
             book,
             fleet,
-            recorder: Recorder::new(client, reporter),
+            recorder: Recorder::new(client.clone(), reporter),
             metrics: metrics.clone(),
+            secrets: dataset::Secrets::new(client.clone()),
+            pods: dataset::Pods::new(client),
             places: parking_lot::Mutex::default(),
             written: parking_lot::Mutex::default(),
             namespaces: options.watch_namespaces.clone(),
@@ -303,7 +305,7 @@ impl Reconciling {
 /// Looks for bytes of Datasets that are no more, and for nodes that are no more. Never ends by itself.
 async fn sweep(common: &dataset::Context) -> Result<()> {
     let mut interval = tokio::time::interval(SWEEP);
-    let mut removed = HashSet::new();
+    let mut removed = HashSet::<String>::new();
     loop {
         interval.tick().await;
         for node in common.fleet.driver_nodes() {
@@ -324,6 +326,13 @@ async fn sweep(common: &dataset::Context) -> Result<()> {
             .filter_map(|dataset| dataset.uid())
             .collect();
         let present = common.fleet.all_present();
+        removed.retain(|uid| {
+            let stays = present.contains(uid);
+            if !stays {
+                common.book.forget_removed(uid);
+            }
+            stays
+        });
         let unknown: Vec<_> = present
             .into_iter()
             .filter(|uid| !known.contains(uid) && !removed.contains(uid))

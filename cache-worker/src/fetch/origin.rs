@@ -135,7 +135,7 @@ impl Origin {
     /// # Cancel safety
     /// Dropping the future ends the requests.
     pub async fn fetch(&self, request: Request) -> Result<Vec<Bytes>, FetchError> {
-        let _timer = self.metrics.fetch_seconds.start_timer();
+        let _timer = self.metrics.fetch_seconds.get().start_timer();
         let mut transfer = Transfer::new(self, request)?;
         let mut content = Vec::new();
         while let Some(chunk) = transfer.next().await? {

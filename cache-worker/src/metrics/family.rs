@@ -1,7 +1,9 @@
 //! Metrics that all Datasets of a process share by name, each with its own labels.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
+use parking_lot::RwLock;
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -72,94 +74,103 @@ impl Labels {
         family.with_label_values(&self.values())
     }
 
-    pub(super) fn histogram(&self, family: &HistogramVec) -> Histogram {
-        family.with_label_values(&self.values())
+    pub(super) fn histogram(&self, family: &HistogramVec) -> LazyHistogram {
+        LazyHistogram {
+            family: family.clone(),
+            labels: self.clone(),
+            made: Arc::default(),
+        }
     }
 
     pub(super) fn counters(&self, family: &IntCounterVec) -> CounterFamily {
-        CounterFamily {
-            family: family.clone(),
-            labels: self.clone(),
-        }
+        MetricFamily::new(family, self)
     }
 
     pub(super) fn gauges(&self, family: &IntGaugeVec) -> GaugeFamily {
-        GaugeFamily {
-            family: family.clone(),
-            labels: self.clone(),
-        }
+        MetricFamily::new(family, self)
     }
 
-    /// Takes all metrics of this Dataset out of a family.
+    /// Takes the metric of this Dataset out of a family.
     pub(super) fn remove_from<B: MetricVecBuilder>(&self, family: &MetricVec<B>) {
-        for group in family.collect() {
-            for metric in group.get_metric() {
-                let labels: HashMap<&str, &str> = metric
-                    .get_label()
-                    .iter()
-                    .map(|label| (label.name(), label.value()))
-                    .collect();
-                let is_ours = labels.get(DATASET) == Some(&self.dataset.as_str())
-                    && labels.get(NAMESPACE) == Some(&self.namespace.as_str());
-                if is_ours {
-                    // Another one who removes it at the same time has done what was wanted.
-                    let _gone = family.remove(&labels);
-                }
-            }
-        }
+        // Another one who removes it at the same time has done what was wanted.
+        let _gone = family.remove_label_values(&self.values());
     }
 }
 
-/// A Dataset's counters of one name, told apart by one more label.
+/// A Dataset's metrics of one name, told apart by one more label. Clones are the same.
+///
+/// It knows its own: to look for them among those of all Datasets would take the longer the more there are.
 #[derive(Clone, Debug)]
-pub struct CounterFamily {
-    family: IntCounterVec,
+pub struct MetricFamily<V, M> {
+    family: V,
     labels: Labels,
+    known: Arc<RwLock<BTreeMap<String, M>>>,
+}
+
+/// Its counters.
+pub type CounterFamily = MetricFamily<IntCounterVec, IntCounter>;
+
+/// Its gauges.
+pub(super) type GaugeFamily = MetricFamily<IntGaugeVec, IntGauge>;
+
+impl<B: MetricVecBuilder> MetricFamily<MetricVec<B>, B::M> {
+    fn new(family: &MetricVec<B>, labels: &Labels) -> Self {
+        Self {
+            family: family.clone(),
+            labels: labels.clone(),
+            known: Arc::default(),
+        }
+    }
+
+    /// The metric whose label has this value.
+    pub fn of(&self, value: &str) -> B::M {
+        if let Some(known) = self.known.read().get(value) {
+            return known.clone();
+        }
+        let [dataset, namespace] = self.labels.values();
+        let metric = self.family.with_label_values(&[dataset, namespace, value]);
+        self.known.write().insert(value.to_owned(), metric.clone());
+        metric
+    }
+
+    /// Takes all of them out of what is shown.
+    pub(super) fn remove(&self) {
+        let [dataset, namespace] = self.labels.values();
+        for value in std::mem::take(&mut *self.known.write()).keys() {
+            // Another one who removes it at the same time has done what was wanted.
+            let _gone = self.family.remove_label_values(&[dataset, namespace, value]);
+        }
+    }
 }
 
 impl CounterFamily {
-    /// The counter whose label has this value.
-    pub fn of(&self, value: &str) -> IntCounter {
-        let [dataset, namespace] = self.labels.values();
-        self.family.with_label_values(&[dataset, namespace, value])
-    }
-
     /// What all counters of the Dataset are at, by the label's value.
     pub fn values(&self) -> BTreeMap<String, u64> {
-        let mut values = BTreeMap::new();
-        for group in self.family.collect() {
-            for metric in group.get_metric() {
-                let labels = metric.get_label();
-                let has = |name: &str, value: &str| {
-                    labels
-                        .iter()
-                        .any(|label| label.name() == name && label.value() == value)
-                };
-                if !has(DATASET, &self.labels.dataset) || !has(NAMESPACE, &self.labels.namespace) {
-                    continue;
-                }
-                let own = labels
-                    .iter()
-                    .find(|label| label.name() != DATASET && label.name() != NAMESPACE);
-                if let Some(own) = own {
-                    values.insert(own.value().to_owned(), self.of(own.value()).get());
-                }
-            }
-        }
-        values
+        let known = self.known.read();
+        known
+            .iter()
+            .map(|(value, counter)| (value.clone(), counter.get()))
+            .collect()
     }
 }
 
-/// A Dataset's gauges of one name, told apart by one more label.
+/// A Dataset's histogram, shown from its first observation on: it has many lines, and most Datasets of a node are idle.
 #[derive(Clone, Debug)]
-pub(super) struct GaugeFamily {
-    family: IntGaugeVec,
+pub struct LazyHistogram {
+    family: HistogramVec,
     labels: Labels,
+    made: Arc<OnceLock<Histogram>>,
 }
 
-impl GaugeFamily {
-    pub(super) fn of(&self, value: &str) -> IntGauge {
-        let [dataset, namespace] = self.labels.values();
-        self.family.with_label_values(&[dataset, namespace, value])
+impl LazyHistogram {
+    /// The histogram itself.
+    pub fn get(&self) -> &Histogram {
+        self.made
+            .get_or_init(|| self.family.with_label_values(&self.labels.values()))
+    }
+
+    /// Takes it out of what is shown.
+    pub(super) fn remove(&self) {
+        self.labels.remove_from(&self.family);
     }
 }

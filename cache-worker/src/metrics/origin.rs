@@ -1,11 +1,10 @@
 //! What goes on between a worker and the sources.
 
-use prometheus::core::MetricVec;
 use prometheus::{
-    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, exponential_buckets,
+    HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, exponential_buckets,
 };
 
-use super::family::{CounterFamily, Families, Labels};
+use super::family::{CounterFamily, Families, Labels, LazyHistogram};
 
 /// What goes on between a Dataset's worker and its sources, which are counted together.
 #[derive(Clone, Debug)]
@@ -23,9 +22,9 @@ pub struct OriginMetrics {
     /// Bytes of objects received, those of lost hedges included.
     pub bytes: IntCounter,
     /// Seconds from the sending of a GET to the first bytes of its body.
-    pub first_byte_seconds: Histogram,
+    pub first_byte_seconds: LazyHistogram,
     /// Seconds of a whole fetch, its waits and retries included.
-    pub fetch_seconds: Histogram,
+    pub fetch_seconds: LazyHistogram,
     /// The number of requests that may be at the sources at once.
     pub concurrency_limit: IntGauge,
 }
@@ -125,24 +124,15 @@ impl OriginFamilies {
         }
     }
 
-    pub(super) fn remove(&self, labels: &Labels) {
-        let Self {
-            requests,
-            errors,
-            retries,
-            throttles,
-            hedges,
-            bytes,
-            first_byte_seconds,
-            fetch_seconds,
-            concurrency_limit,
-        } = self;
-        for counters in [requests, errors, retries, throttles, hedges, bytes] {
+    /// Takes a Dataset's metrics out of what is shown.
+    pub(super) fn remove(&self, labels: &Labels, metrics: &OriginMetrics) {
+        metrics.requests.remove();
+        metrics.errors.remove();
+        metrics.first_byte_seconds.remove();
+        metrics.fetch_seconds.remove();
+        for counters in [&self.retries, &self.throttles, &self.hedges, &self.bytes] {
             labels.remove_from(counters);
         }
-        for histograms in [first_byte_seconds, fetch_seconds] {
-            labels.remove_from::<_>(histograms as &MetricVec<_>);
-        }
-        labels.remove_from(concurrency_limit);
+        labels.remove_from(&self.concurrency_limit);
     }
 }

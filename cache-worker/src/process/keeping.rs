@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use parking_lot::Mutex;
-use protocol::plan;
-use tokio::sync::watch;
+use protocol::{Worker, plan};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -102,10 +102,14 @@ impl Keeping {
         let Some(served) = stop.run_until_cancelled(self.open()).await else {
             return;
         };
-        let uid = self.plan.borrow().uid.clone();
+        let (uid, setup) = (self.plan.borrow().uid.clone(), Arc::clone(&self.setup));
         self.datasets.put(uid.clone(), served.clone());
         stop.run_until_cancelled(async {
-            tokio::join!(self.follow(&served.dataset), served.drivers.keep());
+            tokio::join!(
+                self.follow(&served.dataset),
+                served.drivers.keep(),
+                tell_of_catalogs(&served.dataset, &setup.news)
+            );
         })
         .await;
         self.datasets.remove(&uid);
@@ -133,6 +137,7 @@ impl Keeping {
                         "failed to open a Dataset"
                     );
                     *self.problems.lock() = vec![problem];
+                    self.setup.news.notify_one();
                 }
             }
             self.pause(pauses.next()).await;
@@ -150,6 +155,7 @@ impl Keeping {
                 error = error.describe(),
                 "failed to list a Dataset's sources"
             );
+            self.setup.news.notify_one();
             self.pause(pauses.next()).await;
             applied = self.apply(dataset, applied).await;
         }
@@ -182,6 +188,19 @@ impl Keeping {
     async fn pause(&mut self, pause: Option<Duration>) {
         // An ended plan ends this task by its stop.
         let _changed = tokio::time::timeout(pause.unwrap_or(LONGEST_PAUSE), self.plan.changed()).await;
+    }
+}
+
+/// Has each new catalog reported. Ends only by being dropped.
+async fn tell_of_catalogs(dataset: &Dataset, news: &Notify) {
+    let mut catalogs = dataset.catalogs();
+    loop {
+        if catalogs.borrow_and_update().is_some() {
+            news.notify_one();
+        }
+        if catalogs.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 

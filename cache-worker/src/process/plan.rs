@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use mesh::{PlanEvent, WorkerPlan};
 use protocol::plan;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use super::keeping::{self, Kept};
@@ -17,12 +18,20 @@ use super::setup::Setup;
 use super::tiers::is_uid;
 use crate::service::Datasets;
 
+/// A removal is much small work for the disk, which has others to serve.
+const REMOVALS_AT_ONCE: usize = 4;
+
 /// Follows the plan and keeps what it says.
 pub(super) struct Planned {
     setup: Arc<Setup>,
     datasets: Arc<Datasets>,
     loads: Arc<Loads>,
     kept: HashMap<String, Kept>,
+    /// Datasets whose bytes are being deleted; what the plan says of one that has come again meanwhile.
+    removing: HashMap<String, Option<plan::Dataset>>,
+    removals: JoinSet<String>,
+    /// How many are deleted at once.
+    turns: Arc<Semaphore>,
     /// What the current stream has said, until all is said.
     said: Option<(HashSet<String>, HashSet<String>)>,
     /// The current stream's reports.
@@ -36,6 +45,9 @@ impl Planned {
             datasets,
             loads,
             kept: HashMap::new(),
+            removing: HashMap::new(),
+            removals: JoinSet::new(),
+            turns: Arc::new(Semaphore::new(REMOVALS_AT_ONCE)),
             said: None,
             reports: None,
         }
@@ -82,7 +94,7 @@ impl Planned {
         use plan::worker_change::Change;
         match change {
             Change::PutDataset(dataset) => self.put(dataset),
-            Change::RemoveDataset(uid) => self.remove(uid).await,
+            Change::RemoveDataset(uid) => self.remove(uid),
             Change::PutLoad(load) => {
                 if let Some((_, loads)) = &mut self.said {
                     loads.insert(load.uid.clone());
@@ -108,6 +120,10 @@ impl Planned {
         if let Some((datasets, _)) = &mut self.said {
             datasets.insert(uid.clone());
         }
+        if let Some(waits) = self.removing.get_mut(&uid) {
+            *waits = Some(dataset);
+            return;
+        }
         match self.kept.get(&uid) {
             Some(kept) => kept.change(dataset),
             None => {
@@ -123,17 +139,50 @@ impl Planned {
         }
     }
 
-    async fn remove(&mut self, uid: String) {
+    /// Begins to delete a Dataset's bytes, which may take minutes: all others are served meanwhile.
+    fn remove(&mut self, uid: String) {
         if !is_uid(&uid) {
             warn!(uid, "the plan removes a Dataset whose uid is none");
             return;
         }
-        if let Some(kept) = self.kept.remove(&uid) {
-            kept.stop().await;
+        if self.removing.insert(uid.clone(), None).is_some() {
+            return;
         }
-        match keeping::remove(self.setup.tiers.directories(&uid)).await {
-            Ok(()) => info!(uid, "removed a Dataset and its bytes"),
-            Err(error) => error!(uid, %error, "failed to remove a Dataset's bytes"),
+        let kept = self.kept.remove(&uid);
+        let (directories, turns) = (self.setup.tiers.directories(&uid), Arc::clone(&self.turns));
+        self.removals.spawn(async move {
+            // Never closed.
+            let _turn = turns.acquire_owned().await;
+            if let Some(kept) = kept {
+                kept.stop().await;
+            }
+            match keeping::remove(directories).await {
+                Ok(()) => info!(uid, "removed a Dataset and its bytes"),
+                Err(error) => error!(uid, %error, "failed to remove a Dataset's bytes"),
+            }
+            uid
+        });
+    }
+
+    /// Waits until a Dataset's bytes are deleted; its uid, for [`finish_removal`](Self::finish_removal).
+    pub(super) async fn removed(&mut self) -> String {
+        loop {
+            match self.removals.join_next().await {
+                Some(Ok(uid)) => return uid,
+                Some(Err(error)) => error!(%error, "the removal of a Dataset panicked"),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Says what is here now, and takes up a Dataset that came again while it was being deleted.
+    pub(super) async fn finish_removal(&mut self, uid: String) {
+        let others = std::iter::from_fn(|| self.removals.try_join_next());
+        let others: Vec<String> = others.flatten().collect();
+        for uid in others.into_iter().chain([uid]) {
+            if let Some(Some(dataset)) = self.removing.remove(&uid) {
+                self.put(dataset);
+            }
         }
         self.tell_present().await;
     }

@@ -1,6 +1,6 @@
 //! What the controller is told: each Dataset's and each load's state, whenever it is another one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use protocol::plan;
 use protocol::plan::worker_report::Report;
@@ -29,10 +29,10 @@ impl Told {
         datasets: Vec<plan::DatasetState>,
         loads: Vec<plan::LoadState>,
     ) {
-        self.datasets
-            .retain(|uid, _| datasets.iter().any(|state| state.uid == *uid));
-        self.loads
-            .retain(|uid, _| loads.iter().any(|state| state.uid == *uid));
+        let present: HashSet<_> = datasets.iter().map(|state| &state.uid).collect();
+        self.datasets.retain(|uid, _| present.contains(uid));
+        let present: HashSet<_> = loads.iter().map(|state| &state.uid).collect();
+        self.loads.retain(|uid, _| present.contains(uid));
         let send = |report| {
             reports
                 .try_send(plan::WorkerReport { report: Some(report) })

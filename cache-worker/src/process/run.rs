@@ -8,7 +8,9 @@ use mesh::{Bootstrap, Clients, Controller, Follower, Incoming, Membership, Worke
 use protocol::wire::worker_server::WorkerServer;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
@@ -27,6 +29,10 @@ use crate::service::{Datasets, LocalIncoming, Questions};
 
 /// How often the controller is told what changed.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The same of what it waits for: the first catalog of a Dataset, or why there is none. All Datasets are looked at for it,
+/// so what comes in a row is told together.
+const SOON: Duration = Duration::from_millis(100);
 
 /// What is not done by then is cut off: drivers ask the next worker.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -62,6 +68,7 @@ async fn serve(options: Options) -> Result<()> {
         boot_id: runtime::boot_id().context("failed to read the kernel's boot id")?,
         read_buffer_bytes: options.read_buffer_bytes,
         metrics: WorkerMetrics::new(&registry)?,
+        news: Notify::new(),
     });
     let datasets = Arc::new(Datasets::default());
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -117,9 +124,10 @@ async fn serve(options: Options) -> Result<()> {
     });
     info!(pool = options.pool, node = options.node, "ready");
 
-    let mut planned = Planned::new(setup, Arc::clone(&datasets), Arc::clone(&loads));
+    let mut planned = Planned::new(Arc::clone(&setup), Arc::clone(&datasets), Arc::clone(&loads));
     let mut told = Told::default();
     let mut interval = tokio::time::interval(REPORT_INTERVAL);
+    let mut told_at = Instant::now();
     let result = loop {
         tokio::select! {
             _ = terminate.recv() => break Ok(()),
@@ -129,7 +137,10 @@ async fn serve(options: Options) -> Result<()> {
                 }
                 planned.apply(event).await;
             }
+            uid = planned.removed() => planned.finish_removal(uid).await,
+            () = setup.news.notified() => interval.reset_at(told_at + SOON),
             _ = interval.tick() => {
+                told_at = Instant::now();
                 if let Some(reports) = planned.reports() {
                     let states = dataset_states(&datasets, planned.problems());
                     told.tell(reports, states, loads.states());

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use protocol::{Generation, plan};
+use tokio::sync::Notify;
 
 use super::tiers::Tiers;
 use crate::dataset::{
@@ -31,6 +32,8 @@ pub(super) struct Setup {
     pub(super) boot_id: String,
     pub(super) read_buffer_bytes: u64,
     pub(super) metrics: WorkerMetrics,
+    /// A Dataset has come to something that the controller waits for.
+    pub(super) news: Notify,
 }
 
 impl Setup {

@@ -1,6 +1,7 @@
 //! Makes a Dataset's objects real. What somebody else made under one of their names is left alone, and said.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use api::{Dataset, Prefetch, names};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
@@ -13,6 +14,9 @@ use serde::de::DeserializeOwned;
 
 use super::{Context, Error};
 
+/// On a claim: its volume has been bound to it.
+const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
+
 /// What a Dataset has in the API.
 pub(super) struct Objects {
     pub(super) claim: PersistentVolumeClaim,
@@ -21,7 +25,10 @@ pub(super) struct Objects {
 }
 
 /// Sees to the finalizer: the volume is cluster-scoped, and bytes are on nodes, so owner references do not reach them.
-pub(super) async fn take_in_charge(dataset: &Dataset, context: &Context) -> Result<(), Error> {
+///
+/// Applied rather than written, since what the watch has shown is often older than what this controller itself wrote a
+/// moment ago. An object that is gone is not made anew: the API server refuses a uid that it does not know.
+pub(super) async fn take_in_charge(dataset: &Dataset, uid: &str, context: &Context) -> Result<(), Error> {
     if dataset
         .finalizers()
         .iter()
@@ -29,29 +36,44 @@ pub(super) async fn take_in_charge(dataset: &Dataset, context: &Context) -> Resu
     {
         return Ok(());
     }
-    let mut finalizers = dataset.finalizers().to_vec();
-    finalizers.push(names::FINALIZER.to_owned());
-    set_finalizers(dataset, &finalizers, context).await
-}
-
-/// Writes the finalizers, if the Dataset is still the one that was read.
-pub(super) async fn set_finalizers(
-    dataset: &Dataset,
-    finalizers: &[String],
-    context: &Context,
-) -> Result<(), Error> {
-    let namespace = dataset.namespace().ok_or(Error::Incomplete("namespace"))?;
-    let api: Api<Dataset> = Api::namespaced(context.cluster.client.clone(), &namespace);
     let patch = serde_json::json!({
-        "metadata": {"finalizers": finalizers, "resourceVersion": dataset.resource_version()}
+        "apiVersion": "millpond.io/v1alpha1", "kind": "Dataset",
+        "metadata": {"name": dataset.name_any(), "uid": uid, "finalizers": [names::FINALIZER]}
     });
-    api.patch(&dataset.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+    datasets(dataset, context)?
+        .patch(
+            &dataset.name_any(),
+            &PatchParams::apply(names::MANAGER),
+            &Patch::Apply(patch),
+        )
         .await
         .map_err(Error::api("set the finalizer"))?;
     Ok(())
 }
 
+/// Takes the finalizer away, if the Dataset is still the one that was read.
+pub(super) async fn release(dataset: &Dataset, context: &Context) -> Result<(), Error> {
+    let rest = dataset.finalizers().iter();
+    let rest: Vec<_> = rest.filter(|finalizer| *finalizer != names::FINALIZER).collect();
+    let patch = serde_json::json!({
+        "metadata": {"finalizers": rest, "resourceVersion": dataset.resource_version()}
+    });
+    datasets(dataset, context)?
+        .patch(&dataset.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+        .await
+        .map_err(Error::api("take the finalizer away"))?;
+    Ok(())
+}
+
+fn datasets(dataset: &Dataset, context: &Context) -> Result<Api<Dataset>, Error> {
+    let namespace = dataset.namespace().ok_or(Error::Incomplete("namespace"))?;
+    Ok(Api::namespaced(context.cluster.client.clone(), &namespace))
+}
+
 /// Makes the objects; the names that are somebody else's.
+///
+/// The binder of volumes looks at a claim when that changes, and otherwise every 15 seconds. A claim that is there before
+/// its volume would wait for that, so it is changed as soon as the binder has said that it knows the volume.
 pub(super) async fn apply(
     dataset: &Dataset,
     objects: Objects,
@@ -59,38 +81,71 @@ pub(super) async fn apply(
 ) -> Result<Vec<String>, Error> {
     let Objects { claim, volume } = objects;
     let namespace = dataset.namespace().ok_or(Error::Incomplete("namespace"))?;
-    let client = &context.cluster.client;
-    let mut taken = Vec::new();
-    let known = ObjectRef::new(&claim.name_any()).within(&namespace);
-    if context
-        .cluster
+    let cluster = &context.cluster;
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(cluster.client.clone(), &namespace);
+    let volumes: Api<PersistentVolume> = Api::all(cluster.client.clone());
+    let known = cluster
         .claims
-        .get(&known)
-        .is_none_or(|known| !is_owned(&*known, dataset))
-    {
-        let api = Api::namespaced(client.clone(), &namespace);
-        if !make(&api, &claim, |found| is_owned(found, dataset)).await? {
-            taken.push(format!("PersistentVolumeClaim {}", claim.name_any()));
+        .get(&ObjectRef::new(&claim.name_any()).within(&namespace));
+    let claim = match known.filter(|known| is_owned(&**known, dataset)) {
+        Some(known) => known,
+        None => match make(&claims, &claim, |found| is_owned(found, dataset)).await? {
+            Some(made) => Arc::new(made),
+            None => return Ok(vec![format!("PersistentVolumeClaim {}", claim.name_any())]),
+        },
+    };
+    let Some(mut volume) = volume else {
+        return Ok(Vec::new());
+    };
+    match cluster.volumes.get(&ObjectRef::new(&volume.name_any())) {
+        Some(known) if is_bound_to(&known, &claim) => hasten(&claims, &claim).await?,
+        // The claim that it was bound to was deleted, and another made.
+        Some(known) if !is_claimed_by(&known, &claim) => {
+            let patch = serde_json::json!({"spec": {"claimRef": claim.object_ref(&())}});
+            volumes
+                .patch(&known.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+                .await
+                .map_err(Error::api("bind the volume to its claim"))?;
+        }
+        Some(_awaits_the_binder) => {}
+        None => {
+            if let Some(spec) = &mut volume.spec {
+                spec.claim_ref = Some(claim.object_ref(&()));
+            }
+            // Its name has the Dataset's uid in it.
+            let ours = |found: &PersistentVolume| found.labels() == volume.labels();
+            if make(&volumes, &volume, ours).await?.is_none() {
+                return Ok(vec![format!("PersistentVolume {}", volume.name_any())]);
+            }
         }
     }
-    if let Some(volume) = volume
-        && context
-            .cluster
-            .volumes
-            .get(&ObjectRef::new(&volume.name_any()))
-            .is_none()
-    {
-        let api = Api::all(client.clone());
-        // Its name has the Dataset's uid in it.
-        if !make(&api, &volume, |found: &PersistentVolume| {
-            found.labels() == volume.labels()
-        })
-        .await?
-        {
-            taken.push(format!("PersistentVolume {}", volume.name_any()));
-        }
+    Ok(Vec::new())
+}
+
+fn is_claimed_by(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+    let claimed_by = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+    claimed_by.is_some_and(|claimed| claimed.uid == claim.metadata.uid)
+}
+
+/// Whether the binder has seen a volume, and that it is this claim's.
+fn is_bound_to(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+    let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref());
+    phase == Some("Bound") && is_claimed_by(volume, claim)
+}
+
+/// Says in a claim that its volume is bound to it, so that the binder looks at it now.
+async fn hasten(claims: &Api<PersistentVolumeClaim>, claim: &PersistentVolumeClaim) -> Result<(), Error> {
+    if claim.annotations().contains_key(BIND_COMPLETED) {
+        return Ok(());
     }
-    Ok(taken)
+    let patch = serde_json::json!({
+        "metadata": {"uid": claim.metadata.uid, "annotations": {BIND_COMPLETED: "yes"}}
+    });
+    claims
+        .patch(&claim.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+        .await
+        .map_err(Error::api("bind the claim"))?;
+    Ok(())
 }
 
 /// Whether pods can use the Dataset's claim.
@@ -108,19 +163,19 @@ pub(super) fn is_owned<K: Resource>(object: &K, dataset: &Dataset) -> bool {
     owners.any(|owner| dataset.metadata.uid.as_deref() == Some(&owner.uid))
 }
 
-/// Makes an object unless it is there; whether the one that is there then is ours.
-async fn make<K>(api: &Api<K>, object: &K, is_ours: impl Fn(&K) -> bool) -> Result<bool, Error>
+/// Makes an object unless it is there; `None` where the one that is there is not ours.
+async fn make<K>(api: &Api<K>, object: &K, is_ours: impl Fn(&K) -> bool) -> Result<Option<K>, Error>
 where
     K: Resource + Clone + Debug + Serialize + DeserializeOwned,
 {
     match api.create(&PostParams::default(), object).await {
-        Ok(_) => Ok(true),
+        Ok(made) => Ok(Some(made)),
         Err(kube::Error::Api(status)) if status.code == 409 => {
             let found = api
                 .get_opt(&object.name_any())
                 .await
                 .map_err(Error::api("look at an object"))?;
-            Ok(found.is_some_and(|found| is_ours(&found)))
+            Ok(found.filter(|found| is_ours(found)))
         }
         Err(error) => Err(Error::api("make an object")(error)),
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use api::{AccessMode, Dataset, Eviction, View, names};
 use k8s_openapi::api::core::v1::{
-    CSIPersistentVolumeSource, ObjectReference, PersistentVolume, PersistentVolumeClaim,
-    PersistentVolumeClaimSpec, PersistentVolumeSpec, VolumeResourceRequirements,
+    CSIPersistentVolumeSource, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec,
+    PersistentVolumeSpec, VolumeResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::ObjectMeta;
@@ -49,7 +49,7 @@ pub(super) fn claim(dataset: &Dataset) -> PersistentVolumeClaim {
     }
 }
 
-/// The volume behind it.
+/// The volume behind it, to which the claim has to be added.
 pub(super) fn volume(
     dataset: &Dataset,
     uid: &str,
@@ -77,13 +77,6 @@ pub(super) fn volume(
             storage_class_name: Some(String::new()),
             // The Dataset's own deletion removes it.
             persistent_volume_reclaim_policy: Some("Retain".to_owned()),
-            claim_ref: Some(ObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("PersistentVolumeClaim".to_owned()),
-                name: Some(names::claim(dataset)),
-                namespace: dataset.namespace(),
-                ..ObjectReference::default()
-            }),
             csi: Some(CSIPersistentVolumeSource {
                 driver: names::CSI_DRIVER.to_owned(),
                 volume_handle: names::volume(dataset).unwrap_or_default(),

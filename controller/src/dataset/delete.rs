@@ -1,21 +1,27 @@
 //! The end of a Dataset: refused while pods use it, without a trace afterwards.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use api::condition::{Finding, Status, kind, reason};
 use api::{Dataset, names};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
-use std::time::Duration;
 use tracing::info;
 
-use super::apply::{is_owned, set_finalizers};
-use super::{Context, Error, status, usage};
+use super::apply::is_owned;
+use super::{Context, Error, apply, status, usage};
 use crate::events;
 
-/// Pods and nodes are looked at again.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// Pods are looked at again: nothing tells that the last one is gone that had not mounted the Dataset yet.
+const LOOK_AT_PODS: Duration = Duration::from_secs(5);
+
+/// What is waited for besides is told by watches and reports; this is for what they have missed.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
 
 pub(super) async fn delete(dataset: &Dataset, uid: &str, context: &Context) -> Result<Action, Error> {
     if !dataset
@@ -25,16 +31,22 @@ pub(super) async fn delete(dataset: &Dataset, uid: &str, context: &Context) -> R
     {
         return Ok(Action::await_change());
     }
-    let pods = usage::pods(dataset, uid, context).await?;
-    if !pods.is_empty() {
-        say_blocked(dataset, pods.into_iter().collect(), context).await?;
-        return Ok(Action::requeue(LOOK_AGAIN));
-    }
-    // What drivers have mounted is known only when they have had time to say so.
-    if !context.fleet.is_settled(status::SETTLING) {
-        return Ok(Action::requeue(LOOK_AGAIN));
-    }
     let namespace = dataset.namespace().ok_or(Error::Incomplete("namespace"))?;
+    if context.book.removes(uid) {
+        if is_going(dataset, uid, &namespace, context) {
+            return Ok(Action::requeue(LOOK_AGAIN));
+        }
+    } else {
+        let pods = usage::pods(dataset, uid, context).await?;
+        if !pods.is_empty() {
+            say_blocked(dataset, pods.into_iter().collect(), context).await?;
+            return Ok(Action::requeue(LOOK_AT_PODS));
+        }
+        // What drivers have mounted is known only when they have had time to say so.
+        if !context.fleet.is_settled(status::SETTLING) {
+            return Ok(Action::requeue(LOOK_AT_PODS));
+        }
+    }
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.cluster.client.clone(), &namespace);
     let volumes: Api<PersistentVolume> = Api::all(context.cluster.client.clone());
     let claim = delete_ours(&claims, &names::claim(dataset), |claim| is_owned(claim, dataset)).await?;
@@ -50,25 +62,32 @@ pub(super) async fn delete(dataset: &Dataset, uid: &str, context: &Context) -> R
     };
     let volume = delete_ours(&volumes, &volume, ours).await?;
     let nodes = context.fleet.present(uid);
-    if claim || volume || !nodes.is_empty() || !context.book.is_whole() {
+    if claim || volume || !nodes.is_empty() {
         return Ok(Action::requeue(LOOK_AGAIN));
     }
-    let rest: Vec<String> = dataset
-        .finalizers()
-        .iter()
-        .filter(|finalizer| *finalizer != names::FINALIZER)
-        .cloned()
-        .collect();
-    match set_finalizers(dataset, &rest, context).await {
+    match apply::release(dataset, context).await {
         // It is gone already.
         Err(Error::Api { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.code == 404) =>
             {}
         other => other?,
     }
+    context.book.forget_removed(uid);
     context.places.lock().remove(uid);
     context.written.lock().remove(uid);
     info!(name = dataset.name_any(), namespace, uid, "removed a Dataset");
     Ok(Action::await_change())
+}
+
+/// Whether something of it that was told to go is still there.
+fn is_going(dataset: &Dataset, uid: &str, namespace: &str, context: &Context) -> bool {
+    fn ends<K: Resource>(object: Option<Arc<K>>) -> bool {
+        object.is_some_and(|object| object.meta().deletion_timestamp.is_some())
+    }
+    let claim = ObjectRef::new(&names::claim(dataset)).within(namespace);
+    let volume = ObjectRef::new(&names::volume(dataset).unwrap_or_default());
+    ends(context.cluster.claims.get(&claim))
+        || ends(context.cluster.volumes.get(&volume))
+        || !context.fleet.present(uid).is_empty()
 }
 
 /// Deletes an object if it is ours; whether it is still there.

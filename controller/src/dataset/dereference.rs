@@ -93,13 +93,14 @@ fn pool(dataset: &Dataset, context: &Context) -> Pool {
 async fn credentials_of(mount: &Mount, namespace: &str, context: &Context) -> Result<Credentials, Error> {
     let client = context.cluster.client.clone();
     if let Some(secret) = &mount.secret_ref {
-        let found = Api::<Secret>::namespaced(client, namespace)
-            .get_opt(&secret.name)
+        let found = context
+            .secrets
+            .get(namespace, &secret.name)
             .await
             .map_err(Error::api("read a Secret"))?;
         return Ok(found.map_or_else(
             || Credentials::MissingSecret(secret.name.clone()),
-            |found| read(&secret.name, found),
+            |found| read(&secret.name, &found),
         ));
     }
     let Some(account) = &mount.service_account_name else {
@@ -127,15 +128,15 @@ async fn credentials_of(mount: &Mount, namespace: &str, context: &Context) -> Re
     }
 }
 
-fn read(name: &str, secret: Secret) -> Credentials {
+fn read(name: &str, secret: &Secret) -> Credentials {
     let mut values = BTreeMap::new();
-    for (key, value) in secret.data.unwrap_or_default() {
-        match String::from_utf8(value.0) {
-            Ok(value) => values.insert(key, value.trim_end_matches('\n').to_owned()),
+    for (key, value) in secret.data.iter().flatten() {
+        match str::from_utf8(&value.0) {
+            Ok(value) => values.insert(key.clone(), value.trim_end_matches('\n').to_owned()),
             Err(_bytes) => {
                 return Credentials::NoText {
                     secret: name.to_owned(),
-                    key,
+                    key: key.clone(),
                 };
             }
         };

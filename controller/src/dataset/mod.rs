@@ -8,6 +8,7 @@ mod apply;
 mod build;
 mod delete;
 mod dereference;
+mod secrets;
 mod status;
 mod usage;
 mod validate;
@@ -28,15 +29,14 @@ use crate::cluster::Cluster;
 use crate::fleet::Fleet;
 use crate::metrics::Metrics;
 use crate::plan::Book;
+pub(crate) use secrets::Secrets;
+pub(crate) use usage::Pods;
 
 /// Secrets are read again: they may have been rotated, or made at last.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// The same where something is missing.
 const LOOK_AGAIN_SOON: Duration = Duration::from_secs(5);
-
-/// The store of claims may be a moment behind the watch that says that one was bound.
-const LOOK_AT_CLAIM: Duration = Duration::from_millis(300);
 
 /// Why a step failed. The user's mistakes are no errors: they are findings.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +46,7 @@ pub(crate) enum Error {
     Api {
         what: &'static str,
         #[source]
-        source: Box<kube::Error>,
+        source: Arc<kube::Error>,
     },
     /// The API server has given an object that it cannot have.
     #[error("the Dataset has no {0}")]
@@ -54,10 +54,10 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    pub(crate) fn api(what: &'static str) -> impl FnOnce(kube::Error) -> Self {
+    pub(crate) fn api<E: Into<Arc<kube::Error>>>(what: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self::Api {
             what,
-            source: Box::new(source),
+            source: source.into(),
         }
     }
 }
@@ -69,6 +69,10 @@ pub(crate) struct Context {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
+    /// The Secrets that Datasets name, for as long as they are taken to be what they were.
+    pub(crate) secrets: Secrets,
+    /// The pods that may use Datasets.
+    pub(crate) pods: Pods,
     /// Where a Dataset is, by its uid: reports know nothing else.
     pub(crate) places: Mutex<HashMap<String, ObjectRef<Dataset>>>,
     /// When numbers were last written into a status.
@@ -112,7 +116,7 @@ pub(crate) async fn reconcile(dataset: Arc<Dataset>, context: Arc<Context>) -> R
 }
 
 async fn keep(dataset: &Dataset, uid: &str, context: &Context) -> Result<Action, Error> {
-    apply::take_in_charge(dataset, context).await?;
+    apply::take_in_charge(dataset, uid, context).await?;
     let named = dereference::dereference(dataset, context).await?;
     let validated = validate::validate(dataset, &named);
     let reports = context.fleet.dataset(uid);
@@ -151,13 +155,11 @@ async fn keep(dataset: &Dataset, uid: &str, context: &Context) -> Result<Action,
             .map_or(0, |pool| context.cluster.workers(pool).len()),
     };
     let is_well = status::write(dataset, uid, &findings, context).await?;
-    Ok(Action::requeue(
-        match (has_catalog && !findings.is_bound, is_well) {
-            (true, _) => LOOK_AT_CLAIM,
-            (false, true) => LOOK_AGAIN,
-            (false, false) => LOOK_AGAIN_SOON,
-        },
-    ))
+    Ok(Action::requeue(if is_well {
+        LOOK_AGAIN
+    } else {
+        LOOK_AGAIN_SOON
+    }))
 }
 
 /// After an error: again, not too soon.

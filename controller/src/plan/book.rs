@@ -107,11 +107,6 @@ impl Book {
         }
     }
 
-    /// Whether the plan is whole.
-    pub(crate) fn is_whole(&self) -> bool {
-        self.state.lock().is_whole()
-    }
-
     pub(crate) fn put_dataset(&self, uid: &str, dataset: PlannedDataset) {
         let changed = {
             let mut state = self.state.lock();
@@ -132,6 +127,11 @@ impl Book {
         self.state.lock().datasets.get(uid).cloned()
     }
 
+    /// Whether a Dataset's bytes are being deleted.
+    pub(crate) fn removes(&self, uid: &str) -> bool {
+        self.state.lock().removed.contains(uid)
+    }
+
     /// Has a Dataset's bytes deleted on every node.
     pub(crate) fn remove_dataset(&self, uid: &str) {
         let changed = {
@@ -142,6 +142,11 @@ impl Book {
         if changed {
             self.changed();
         }
+    }
+
+    /// Forgets a Dataset whose bytes are on no node any more.
+    pub(crate) fn forget_removed(&self, uid: &str) {
+        self.state.lock().removed.remove(uid);
     }
 
     pub(crate) fn put_load(&self, pool: &str, load: plan::Load) {
@@ -224,6 +229,7 @@ impl Book {
                 told.removed.remove(uid);
             }
         }
+        told.removed.retain(|uid| state.removed.contains(uid));
         for uid in &state.removed {
             if told.removed.insert(uid.clone()) {
                 told.datasets.remove(uid);
@@ -279,6 +285,7 @@ impl Book {
                 told.removed.remove(uid);
             }
         }
+        told.removed.retain(|uid| state.removed.contains(uid));
         for uid in &state.removed {
             if told.removed.insert(uid.clone()) {
                 told.datasets.remove(uid);

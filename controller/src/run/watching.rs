@@ -11,14 +11,18 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, 
 use kube::api::ListParams;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store, store::Writer};
-use kube::runtime::{Controller, WatchStreamExt, predicates, reflector, watcher};
+use kube::runtime::{Controller, Predicate, WatchStreamExt, predicates, reflector, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
+use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
 use crate::{dataset, load};
+
+/// Changes that a reconciler has not taken yet; one that is slower misses some, and looks at each object from time to time.
+const QUEUED: usize = 4_096;
 
 /// Everything that is watched. Nothing is before it is asked for.
 pub(super) struct Watching {
@@ -29,17 +33,18 @@ pub(super) struct Watching {
     claims: Option<Writer<PersistentVolumeClaim>>,
     volumes: Option<Writer<PersistentVolume>>,
     pools: Option<Controller<CachePool>>,
-    datasets: Option<Controller<Dataset>>,
+    datasets: Option<Writer<Dataset>>,
     loads: Option<Controller<DataLoad>>,
     load_store: Store<DataLoad>,
+    /// Datasets whose claim or volume is another than before. Told after the stores have it.
+    of_datasets: broadcast::Sender<ObjectRef<Dataset>>,
 }
 
 impl Watching {
     pub(super) fn new(client: Client, namespace: &str) -> (Self, Cluster) {
         let pools: Controller<CachePool> =
             Controller::new(Api::all(client.clone()), watcher::Config::default());
-        let datasets: Controller<Dataset> =
-            Controller::new(Api::all(client.clone()), watcher::Config::default());
+        let (dataset_store, datasets) = reflector::store();
         let loads: Controller<DataLoad> =
             Controller::new(Api::all(client.clone()), watcher::Config::default());
         let (pods, pods_writer) = reflector::store();
@@ -50,7 +55,7 @@ impl Watching {
             client: client.clone(),
             namespace: namespace.to_owned(),
             pools: pools.store(),
-            datasets: datasets.store(),
+            datasets: dataset_store,
             pods,
             nodes,
             claims,
@@ -67,6 +72,7 @@ impl Watching {
             pools: Some(pools),
             datasets: Some(datasets),
             loads: Some(loads),
+            of_datasets: broadcast::Sender::new(QUEUED),
         };
         (watching, cluster)
     }
@@ -88,14 +94,23 @@ impl Watching {
             reflecting.spawn(drain(reflector(writer, nodes)));
         }
         if let Some(writer) = self.claims.take() {
-            // Which claims are there already.
-            let claims = Api::all(self.client.clone());
-            reflecting.spawn(drain(reflector(writer, watcher(claims, ours()))));
+            // Which claims are there already, which are bound; and that somebody has deleted one.
+            let claims = Api::<PersistentVolumeClaim>::all(self.client.clone());
+            let claims = reflector(writer, watcher(claims, ours()));
+            reflecting.spawn(tell(claims, self.of_datasets.clone(), |claim| {
+                let dataset = claim.labels().get(names::LABEL_DATASET)?;
+                Some(ObjectRef::new(dataset).within(&claim.namespace()?))
+            }));
         }
         if let Some(writer) = self.volumes.take() {
-            // Which volumes are there already.
-            let volumes = Api::all(self.client.clone());
-            reflecting.spawn(drain(reflector(writer, watcher(volumes, ours()))));
+            // Which volumes are there already, and which the binder has seen.
+            let volumes = Api::<PersistentVolume>::all(self.client.clone());
+            let volumes = reflector(writer, watcher(volumes, ours()));
+            reflecting.spawn(tell(volumes, self.of_datasets.clone(), |volume| {
+                let labels = volume.labels();
+                let namespace = labels.get(names::LABEL_DATASET_NAMESPACE)?;
+                Some(ObjectRef::new(labels.get(names::LABEL_DATASET)?).within(namespace))
+            }));
         }
         reflecting
     }
@@ -135,12 +150,24 @@ impl Watching {
         context: &Arc<dataset::Context>,
         stop: &CancellationToken,
     ) -> Controller<Dataset> {
-        let datasets = self.datasets.take().unwrap_or_else(|| again(&self.client));
         let store = context.cluster.datasets.clone();
+        let writer = self.datasets.take().unwrap_or_default();
+        let datasets = watcher(
+            Api::<Dataset>::all(self.client.clone()),
+            watcher::Config::default(),
+        );
+        // A status is this controller's own word, and no news to it.
+        let asked = reflector(writer, datasets)
+            .default_backoff()
+            .applied_objects()
+            .predicate_filter(
+                predicates::generation.combine(predicates::annotations),
+                kube::runtime::PredicateConfig::default(),
+            );
         let places = Arc::clone(context);
-        datasets
-            // That somebody has deleted a claim.
-            .owns(Api::<PersistentVolumeClaim>::all(self.client.clone()), ours())
+        Controller::for_stream(asked, store.clone())
+            // Its claim or its volume.
+            .reconcile_on(listened(&self.of_datasets))
             // That a pool has come, gone or become the default.
             .watches(
                 Api::<CachePool>::all(self.client.clone()),
@@ -232,6 +259,33 @@ fn touched<K: Resource<DynamicType = ()>>(
         let found = uid.ok().and_then(|uid| place(&uid));
         async move { found }
     })
+}
+
+/// The objects of a channel.
+fn listened<K: Resource<DynamicType = ()> + 'static>(
+    objects: &broadcast::Sender<ObjectRef<K>>,
+) -> impl Stream<Item = ObjectRef<K>> + use<K> {
+    BroadcastStream::new(objects.subscribe()).filter_map(|object| async { object.ok() })
+}
+
+/// Keeps a store, and tells whose object each change is.
+async fn tell<K, O>(
+    events: impl Stream<Item = watcher::Result<watcher::Event<K>>>,
+    owners: broadcast::Sender<ObjectRef<O>>,
+    owner: impl Fn(&K) -> Option<ObjectRef<O>>,
+) where
+    O: Resource<DynamicType = ()>,
+{
+    let touched = events.default_backoff().touched_objects();
+    let owned =
+        touched.filter_map(|object| std::future::ready(object.ok().and_then(|object| owner(&object))));
+    owned
+        .for_each(|object| {
+            // Nobody listens before the reconcilers run, which look at everything then.
+            let _nobody = owners.send(object);
+            std::future::ready(())
+        })
+        .await;
 }
 
 async fn drain<K>(events: impl Stream<Item = watcher::Result<watcher::Event<K>>>) {

@@ -233,7 +233,11 @@ impl<'a> Transfer<'a> {
         if current.received == 0 {
             let latency = current.started.elapsed();
             origin.pace.answered(latency);
-            origin.metrics.first_byte_seconds.observe(latency.as_secs_f64());
+            origin
+                .metrics
+                .first_byte_seconds
+                .get()
+                .observe(latency.as_secs_f64());
         }
         current.received = current.received.saturating_add(length);
         let too_long = length > missing || (length == missing && current.goes_on().await);
