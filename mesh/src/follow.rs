@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use protocol::plan::plans_client::PlansClient;
 use protocol::plan::{DriverChange, DriverReport, WorkerChange, WorkerReport};
+use runtime::{pauses, with_causes};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +20,7 @@ use tracing::{debug, info};
 
 use crate::connect::{ConnectError, Controller, connect};
 use crate::identity::{Identity, IdentityError};
-use crate::membership::{chain, pauses};
+use crate::membership::{LEAST_PAUSE, LONGEST_PAUSE};
 
 /// Changes that wait for the owner; reports that wait for the network.
 const QUEUED: usize = 256;
@@ -146,7 +147,7 @@ impl<S: PlanService> Follower<S> {
     }
 
     async fn follow(&mut self) {
-        let mut pauses = pauses();
+        let mut pauses = pauses(LEAST_PAUSE, LONGEST_PAUSE);
         while !self.events.is_closed() {
             let Ok(identity) = self
                 .identity
@@ -160,10 +161,10 @@ impl<S: PlanService> Follower<S> {
             match self.begin(&identity).await {
                 Ok((changes, reports)) => {
                     info!("follows the controller's plan");
-                    pauses = self::pauses();
+                    pauses = runtime::pauses(LEAST_PAUSE, LONGEST_PAUSE);
                     self.pass_on(changes, reports).await;
                 }
-                Err(error) => debug!(error = chain(&error), "failed to follow the plan"),
+                Err(error) => debug!(error = with_causes(&error), "failed to follow the plan"),
             }
             if let Some(pause) = pauses.next() {
                 tokio::time::sleep(pause).await;

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use protocol::plan::certificates_client::CertificatesClient;
 use protocol::plan::{IssueRequest, IssueResponse};
+use runtime::{pauses, with_causes};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -19,8 +19,8 @@ use crate::connect::{ConnectError, Controller, connect};
 use crate::identity::{Identity, IdentityError, anonymous_config};
 
 const ISSUE_PATIENCE: Duration = Duration::from_secs(10);
-const LEAST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+pub(crate) const LEAST_PAUSE: Duration = Duration::from_millis(200);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// How a process comes by its first certificate.
 #[derive(Clone, Debug)]
@@ -93,19 +93,19 @@ impl Membership {
     }
 
     async fn renew(&self) {
-        let mut pauses = pauses();
+        let mut pauses = pauses(LEAST_PAUSE, LONGEST_PAUSE);
         loop {
             let pause = match self.issue().await {
                 Ok(identity) => {
                     info!(not_after = ?identity.not_after(), "got a certificate");
                     let pause = identity.renew_at().duration_since(SystemTime::now());
                     self.identity.send_replace(Some(Arc::new(identity)));
-                    pauses = self::pauses();
+                    pauses = runtime::pauses(LEAST_PAUSE, LONGEST_PAUSE);
                     pause.unwrap_or(LEAST_PAUSE).max(LEAST_PAUSE)
                 }
                 Err(error) => {
                     let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
-                    warn!(error = chain(&error), again_in = ?pause, "failed to get a certificate");
+                    warn!(error = with_causes(&error), again_in = ?pause, "failed to get a certificate");
                     pause
                 }
             };
@@ -166,26 +166,4 @@ async fn read(path: &PathBuf) -> Result<String, MembershipError> {
             path: path.clone(),
             source,
         })
-}
-
-/// Pauses between attempts: all nodes at once must not ask a controller that has just come back.
-pub(crate) fn pauses() -> impl Iterator<Item = Duration> + Send {
-    ExponentialBuilder::new()
-        .with_min_delay(LEAST_PAUSE)
-        .with_max_delay(LONGEST_PAUSE)
-        .with_jitter()
-        .without_max_times()
-        .build()
-}
-
-/// An error with its causes, for a log line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        words.push_str(": ");
-        words.push_str(&next.to_string());
-        cause = next.source();
-    }
-    words
 }

@@ -61,7 +61,7 @@ impl MountError {
 impl RefreshError {
     /// The error with its causes, on one line.
     pub fn describe(&self) -> String {
-        with_causes(self)
+        runtime::with_causes(self)
     }
 
     /// What kind of failure it is.
@@ -84,14 +84,14 @@ impl RefreshError {
 impl ReconfigureError {
     /// The error with its causes, on one line.
     pub fn describe(&self) -> String {
-        with_causes(self)
+        runtime::with_causes(self)
     }
 }
 
 impl OpenError {
     /// The error with its causes, on one line.
     pub fn describe(&self) -> String {
-        with_causes(self)
+        runtime::with_causes(self)
     }
 
     /// What kind of failure it is.
@@ -109,15 +109,4 @@ impl OpenError {
             Self::Store(_) | Self::Catalogs { .. } | Self::Interrupted => None,
         }
     }
-}
-
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }

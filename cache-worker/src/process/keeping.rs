@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use parking_lot::Mutex;
 use protocol::{Worker, plan};
 use tokio::sync::{Notify, watch};
@@ -119,7 +118,7 @@ impl Keeping {
 
     /// Opens it, as soon as that is possible.
     async fn open(&mut self) -> Served {
-        let mut pauses = pauses();
+        let mut pauses = runtime::pauses(LEAST_PAUSE, LONGEST_PAUSE);
         loop {
             let plan = self.plan.borrow_and_update().clone();
             let drivers = Arc::new(Drivers::default());
@@ -146,7 +145,7 @@ impl Keeping {
 
     /// Sees to a catalog, and then does what changes of the plan ask for. Ends only by being dropped.
     async fn follow(&mut self, dataset: &Arc<Dataset>) {
-        let mut pauses = pauses();
+        let mut pauses = runtime::pauses(LEAST_PAUSE, LONGEST_PAUSE);
         let mut applied = self.plan.borrow_and_update().clone();
         while let Err(error) = dataset.start().await {
             warn!(
@@ -219,13 +218,4 @@ pub(super) async fn remove(directories: Vec<PathBuf>) -> std::io::Result<()> {
         Ok(())
     });
     removed.await?
-}
-
-fn pauses() -> impl Iterator<Item = Duration> + Send {
-    ExponentialBuilder::new()
-        .with_min_delay(LEAST_PAUSE)
-        .with_max_delay(LONGEST_PAUSE)
-        .with_jitter()
-        .without_max_times()
-        .build()
 }

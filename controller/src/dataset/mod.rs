@@ -169,7 +169,7 @@ pub(crate) fn after_error(dataset: Arc<Dataset>, error: &Error, _context: Arc<Co
     tracing::warn!(
         name,
         namespace,
-        error = crate::run::chain(error),
+        error = runtime::with_causes(error),
         "failed to reconcile a Dataset"
     );
     Action::requeue(LOOK_AGAIN_SOON)

@@ -266,7 +266,7 @@ pub(crate) fn after_error(load: Arc<DataLoad>, error: &Error, _context: Arc<Cont
     tracing::warn!(
         name,
         namespace,
-        error = crate::run::chain(error),
+        error = runtime::with_causes(error),
         "failed to reconcile a DataLoad"
     );
     Action::requeue(Duration::from_secs(5))

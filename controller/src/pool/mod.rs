@@ -172,7 +172,7 @@ fn chosen(pool: &CachePool, replicas: i32, context: &Context) -> Vec<String> {
 pub(crate) fn after_error(pool: Arc<CachePool>, error: &Error, _context: Arc<Context>) -> Action {
     tracing::warn!(
         name = pool.name_any(),
-        error = crate::run::chain(error),
+        error = runtime::with_causes(error),
         "failed to reconcile a CachePool"
     );
     Action::requeue(Duration::from_secs(5))

@@ -80,13 +80,6 @@ impl VolumeError {
 
     /// The error with its causes, in one line.
     pub fn words(&self) -> String {
-        let mut words = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(next) = cause {
-            words.push_str(": ");
-            words.push_str(&next.to_string());
-            cause = next.source();
-        }
-        words
+        runtime::with_causes(self)
     }
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use protocol::wire::worker_client::WorkerClient;
 use protocol::{Views, convert, wire};
 use tokio::sync::{mpsc, watch};
@@ -41,13 +40,13 @@ pub(super) struct Attending {
 
 impl Attending {
     pub(super) async fn keep(mut self) {
-        let mut pauses = pauses();
+        let mut pauses = runtime::pauses(LEAST_PAUSE, LONGEST_PAUSE);
         loop {
             match self.reach.dial().await {
                 Ok(client) => {
                     debug!(dataset = %self.caller.dataset_uid, "reached a worker");
                     if self.attend(client).await {
-                        pauses = self::pauses();
+                        pauses = runtime::pauses(LEAST_PAUSE, LONGEST_PAUSE);
                     }
                     self.clients.send_replace(None);
                 }
@@ -163,13 +162,4 @@ async fn copy_catalogs(
             }
         }
     }
-}
-
-fn pauses() -> impl Iterator<Item = Duration> + Send {
-    ExponentialBuilder::new()
-        .with_min_delay(LEAST_PAUSE)
-        .with_max_delay(LONGEST_PAUSE)
-        .with_jitter()
-        .without_max_times()
-        .build()
 }

@@ -149,7 +149,7 @@ impl IntoResponse for Failure {
 async fn stats(State(control): State<Control>) -> Result<Json<StatsAnswer>, Failure> {
     // Opens of some milliseconds ago shall be in it.
     let counted = control.views.count_now().await;
-    counted.map_err(|error| Failure(StatusCode::INTERNAL_SERVER_ERROR, words(&error)))?;
+    counted.map_err(|error| Failure(StatusCode::INTERNAL_SERVER_ERROR, runtime::with_causes(&error)))?;
     Ok(Json(StatsAnswer {
         mount: MountStats {
             supervised: !control.orphaned.load(Ordering::Relaxed),
@@ -164,7 +164,7 @@ async fn refresh(State(control): State<Control>) -> Result<Json<RefreshAnswer>, 
         .dataset
         .refresh()
         .await
-        .map_err(|error| Failure(StatusCode::BAD_GATEWAY, words(&error)))?;
+        .map_err(|error| Failure(StatusCode::BAD_GATEWAY, runtime::with_causes(&error)))?;
     // Whoever asked shall find it at their next open.
     let mut shown = control.fuse.shown();
     let shown = shown.wait_for(|shown| *shown >= Some(refreshed.generation));
@@ -189,7 +189,7 @@ async fn warm(State(control): State<Control>, Json(options): Json<LoadOptions>) 
     let load = async move {
         let result = control.dataset.load(options, &sender).await;
         drop(permit);
-        Step::Ended(result.map_err(|error| words(&error)))
+        Step::Ended(result.map_err(|error| runtime::with_causes(&error)))
     };
     let progress = tokio_stream::wrappers::WatchStream::from_changes(receiver).map(Step::Progress);
     let mut steps = futures::stream::select(progress, futures::stream::once(load)).boxed();
@@ -231,15 +231,4 @@ fn line(step: Step) -> Bytes {
 fn ndjson(lines: BoxStream<'static, Bytes>) -> Response {
     let body = Body::from_stream(lines.map(Ok::<_, std::convert::Infallible>));
     ([("content-type", "application/x-ndjson")], body).into_response()
-}
-
-/// An error with its causes.
-fn words(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words = format!("{words}: {error}");
-        cause = error.source();
-    }
-    words
 }
