@@ -12,6 +12,10 @@ use crate::Kubectl;
 /// Two: one has a worker, the other has none.
 const NODES: &str = "2";
 
+/// What the controllers of Kubernetes may ask in a second. Their own limit, 20, is what a thousand claims would wait for:
+/// the binder of volumes writes twice for each.
+const CONTROLLER_QPS: &str = "200";
+
 /// A cluster. One that was made here is taken down when this is dropped.
 #[derive(Debug)]
 pub struct Cluster {
@@ -41,7 +45,8 @@ impl Cluster {
         let is_new = up.is_none();
         let name = up.unwrap_or_else(|| format!("tests-{}", std::process::id()));
         if is_new {
-            script(&["tests/cluster/up", "--name", &name, "--nodes", NODES, "--replace"])?;
+            let words = ["--nodes", NODES, "--controller-qps", CONTROLLER_QPS, "--replace"];
+            script(&[["tests/cluster/up", "--name", &name].as_slice(), &words].concat())?;
         }
         let kubeconfig = Path::new("/tmp").join(format!("millpond-cluster-{name}/kubeconfig/admin.yaml"));
         let kubectl = Kubectl::new(vec![tool("kube"), "kubectl".into()], kubeconfig);

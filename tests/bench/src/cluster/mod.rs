@@ -16,8 +16,6 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
 use kubernetes_tests::{POOL, World};
 
 use crate::command::complain;
@@ -147,19 +145,4 @@ impl Figure {
             Self::Pause => pause::measure(world, sizes),
         }
     }
-}
-
-/// A client of the cluster's API server, and what it runs on.
-fn client(world: &World) -> Result<(tokio::runtime::Runtime, Client)> {
-    runtime::tls::install();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
-    let file = Kubeconfig::read_from(world.kubectl().kubeconfig())?;
-    let client = runtime.block_on(async {
-        let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-        Ok::<_, anyhow::Error>(Client::try_from(config)?)
-    })?;
-    Ok((runtime, client))
 }

@@ -5,12 +5,16 @@
 //! with `KUBECONFIG` set it uses that cluster, without the cases that stop or look into machines of it: they are counted as ignored.
 //! A word after `--` runs the cases whose names have it.
 
-#![expect(clippy::print_stderr, reason = "what goes on before the first case")]
+#![expect(
+    clippy::print_stderr,
+    reason = "what goes on before the first case, and figures"
+)]
 
 mod changes;
 mod deletion;
 mod failures;
 mod loads;
+mod many;
 mod mounting;
 mod plugin;
 mod recovery;
@@ -44,6 +48,7 @@ fn cases() -> Vec<Case> {
         changes::CASES,
         plugin::CASES,
         deletion::CASES,
+        many::CASES,
         upgrade::CASES,
         recovery::CASES,
     ]
