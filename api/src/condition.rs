@@ -68,6 +68,10 @@ pub mod reason {
     pub const FILES_FAILED: &str = "FilesFailed";
     /// Two pools call themselves the default.
     pub const SEVERAL_DEFAULT_POOLS: &str = "SeveralDefaultPools";
+    /// A pod's volume cannot be read as it should be: said of the pod.
+    pub const VOLUME_ABNORMAL: &str = "VolumeConditionAbnormal";
+    /// It can again.
+    pub const VOLUME_NORMAL: &str = "VolumeConditionNormal";
     /// The nodes' directories or memory do not allow the tiers.
     pub const TIER_REFUSED: &str = "TierRefused";
 }

@@ -88,7 +88,8 @@ pub struct CachePoolSpec {
     )]
     pub tiers: Vec<Tier>,
 
-    /// CPU and memory of the worker's container, as in a pod. Left out: the chart's values. May be changed: workers
+    /// CPU and memory of the worker's container, as in a pod. Left out: 100m of CPU and 256Mi of memory
+    /// are asked for, and nothing is limited. May be changed: workers
     /// are restarted one after the other, and find their data again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
@@ -99,8 +100,7 @@ pub struct CachePoolSpec {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.medium != 'Disk' || has(self.path)").message("a tier with the medium Disk needs a path, for example /mnt/nvme0/millpond"),
-    validation = Rule::new("!has(self.path) || (self.path.startsWith('/') && !self.path.contains('..'))").message("path must be absolute and without .."),
-    validation = Rule::new("!has(self.highWatermark) || !has(self.lowWatermark) || self.lowWatermark < self.highWatermark").message("lowWatermark must be below highWatermark")
+    validation = Rule::new("!has(self.path) || (self.path.startsWith('/') && !self.path.contains('..'))").message("path must be absolute and without ..")
 )]
 pub struct Tier {
     /// Memory (a tmpfs of the node, which counts against no pod) or Disk (a directory of the node).
@@ -112,28 +112,9 @@ pub struct Tier {
     #[schemars(length(max = 1024))]
     pub path: Option<String>,
 
-    /// How much of it a worker may use at most, for example 3Ti. Never exceeded, data in flight included.
+    /// How much of it a worker may use at most, for example 3Ti. Never exceeded, data in flight included: Datasets that
+    /// evict begin to at 95 % of it.
     pub capacity: ByteQuantity,
-
-    /// Eviction begins above this percentage of the capacity, for Datasets that evict. Default 95.
-    #[serde(default = "Tier::default_high_watermark")]
-    #[schemars(range(min = 1, max = 100))]
-    pub high_watermark: i32,
-
-    /// Eviction ends below this percentage of the capacity. Default 90.
-    #[serde(default = "Tier::default_low_watermark")]
-    #[schemars(range(min = 0, max = 99))]
-    pub low_watermark: i32,
-}
-
-impl Tier {
-    const fn default_high_watermark() -> i32 {
-        95
-    }
-
-    const fn default_low_watermark() -> i32 {
-        90
-    }
 }
 
 /// What a tier is made of.

@@ -1,11 +1,15 @@
 //! Events: what a person must see, told once when it begins to be so.
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
 use kube::runtime::events::{Event, EventType, Recorder};
+use tokio::sync::broadcast::error::RecvError;
 use tracing::warn;
 
 use api::condition::{Finding, Status, kind, reason};
+
+use crate::fleet::Fleet;
 
 /// An event holds 1 kB.
 const NOTE_CHARACTERS: usize = 1_000;
@@ -53,6 +57,56 @@ where
     }
 }
 
+/// Tells pods when their volumes come to be abnormal, and when they are normal again. Ends with the fleet.
+pub(crate) async fn tell_of_volumes(recorder: &Recorder, fleet: &Fleet) {
+    let mut conditions = fleet.conditions();
+    loop {
+        let view = match conditions.recv().await {
+            Ok(view) => view,
+            // Whoever looks at the volume again is told again.
+            Err(RecvError::Lagged(_)) => continue,
+            Err(RecvError::Closed) => return,
+        };
+        let is_normal = view.abnormal.is_empty();
+        let event = Event {
+            type_: if is_normal {
+                EventType::Normal
+            } else {
+                EventType::Warning
+            },
+            reason: if is_normal {
+                reason::VOLUME_NORMAL
+            } else {
+                reason::VOLUME_ABNORMAL
+            }
+            .to_owned(),
+            note: Some(if is_normal {
+                "the volume is well again".to_owned()
+            } else {
+                short(&view.abnormal)
+            }),
+            action: "NodeGetVolumeStats".to_owned(),
+            secondary: None,
+        };
+        let pod = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            namespace: Some(view.pod_namespace),
+            name: Some(view.pod_name),
+            uid: Some(view.pod_uid),
+            ..ObjectReference::default()
+        };
+        if let Err(error) = recorder.publish(&event, &pod).await {
+            warn!(%error, reason = event.reason, "failed to tell an event");
+        }
+    }
+}
+
+/// As much of a text as an event holds.
+fn short(text: &str) -> String {
+    text.chars().take(NOTE_CHARACTERS).collect()
+}
+
 async fn tell<K>(recorder: &Recorder, object: &K, kind: EventType, finding: &Finding)
 where
     K: Resource<DynamicType = ()>,
@@ -60,7 +114,7 @@ where
     let event = Event {
         type_: kind,
         reason: finding.reason.to_owned(),
-        note: Some(finding.message.chars().take(NOTE_CHARACTERS).collect()),
+        note: Some(short(&finding.message)),
         action: finding.kind.to_owned(),
         secondary: None,
     };

@@ -53,6 +53,7 @@ impl State {
 pub(crate) struct Fleet {
     state: Mutex<State>,
     touched: broadcast::Sender<String>,
+    conditions: broadcast::Sender<plan::View>,
     /// Since when reports are taken: before some time has passed, what is missing means nothing.
     since: Instant,
 }
@@ -62,6 +63,7 @@ impl Fleet {
         Arc::new(Self {
             state: Mutex::default(),
             touched: broadcast::Sender::new(QUEUED),
+            conditions: broadcast::Sender::new(QUEUED),
             since: Instant::now(),
         })
     }
@@ -69,6 +71,11 @@ impl Fleet {
     /// The uids of Datasets and loads that something was reported of.
     pub(crate) fn touched(&self) -> broadcast::Receiver<String> {
         self.touched.subscribe()
+    }
+
+    /// Views that have come to be abnormal, or normal again.
+    pub(crate) fn conditions(&self) -> broadcast::Receiver<plan::View> {
+        self.conditions.subscribe()
     }
 
     /// Whether every process that lives has had time to report.
@@ -153,6 +160,12 @@ impl Fleet {
             match report {
                 Report::PutView(view) => {
                     touched.push(view.dataset_uid.clone());
+                    let known = driver.said.iter().flatten().chain(&driver.views);
+                    let known = known.into_iter().find(|known| known.key == view.key);
+                    if known.map_or("", |known| &known.abnormal) != view.abnormal {
+                        // Nobody listens before the reconcilers run.
+                        let _nobody = self.conditions.send(view.clone());
+                    }
                     let views = driver.said.as_mut().unwrap_or(&mut driver.views);
                     views.retain(|known| known.key != view.key);
                     views.push(view);

@@ -31,7 +31,7 @@ use crate::lease::Election;
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::plan::{Book, PlanService};
-use crate::{dataset, http, load, pool};
+use crate::{dataset, events, http, load, pool};
 use watching::Watching;
 
 /// How often it is looked for bytes of Datasets that are no more.
@@ -291,6 +291,7 @@ impl Reconciling {
             () = for_pools.for_each(|_done| async {}) => {}
             () = for_datasets => {}
             () = for_loads => {}
+            () = events::tell_of_volumes(&common.recorder, &fleet) => {}
             ended = whole => ended?,
             _ = reflecting.join_next() => bail!("a watch ended"),
         }

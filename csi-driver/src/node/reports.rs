@@ -40,6 +40,19 @@ impl Reports {
         self.changed.notify_one();
     }
 
+    /// A volume was looked at: what is wrong with it, or nothing.
+    pub(crate) fn looked_at(&self, key: &VolumeKey, abnormal: Option<&str>) {
+        let abnormal = abnormal.unwrap_or_default();
+        let mut state = self.state.lock();
+        match state.views.get_mut(key) {
+            Some(view) if view.abnormal != abnormal => abnormal.clone_into(&mut view.abnormal),
+            _ => return,
+        }
+        state.dirty.insert(key.clone());
+        drop(state);
+        self.changed.notify_one();
+    }
+
     /// A volume is gone.
     pub(crate) fn gone(&self, key: &VolumeKey) {
         let mut state = self.state.lock();
@@ -136,5 +149,6 @@ fn view(record: &Record) -> View {
         pod_name: pod.name.clone(),
         pod_uid: pod.uid.clone(),
         kernel: record.is_kernel(),
+        abnormal: String::new(),
     }
 }

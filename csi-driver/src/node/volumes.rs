@@ -55,6 +55,17 @@ pub struct VolumeStats {
     pub abnormal: Option<String>,
 }
 
+impl VolumeStats {
+    /// Of a volume that does not show how large it is, for this reason.
+    fn unknown(reason: impl Into<String>) -> Self {
+        Self {
+            bytes: 0,
+            files: 0,
+            abnormal: Some(reason.into()),
+        }
+    }
+}
+
 /// See the module's documentation.
 pub struct Volumes {
     datasets: Arc<Datasets>,
@@ -230,61 +241,49 @@ impl Volumes {
         };
         let target =
             Target::parse("volume_path", path, self.datasets.layout()).map_err(|_elsewhere| not_found())?;
-        let (uid, is_served) = {
+        let (key, uid, is_served) = {
             let known = self.known.lock();
             let known = known.get(target.path());
             let known = known.filter(|known| known.record.request.volume_id == volume);
-            let known = known.ok_or_else(not_found)?;
-            (known.record.dataset.uid.clone(), known.in_use.is_some())
+            let Volume { record, in_use } = known.ok_or_else(not_found)?;
+            (record.key(), record.dataset.uid.clone(), in_use.is_some())
         };
-        if !is_served {
-            let abnormal = Some("the volume was shown before and is not served now".to_owned());
-            return Ok(VolumeStats {
-                bytes: 0,
-                files: 0,
-                abnormal,
-            });
-        }
-        let dataset = self.datasets.shown(&uid).ok_or_else(not_found)?;
-        let mut abnormal = dataset.worker.reachable().err();
+        let stats = if is_served {
+            let dataset = self.datasets.shown(&uid).ok_or_else(not_found)?;
+            self.look(target, &dataset).await
+        } else {
+            VolumeStats::unknown("the volume was shown before and is not served now")
+        };
+        self.reports.looked_at(&key, stats.abnormal.as_deref());
+        Ok(stats)
+    }
+
+    /// How a volume is that this driver serves.
+    async fn look(&self, target: Target, dataset: &Dataset) -> VolumeStats {
         let mounted = MountTable::read().is_ok_and(|table| table.top_at(target.path()).is_some());
         if !mounted {
-            abnormal = Some(
-                "the volume is not mounted any more: delete the pod, so that it is mounted anew".to_owned(),
+            return VolumeStats::unknown(
+                "the volume is not mounted any more: delete the pod, so that it is mounted anew",
             );
-            return Ok(VolumeStats {
-                bytes: 0,
-                files: 0,
-                abnormal,
-            });
         }
+        let unreachable = dataset.worker.reachable().err();
         let mounter = self.datasets.mounter().clone();
         let stat = tokio::task::spawn_blocking(move || mounter.size(target.path()));
-        let found = match tokio::time::timeout(STAT_PATIENCE, stat).await {
-            Ok(Ok(Ok(found))) => found,
+        let reason = match tokio::time::timeout(STAT_PATIENCE, stat).await {
+            Ok(Ok(Ok(found))) => {
+                return VolumeStats {
+                    bytes: found.bytes,
+                    files: found.files,
+                    abnormal: unreachable,
+                };
+            }
             Ok(Ok(Err(error))) => {
                 let error = VolumeError::from(ViewError::from(error)).words();
-                abnormal.get_or_insert_with(|| format!("the volume does not answer: {error}"));
-                return Ok(VolumeStats {
-                    bytes: 0,
-                    files: 0,
-                    abnormal,
-                });
+                format!("the volume does not answer: {error}")
             }
-            Ok(Err(_)) | Err(_) => {
-                abnormal.get_or_insert_with(|| "the volume does not answer".to_owned());
-                return Ok(VolumeStats {
-                    bytes: 0,
-                    files: 0,
-                    abnormal,
-                });
-            }
+            Ok(Err(_)) | Err(_) => "the volume does not answer".to_owned(),
         };
-        Ok(VolumeStats {
-            bytes: found.bytes,
-            files: found.files,
-            abnormal,
-        })
+        VolumeStats::unknown(unreachable.unwrap_or(reason))
     }
 
     async fn publish_at(&self, target: Target, request: VolumeRequest) -> Result<(), VolumeError> {

@@ -30,9 +30,10 @@ use libtest_mimic::{Arguments, Failed, Trial};
 type Case = (&'static str, fn(&World) -> Result<()>);
 
 /// Cases that stop or look into nodes and the API server from outside.
-const OF_OUR_CLUSTER: [&str; 7] = [
+const OF_OUR_CLUSTER: [&str; 8] = [
     "a_dataset_in_use_stays_and_goes_without_a_trace_afterwards",
     "a_killed_driver_is_not_felt",
+    "a_killed_mounter_is_not_felt",
     "a_killed_worker_is_not_felt",
     "a_restarted_keeper_is_not_felt",
     "a_restarted_kubelet_is_not_felt",

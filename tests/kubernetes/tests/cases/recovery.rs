@@ -10,8 +10,13 @@ use crate::Case;
 pub(crate) const CASES: &[Case] = &[
     ("a_deleted_driver_pod_is_not_felt", driver_deleted),
     ("a_killed_driver_is_not_felt", driver_killed),
+    ("a_killed_mounter_is_not_felt", mounter_killed),
     ("a_killed_worker_is_not_felt", worker_killed),
     ("a_deleted_worker_pod_is_not_felt", worker_deleted),
+    (
+        "a_pod_is_told_that_its_volume_has_no_worker_and_that_it_is_back",
+        worker_missing,
+    ),
     ("a_restarted_keeper_is_not_felt", keeper_restarted),
     ("a_restarted_kubelet_is_not_felt", kubelet_restarted),
     (
@@ -77,6 +82,16 @@ fn driver_killed(world: &World) -> Result<()> {
     })
 }
 
+fn mounter_killed(world: &World) -> Result<()> {
+    undisturbed(world, "recovery-mounter", || {
+        for node in ["n1", "n2"] {
+            world.kill(node, "millpond-mounter")?;
+        }
+        settle(Duration::from_secs(2));
+        world.wait_ready()
+    })
+}
+
 fn worker_killed(world: &World) -> Result<()> {
     undisturbed(world, "recovery-worker-kill", || {
         world.kill("n1", "millpond-worker")?;
@@ -87,6 +102,27 @@ fn worker_killed(world: &World) -> Result<()> {
 
 fn worker_deleted(world: &World) -> Result<()> {
     undisturbed(world, "recovery-worker", || world.replace_pods("worker", "n1"))
+}
+
+fn worker_missing(world: &World) -> Result<()> {
+    let namespace = world.namespace("recovery-no-worker")?;
+    let bucket = data(world, &namespace)?;
+    let reader = Reader::of(&namespace, "reader", "n1", "data", &bucket)?;
+    reader.passes(1)?;
+    let select = |node: &str| {
+        let patch = format!("{{\"spec\":{{\"nodeSelector\":{{\"millpond.test/node\":\"{node}\"}}}}}}");
+        world
+            .kubectl()
+            .run(&["patch", "cachepool", POOL, "--type=merge", "-p", &patch])
+    };
+    select("none")?;
+    let told = namespace.event("pod/reader", "VolumeConditionAbnormal");
+    select("n1")?;
+    world.wait_ready()?;
+    let told = told?;
+    ensure!(told.contains("no worker"), "the event says: {told}");
+    namespace.event("pod/reader", "VolumeConditionNormal")?;
+    reader.passes(2)
 }
 
 fn keeper_restarted(world: &World) -> Result<()> {
