@@ -43,7 +43,7 @@ where
 }
 
 /// Not as it should be yet, and nobody's concern.
-fn is_on_its_way(why: &str) -> bool {
+pub(crate) fn is_on_its_way(why: &str) -> bool {
     [reason::LISTING, reason::LOADING, reason::BINDING].contains(&why)
 }
 

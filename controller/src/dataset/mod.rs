@@ -23,7 +23,6 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::ObjectRef;
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
 use crate::cluster::Cluster;
 use crate::fleet::Fleet;
@@ -75,8 +74,8 @@ pub(crate) struct Context {
     pub(crate) pods: Pods,
     /// Where a Dataset is, by its uid: reports know nothing else.
     pub(crate) places: Mutex<HashMap<String, ObjectRef<Dataset>>>,
-    /// When numbers were last written into a status.
-    pub(crate) written: Mutex<HashMap<String, Instant>>,
+    /// The last status of each Dataset that this replica has written.
+    pub(crate) written: Mutex<HashMap<String, status::Written>>,
     /// The only namespaces that are served; empty: all.
     pub(crate) namespaces: Vec<String>,
 }
@@ -154,11 +153,11 @@ async fn keep(dataset: &Dataset, uid: &str, context: &Context) -> Result<Action,
             .as_ref()
             .map_or(0, |pool| context.cluster.workers(pool).len()),
     };
-    let is_well = status::write(dataset, uid, &findings, context).await?;
-    Ok(Action::requeue(if is_well {
-        LOOK_AGAIN
-    } else {
-        LOOK_AGAIN_SOON
+    let outcome = Box::pin(status::write(dataset, uid, &findings, context)).await?;
+    Ok(Action::requeue(match outcome {
+        status::Outcome::Well => LOOK_AGAIN,
+        status::Outcome::Unwell => LOOK_AGAIN_SOON,
+        status::Outcome::Awaited(pause) => pause,
     }))
 }
 

@@ -1,6 +1,7 @@
 //! How a Dataset is: from what was found wrong, what was applied and what the nodes report.
 //!
-//! Written only when it differs; where only numbers differ, not more often than every [`NUMBERS`].
+//! Written only when it differs; where only numbers differ, not more often than every [`NUMBERS`]; and where all is on its way,
+//! not before [`FIRST`], since many Datasets are Bound before then, and from then on every [`PROGRESS`].
 
 use std::time::Duration;
 
@@ -21,6 +22,29 @@ pub(crate) const SETTLING: Duration = Duration::from_secs(20);
 
 const NUMBERS: Duration = Duration::from_secs(5);
 
+const FIRST: Duration = Duration::from_secs(2);
+
+const PROGRESS: Duration = Duration::from_secs(10);
+
+/// The last status that was written.
+#[derive(Clone, Debug)]
+pub(crate) struct Written {
+    at: Instant,
+    /// The Dataset's version by it. What the watch has shown may be an older one.
+    version: u64,
+    status: DatasetStatus,
+}
+
+/// What has come of a status.
+pub(super) enum Outcome {
+    /// All is well.
+    Well,
+    /// Something is missing or wrong.
+    Unwell,
+    /// It is to be looked at again so soon: what it is then is written.
+    Awaited(Duration),
+}
+
 /// Everything that a status follows from.
 pub(super) struct Findings<'a> {
     pub(super) validated: &'a Validated,
@@ -37,33 +61,45 @@ pub(super) struct Findings<'a> {
     pub(super) workers: usize,
 }
 
-/// Writes the status; whether all is well.
+/// Writes the status, where there is news.
 pub(super) async fn write(
     dataset: &Dataset,
     uid: &str,
     findings: &Findings<'_>,
     context: &Context,
-) -> Result<bool, Error> {
-    let before = dataset.status.clone().unwrap_or_default();
+) -> Result<Outcome, Error> {
+    let known = context.written.lock().get(uid).cloned();
+    let known = known.unwrap_or_else(|| Written {
+        at: Instant::now(),
+        version: 0,
+        status: DatasetStatus::default(),
+    });
+    let before = if version(dataset) < known.version {
+        known.status.clone()
+    } else {
+        dataset.status.clone().unwrap_or_default()
+    };
     let now = Time(k8s_openapi::jiff::Timestamp::now());
     let (after, found) = status(dataset, &before, findings, &now);
     let is_well = found
         .iter()
         .all(|finding| finding.status != Status::False || finding.kind == kind::WARM);
+    let outcome = if is_well { Outcome::Well } else { Outcome::Unwell };
     if after == before {
-        return Ok(is_well);
+        return Ok(outcome);
+    }
+    let since = known.at.elapsed();
+    let pause = if known.version > 0 { PROGRESS } else { FIRST };
+    if is_on_its_way(&after, &found) && since < pause {
+        context.written.lock().entry(uid.to_owned()).or_insert(known);
+        return Ok(Outcome::Awaited(pause.saturating_sub(since)));
     }
     let only_numbers = after.conditions == before.conditions
         && after.phase == before.phase
         && after.observed_generation == before.observed_generation
         && after.catalog_generation == before.catalog_generation;
-    let recent = context
-        .written
-        .lock()
-        .get(uid)
-        .is_some_and(|written| written.elapsed() < NUMBERS);
-    if only_numbers && recent {
-        return Ok(false);
+    if only_numbers && known.version > 0 && since < NUMBERS {
+        return Ok(Outcome::Awaited(NUMBERS.saturating_sub(since)));
     }
     let namespace = dataset.namespace().ok_or(Error::Incomplete("namespace"))?;
     let api: Api<Dataset> = Api::namespaced(context.cluster.client.clone(), &namespace);
@@ -71,12 +107,30 @@ pub(super) async fn write(
         "apiVersion": "millpond.io/v1alpha1", "kind": "Dataset", "metadata": {"name": dataset.name_any()}, "status": after
     });
     let params = PatchParams::apply(api::names::MANAGER).force();
-    api.patch_status(&dataset.name_any(), &params, &Patch::Apply(patch))
+    let written = api
+        .patch_status(&dataset.name_any(), &params, &Patch::Apply(patch))
         .await
         .map_err(Error::api("write the status"))?;
-    context.written.lock().insert(uid.to_owned(), Instant::now());
+    let written = Written {
+        at: Instant::now(),
+        version: version(&written),
+        status: after,
+    };
+    context.written.lock().insert(uid.to_owned(), written);
     events::tell_changes(&context.recorder, dataset, &before.conditions, &found).await;
-    Ok(is_well)
+    Ok(outcome)
+}
+
+/// Versions of one object grow.
+fn version(dataset: &Dataset) -> u64 {
+    let version = dataset.metadata.resource_version.as_deref();
+    version.and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
+/// Whether it is not usable yet, with nothing wrong.
+fn is_on_its_way(after: &DatasetStatus, found: &[Finding]) -> bool {
+    let mut missing = found.iter().filter(|finding| finding.status == Status::False);
+    after.phase == Some(DatasetPhase::Pending) && missing.all(|finding| events::is_on_its_way(finding.reason))
 }
 
 fn status(

@@ -82,8 +82,9 @@ fn passes(
     let (native, ours) = (on("/native"), on("/ours"));
     let script = format!(
         "clock() {{ read up rest </proc/uptime; echo $1 $up; }}\n\
+         count() {{ dd of=/dev/null bs=1M 2>&1 | sed -n 's/ bytes.*//p'; }}\n\
          for pass in $(seq 0 {PASSES}); do\n\
-         clock start; n=$({native} | wc -c); clock native; o=$({ours} | wc -c); clock ours; echo bytes $n $o\n\
+         clock start; n=$({native} | count); clock native; o=$({ours} | count); clock ours; echo bytes $n $o\n\
          done\n"
     );
     let pod = Script {
