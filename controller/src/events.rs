@@ -7,7 +7,7 @@ use kube::runtime::events::{Event, EventType, Recorder};
 use tokio::sync::broadcast::error::RecvError;
 use tracing::warn;
 
-use api::condition::{Finding, Status, kind, reason};
+use api::condition::{Finding, Status, reason};
 
 use crate::fleet::Fleet;
 
@@ -24,10 +24,8 @@ where
         let same = known
             .is_some_and(|known| known.status == finding.status.as_str() && known.reason == finding.reason);
         let news = match finding.status {
-            Status::True => known.is_some_and(|known| {
-                known.status == Status::False.as_str()
-                    && (finding.kind == kind::READY || !is_on_its_way(&known.reason))
-            }),
+            Status::True => known
+                .is_some_and(|known| known.status == Status::False.as_str() && !is_on_its_way(&known.reason)),
             Status::False => !is_on_its_way(finding.reason),
             Status::Unknown => false,
         };
