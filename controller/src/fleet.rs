@@ -297,3 +297,57 @@ impl Fleet {
         let _nobody = self.touched.send(uid.to_owned());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use plan::driver_report::Report;
+
+    use super::*;
+
+    fn view(abnormal: &str) -> Report {
+        Report::PutView(plan::View {
+            key: Some(plan::ViewKey {
+                volume_id: "v".to_owned(),
+                target: "/pods/a".to_owned(),
+            }),
+            dataset_uid: "d".to_owned(),
+            abnormal: abnormal.to_owned(),
+            ..plan::View::default()
+        })
+    }
+
+    #[test]
+    fn a_condition_is_news_once_also_to_a_driver_that_comes_back() {
+        let fleet = Fleet::new();
+        let mut news = fleet.conditions();
+        let mut told = |report| {
+            fleet.driver_says("n1", report);
+            news.try_recv().ok().map(|view| view.abnormal)
+        };
+        fleet.driver_begins("n1");
+        assert_eq!(told(view("")), None);
+        assert_eq!(told(Report::Synced(plan::Synced {})), None);
+        assert_eq!(told(view("no worker")).as_deref(), Some("no worker"));
+        assert_eq!(told(view("no worker")), None);
+        fleet.driver_begins("n1");
+        assert_eq!(told(view("no worker")), None);
+        assert_eq!(told(Report::Synced(plan::Synced {})), None);
+        assert_eq!(told(view("")).as_deref(), Some(""));
+    }
+
+    #[test]
+    fn only_what_came_or_went_is_touched() {
+        let fleet = Fleet::new();
+        fleet.worker_begins("n1", "gpu");
+        let present = |uids: &[&str]| {
+            let dataset_uids = uids.iter().map(|uid| (*uid).to_owned()).collect();
+            plan::worker_report::Report::Present(plan::Present { dataset_uids })
+        };
+        fleet.worker_says("n1", "gpu", present(&["a", "b"]));
+        let mut touched = fleet.touched();
+        fleet.worker_says("n1", "gpu", present(&["b", "c"]));
+        assert_eq!(touched.try_recv().unwrap(), "a");
+        assert_eq!(touched.try_recv().unwrap(), "c");
+        assert!(touched.try_recv().is_err());
+    }
+}

@@ -152,3 +152,32 @@ fn view(record: &Record) -> View {
         abnormal: String::new(),
     }
 }
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_wrong_with_a_volume_is_told_once() {
+        let reports = Reports::default();
+        let key = VolumeKey {
+            volume_id: "v".to_owned(),
+            target: "/pods/a".into(),
+        };
+        let (line, mut heard) = mpsc::channel(8);
+        reports.looked_at(&key, Some("is not known here"));
+        reports.state.lock().views.insert(key.clone(), View::default());
+        let mut told = async |abnormal| {
+            reports.looked_at(&key, abnormal);
+            assert!(reports.changes(&line).await);
+            match heard.try_recv().ok()?.report? {
+                Report::PutView(view) => Some(view.abnormal),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(told(None).await, None);
+        assert_eq!(told(Some("no worker")).await.as_deref(), Some("no worker"));
+        assert_eq!(told(Some("no worker")).await, None);
+        assert_eq!(told(None).await.as_deref(), Some(""));
+    }
+}
