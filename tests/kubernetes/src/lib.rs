@@ -4,7 +4,7 @@
 //! - [`World`]: all of it, up before the first case. [`Cluster`]: the cluster, made here or named by `KUBECONFIG`.
 //! - [`Kubectl`]: what a person types. [`Namespace`]: where a case puts its objects, gone afterwards.
 //! - [`S3`]: the source. [`Reader`]: a pod that reads and compares.
-//! - [`create_many`]: many Datasets at once. [`Requests`]: what the API server was asked.
+//! - [`create_many`], [`delete_many`]: many Datasets at once. [`Requests`]: what the API server was asked.
 //!
 //! Everything goes the way of a user: `helm`, `kubectl`, objects in YAML, pods that read files.
 
@@ -27,7 +27,7 @@ mod world;
 pub use cluster::{Cluster, is_foreign, workspace};
 pub use kubectl::{Kubectl, eventually, settle};
 pub use manifest::{Dataset, Mount, condition_of};
-pub use many::create_many;
+pub use many::{create_many, delete_many};
 pub use namespace::Namespace;
 pub use plugin::Answer;
 pub use reader::Reader;

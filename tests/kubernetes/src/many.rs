@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use api::DatasetPhase;
 use futures::{StreamExt, TryStreamExt};
-use kube::api::PostParams;
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Config, ResourceExt};
@@ -68,6 +68,20 @@ pub fn create_many(
         times.sort();
         Ok(times)
     })
+}
+
+/// Deletes all Datasets of a namespace by one request, which kubectl does by one for each; does not wait until they are gone.
+///
+/// # Errors
+/// The API server refuses.
+pub fn delete_many(world: &World, namespace: &Namespace) -> Result<()> {
+    let (runtime, client) = client(world)?;
+    let api: Api<api::Dataset> = Api::namespaced(client, namespace.name());
+    runtime.block_on(async {
+        let (how, which) = (DeleteParams::default(), ListParams::default());
+        api.delete_collection(&how, &which).await
+    })?;
+    Ok(())
 }
 
 /// When each Dataset that was not Bound at first was Bound, until there are `count` of them.

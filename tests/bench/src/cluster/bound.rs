@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use kubernetes_tests::{World, create_many};
+use kubernetes_tests::{World, create_many, delete_many};
 
 use super::{Sizes, at_rest, memory};
 use crate::row::{Goal, Row, Unit};
@@ -31,6 +31,7 @@ pub(super) fn measure(world: &World, sizes: Sizes) -> Result<Vec<Row>> {
     rows.push(Row::of(format!("{what}, p99"), Unit::Seconds, &[at(99)?])?.with_goal(Goal::AtMost(10.0)));
     rows.push(memory::controller(world, sizes.datasets)?);
     rows.extend(at_rest::measure(world, sizes)?);
+    delete_many(world, &namespace)?;
     Ok(rows)
 }
 

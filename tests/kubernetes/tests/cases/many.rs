@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use kubernetes_tests::{POOL, Requests, World, create_many, eventually, settle};
+use kubernetes_tests::{POOL, Requests, World, create_many, delete_many, eventually, settle};
 
 use crate::Case;
 
@@ -16,9 +16,6 @@ const DATASETS: usize = 1_000;
 
 /// A guard, never a measure.
 const PATIENCE: Duration = Duration::from_secs(300);
-
-/// Until the last statuses and events are written.
-const CALM: Duration = Duration::from_secs(20);
 
 const REST: Duration = Duration::from_secs(20);
 
@@ -40,14 +37,17 @@ fn thousand(world: &World) -> Result<()> {
     let listed = files.split_whitespace().filter(|files| *files == "10").count();
     ensure!(listed == DATASETS, "{listed} Datasets have ten files");
 
-    settle(CALM);
-    let before = Requests::so_far(world)?;
-    settle(REST);
-    let asked = Requests::so_far(world)?.since(&before);
+    // The last numbers and events are written, and what the case before has left goes.
+    let asked = eventually("nothing to be written any more", PATIENCE, || {
+        let before = Requests::so_far(world)?;
+        settle(REST);
+        let asked = Requests::so_far(world)?.since(&before);
+        ensure!(asked.writes == 0.0, "written: {:?}", asked.kinds);
+        Ok(Some(asked))
+    })?;
     eprintln!("at rest: {:.1} requests a second", asked.all / REST.as_secs_f64());
-    ensure!(asked.writes == 0.0, "written at rest: {:?}", asked.kinds);
 
-    namespace.run(&["delete", "datasets", "--all", "--wait=false"])?;
+    delete_many(world, &namespace)?;
     eventually("all Datasets to be gone", PATIENCE, || {
         let left = namespace.run(&["get", "datasets,pvc", "-o", "name"])?;
         ensure!(left.trim().is_empty(), "left: {}", left.lines().count());

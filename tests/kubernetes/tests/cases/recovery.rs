@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use kubernetes_tests::{Bucket, Dataset, Namespace, POOL, Reader, SYSTEM, World, eventually, settle};
+use kubernetes_tests::{
+    Bucket, Dataset, Namespace, POOL, Reader, SYSTEM, World, delete_many, eventually, settle,
+};
 
 use crate::Case;
 
@@ -156,7 +158,12 @@ fn leader(world: &World) -> Result<String> {
 
 /// Kills the leader; it has no time to do or say anything.
 fn kill_leader(world: &World) -> Result<()> {
-    let leader = leader(world)?;
+    // One that was killed a moment ago still has the Lease.
+    let leader = eventually("a leader that lives", Duration::from_secs(60), || {
+        let leader = leader(world)?;
+        let pods = world.pods("controller", "")?;
+        Ok(pods.contains(&format!("pod/{leader}")).then_some(leader))
+    })?;
     let words = ["delete", "pod", &leader, "--grace-period=0", "--force"];
     world
         .kubectl()
@@ -176,24 +183,23 @@ fn controller_killed(world: &World) -> Result<()> {
     })
 }
 
-/// One Dataset after the other comes, and goes, so that at the moment of the kill each is in another step.
+/// Many Datasets come, and go, so that at the moment of the kill they are in different steps.
 fn controller_killed_in_steps(world: &World) -> Result<()> {
-    const DATASETS: usize = 12;
+    const DATASETS: usize = 30;
     let (namespace, mut bucket) = world.source("recovery-steps")?;
     bucket.put_many("small", 5, 10_000)?;
     let names: Vec<_> = (0..DATASETS).map(|number| format!("data-{number}")).collect();
-    let manifest = |name: &str| Dataset::of(name, &bucket).yaml();
-    for name in &names {
-        namespace.apply(&manifest(name))?;
-    }
+    let manifests: Vec<_> = names
+        .iter()
+        .map(|name| Dataset::of(name, &bucket).yaml())
+        .collect();
+    namespace.apply(&manifests.join("---\n"))?;
     kill_leader(world)?;
     for name in &names {
         namespace.wait(&format!("dataset/{name}"), "Ready", "True")?;
     }
     let uids = namespace.run(&["get", "datasets", "-o", "jsonpath={.items[*].metadata.uid}"])?;
-    for name in &names {
-        namespace.run(&["delete", "dataset", name, "--wait=false"])?;
-    }
+    delete_many(world, &namespace)?;
     kill_leader(world)?;
     for name in &names {
         namespace.gone(&format!("dataset/{name}"))?;
