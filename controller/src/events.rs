@@ -65,24 +65,18 @@ pub(crate) async fn tell_of_volumes(recorder: &Recorder, fleet: &Fleet) {
             Err(RecvError::Lagged(_)) => continue,
             Err(RecvError::Closed) => return,
         };
-        let is_normal = view.abnormal.is_empty();
+        let (type_, reason, note) = match view.abnormal.as_str() {
+            "" => (
+                EventType::Normal,
+                reason::VOLUME_NORMAL,
+                "the volume is well again".to_owned(),
+            ),
+            wrong => (EventType::Warning, reason::VOLUME_ABNORMAL, short(wrong)),
+        };
         let event = Event {
-            type_: if is_normal {
-                EventType::Normal
-            } else {
-                EventType::Warning
-            },
-            reason: if is_normal {
-                reason::VOLUME_NORMAL
-            } else {
-                reason::VOLUME_ABNORMAL
-            }
-            .to_owned(),
-            note: Some(if is_normal {
-                "the volume is well again".to_owned()
-            } else {
-                short(&view.abnormal)
-            }),
+            type_,
+            reason: reason.to_owned(),
+            note: Some(note),
             action: "NodeGetVolumeStats".to_owned(),
             secondary: None,
         };

@@ -75,19 +75,18 @@ fn driver_deleted(world: &World) -> Result<()> {
 }
 
 fn driver_killed(world: &World) -> Result<()> {
-    undisturbed(world, "recovery-driver-kill", || {
-        for node in ["n1", "n2"] {
-            world.kill(node, "millpond-csi-driver")?;
-        }
-        settle(Duration::from_secs(2));
-        world.wait_ready()
-    })
+    killed_on_both(world, "recovery-driver-kill", "millpond-csi-driver")
 }
 
 fn mounter_killed(world: &World) -> Result<()> {
-    undisturbed(world, "recovery-mounter", || {
+    killed_on_both(world, "recovery-mounter", "millpond-mounter")
+}
+
+/// Kills a program on both nodes while pods read.
+fn killed_on_both(world: &World, name: &str, program: &str) -> Result<()> {
+    undisturbed(world, name, || {
         for node in ["n1", "n2"] {
-            world.kill(node, "millpond-mounter")?;
+            world.kill(node, program)?;
         }
         settle(Duration::from_secs(2));
         world.wait_ready()
