@@ -150,6 +150,7 @@ impl Dataset {
         let budget = Budget::new(options.memory_bytes.max(MIN_MEMORY_BYTES));
         let opening = Opening {
             environment: options.environment.clone(),
+            clients: options.clients.clone(),
             origin: origin_options(&options, &budget),
             metrics: metrics.origin.clone(),
         };

@@ -25,6 +25,7 @@ use catalog::Validator;
 use futures::stream::BoxStream;
 use object_store::ObjectStore;
 
+mod clients;
 mod connect;
 mod environment;
 mod file;
@@ -40,6 +41,7 @@ use identity_token::IdentityToken;
 use place::Place;
 use remote::{Lister, Remote};
 
+pub use clients::Clients;
 pub use environment::Environment;
 pub(crate) use page::{Entry, Page, path_of};
 pub use place::SourceUrl;
@@ -200,14 +202,18 @@ impl Source {
     /// # Errors
     /// Names the field that is wrong and what helps.
     pub fn open(options: &SourceOptions) -> Result<Self, SourceError> {
-        Self::open_in(options, &Environment::of_process())
+        Self::open_in(options, &Environment::of_process(), &Clients::default())
     }
 
-    /// Opens the source that `options` describe, with the credentials that `environment` leads to.
+    /// Opens the source that `options` describe, with the credentials that `environment` leads to and one of `clients`.
     ///
     /// # Errors
     /// Names the field that is wrong and what helps.
-    pub fn open_in(options: &SourceOptions, environment: &Environment) -> Result<Self, SourceError> {
+    pub fn open_in(
+        options: &SourceOptions,
+        environment: &Environment,
+        clients: &Clients,
+    ) -> Result<Self, SourceError> {
         let url = SourceUrl::parse(&options.url)?;
         let token = identity_token(options)?;
         let (backend, endpoint) = match &url.place {
@@ -222,7 +228,7 @@ impl Source {
                 (Backend::File(Directory::open(directory)?), None)
             }
             Place::S3 { .. } | Place::Gcs { .. } | Place::Azure { .. } | Place::Http { .. } => {
-                let remote = connect::connect(&url, options, environment, token.as_ref())?;
+                let remote = connect::connect(&url, options, environment, clients, token.as_ref())?;
                 let endpoint = remote.endpoint.clone();
                 (Backend::Remote(remote), endpoint)
             }

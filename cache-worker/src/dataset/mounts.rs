@@ -12,7 +12,7 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::fetch::{Origin, OriginOptions};
 use crate::metrics::OriginMetrics;
-use crate::source::{Environment, Source, SourceError, SourceOptions, SourceUrl};
+use crate::source::{Clients, Environment, Source, SourceError, SourceOptions, SourceUrl};
 
 /// As many as a catalog holds.
 const MAX_MOUNTS: usize = 1_024;
@@ -174,6 +174,7 @@ impl Mount {
 #[derive(Clone, Debug)]
 pub(super) struct Opening {
     pub(super) environment: Environment,
+    pub(super) clients: Clients,
     pub(super) origin: OriginOptions,
     pub(super) metrics: OriginMetrics,
 }
@@ -216,12 +217,11 @@ fn open(id: Arc<MountId>, options: &MountOptions, opening: &Opening) -> Result<M
         problem,
     })?;
     let filter = Filter::new(&id, options)?;
-    let source =
-        Source::open_in(&options.source, &opening.environment).map_err(|source| MountError::Source {
-            mount: Arc::clone(&id),
-            source,
-        })?;
-    let source = Arc::new(source);
+    let source = Source::open_in(&options.source, &opening.environment, &opening.clients);
+    let source = Arc::new(source.map_err(|source| MountError::Source {
+        mount: Arc::clone(&id),
+        source,
+    })?);
     Ok(Mount {
         id,
         options: options.clone(),

@@ -10,7 +10,7 @@ use protocol::Generation;
 use super::mounts::MountOptions;
 use crate::fetch::OriginOptions;
 use crate::listing::ListOptions;
-use crate::source::Environment;
+use crate::source::{Clients, Environment};
 use crate::store::{Eviction, Limit, MemoryTier, PoolCapacity};
 
 /// Objects up to this size are fetched whole on their first lookup: above it, waiting for all of an object before
@@ -31,6 +31,8 @@ pub struct DatasetOptions {
     pub mounts: Vec<MountOptions>,
     /// What of this process and its host the sources may use beside their own options. The default: nothing.
     pub environment: Environment,
+    /// The HTTP clients that it shares with other Datasets of this process. The default: those of its own sources.
+    pub clients: Clients,
     /// Whom the cache directory belongs to: it is refused for another. `None`: the sources that it was first opened
     /// with, which then cannot be changed without emptying it.
     pub identity: Option<String>,
@@ -78,6 +80,7 @@ impl DatasetOptions {
             namespace: String::new(),
             mounts,
             environment: Environment::default(),
+            clients: Clients::default(),
             identity: None,
             cache_directory,
             disk_limit: Limit::default(),

@@ -53,7 +53,7 @@ impl Current {
 impl Dataset {
     /// Takes other options. Says what a new listing came to, if there was one.
     ///
-    /// May change: `mounts`, `environment`, `disk_limit`, the bytes of `memory_tier`, `eviction`, `owner`,
+    /// May change: `mounts`, `environment`, `clients`, `disk_limit`, the bytes of `memory_tier`, `eviction`, `owner`,
     /// `refresh_interval`, `changed_interval`, `hedging`, `origin` and `listing`. `fresh` and `first_generation` are of
     /// no meaning here.
     ///
@@ -80,6 +80,7 @@ impl Dataset {
         let after = {
             let opening = Opening {
                 environment: options.environment.clone(),
+                clients: options.clients.clone(),
                 origin: origin_options(&options, &self.budget),
                 metrics: self.metrics.origin.clone(),
             };
@@ -132,6 +133,7 @@ fn refuse_fixed(current: &DatasetOptions, options: &DatasetOptions) -> Result<()
         namespace,
         mounts: _,
         environment: _,
+        clients: _,
         identity,
         cache_directory,
         disk_limit: _,

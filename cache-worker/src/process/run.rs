@@ -68,6 +68,7 @@ async fn serve(options: Options) -> Result<()> {
         boot_id: runtime::boot_id().context("failed to read the kernel's boot id")?,
         read_buffer_bytes: options.read_buffer_bytes,
         metrics: WorkerMetrics::new(&registry)?,
+        clients: crate::source::Clients::default(),
         news: Notify::new(),
     });
     let datasets = Arc::new(Datasets::default());

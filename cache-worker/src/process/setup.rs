@@ -12,7 +12,7 @@ use crate::dataset::{
 };
 use crate::metrics::WorkerMetrics;
 use crate::service::Drivers;
-use crate::source::SourceOptions;
+use crate::source::{Clients, SourceOptions};
 use crate::{Eviction, Limit, MemoryTier, PoolCapacity};
 
 /// Numbers of generations begin at the minutes since then where a directory is new: what an earlier life of the same
@@ -32,6 +32,8 @@ pub(super) struct Setup {
     pub(super) boot_id: String,
     pub(super) read_buffer_bytes: u64,
     pub(super) metrics: WorkerMetrics,
+    /// One for all sources that need the same.
+    pub(super) clients: Clients,
     /// A Dataset has come to something that the controller waits for.
     pub(super) news: Notify,
 }
@@ -88,6 +90,7 @@ impl Setup {
         options.name.clone_from(&plan.name);
         options.namespace.clone_from(&plan.namespace);
         options.identity = Some(plan.uid.clone());
+        options.clients = self.clients.clone();
         let quota = plan.quota_bytes.unwrap_or(u64::MAX);
         let in_memory = self
             .tiers

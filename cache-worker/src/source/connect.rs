@@ -17,11 +17,11 @@ use object_store::http::HttpBuilder;
 use object_store::list::PaginatedListStore;
 use object_store::{BackoffConfig, Certificate, ClientConfigKey, ClientOptions, ObjectStore, RetryConfig};
 
+use super::clients::{Clients, Connector};
 use super::identity_token::IdentityToken;
 use super::page::Dialect;
 use super::place::{Place, SourceUrl};
 use super::remote::{Lister, Remote};
-use super::wire::Connector;
 use super::{Environment, SourceError, SourceOptions, isolation};
 
 /// A server that does not take a connection in this time is not going to.
@@ -41,22 +41,28 @@ pub(super) fn connect(
     url: &SourceUrl,
     options: &SourceOptions,
     environment: &Environment,
+    clients: &Clients,
     token: Option<&IdentityToken>,
 ) -> Result<Remote, SourceError> {
     // reqwest is built without a crypto provider of its own and panics where none was installed.
     runtime::tls::install();
     match &url.place {
-        Place::S3 { bucket } => s3(bucket, options, environment, token),
+        Place::S3 { bucket } => s3(bucket, options, environment, clients, token),
         Place::Gcs { bucket } => {
             no_token(token, "gs")?;
-            gcs(bucket, options, environment)
+            gcs(bucket, options, environment, clients)
         }
-        Place::Azure { container, account } => {
-            azure(container, account.as_deref(), options, environment, token)
-        }
+        Place::Azure { container, account } => azure(
+            container,
+            account.as_deref(),
+            options,
+            environment,
+            clients,
+            token,
+        ),
         Place::Http { root } => {
             no_token(token, "http")?;
-            http(root, options, environment)
+            http(root, options, environment, clients)
         }
         Place::File { .. } => Err(SourceError::Unavailable {
             source_id: url.to_string(),
@@ -159,19 +165,25 @@ impl<K: FromStr + PartialEq + AsRef<str>> Settings<K> {
 /// What the builders of object_store's providers have in common; they share no trait.
 trait Provider: Default {
     type Key;
-    fn over(self, client: ClientOptions, retry: RetryConfig) -> Self;
+    /// Whether a setting is one of the HTTP client.
+    fn is_of_client(key: &Self::Key) -> bool;
+    fn over(self, client: ClientOptions, retry: RetryConfig, connector: Connector) -> Self;
     fn set(self, key: Self::Key, value: String) -> Self;
 }
 
 macro_rules! provider {
-    ($builder:ty, $key:ty) => {
+    ($builder:ty, $key:ident) => {
         impl Provider for $builder {
             type Key = $key;
 
-            fn over(self, client: ClientOptions, retry: RetryConfig) -> Self {
+            fn is_of_client(key: &Self::Key) -> bool {
+                matches!(key, $key::Client(_))
+            }
+
+            fn over(self, client: ClientOptions, retry: RetryConfig, connector: Connector) -> Self {
                 self.with_client_options(client)
                     .with_retry(retry)
-                    .with_http_connector(Connector)
+                    .with_http_connector(connector)
             }
 
             fn set(self, key: Self::Key, value: String) -> Self {
@@ -185,19 +197,35 @@ provider!(AmazonS3Builder, AmazonS3ConfigKey);
 provider!(GoogleCloudStorageBuilder, GoogleConfigKey);
 provider!(MicrosoftAzureBuilder, AzureConfigKey);
 
-fn over_http<B: Provider>(endpoint: Option<&str>, options: &SourceOptions) -> Result<B, SourceError> {
-    Ok(B::default().over(client(endpoint, options)?, no_retries()))
+/// A provider's builder with its HTTP client and all settings.
+fn over_http<B: Provider>(
+    endpoint: Option<&str>,
+    options: &SourceOptions,
+    clients: &Clients,
+    settings: Settings<B::Key>,
+) -> Result<B, SourceError> {
+    let shares = !settings.0.iter().any(|(key, _)| B::is_of_client(key));
+    let connector = connector(shares, clients, options);
+    let builder = B::default().over(client(endpoint, options)?, no_retries(), connector);
+    let set = |builder: B, (key, value)| builder.set(key, value);
+    Ok(settings.0.into_iter().fold(builder, set))
 }
 
-fn configured<B: Provider>(builder: B, settings: Settings<B::Key>) -> B {
-    let set = |builder: B, (key, value)| builder.set(key, value);
-    settings.0.into_iter().fold(builder, set)
+fn connector(shares: bool, clients: &Clients, options: &SourceOptions) -> Connector {
+    match shares {
+        true => Connector::Shared {
+            clients: clients.clone(),
+            ca_certificates: options.ca_certificates.clone(),
+        },
+        false => Connector::Own,
+    }
 }
 
 fn s3(
     bucket: &str,
     options: &SourceOptions,
     environment: &Environment,
+    clients: &Clients,
     token: Option<&IdentityToken>,
 ) -> Result<Remote, SourceError> {
     use AmazonS3ConfigKey as Key;
@@ -226,8 +254,7 @@ fn s3(
         settings.0.splice(0..0, profile);
     }
     let endpoint = settings.take_endpoint(options, &[Key::S3Endpoint, Key::Endpoint])?;
-    let mut builder: AmazonS3Builder = over_http(endpoint.as_deref(), options)?;
-    builder = configured(builder, settings);
+    let mut builder: AmazonS3Builder = over_http(endpoint.as_deref(), options, clients, settings)?;
     if let Some(endpoint) = &endpoint {
         builder = builder.with_endpoint(endpoint);
     }
@@ -244,17 +271,21 @@ fn s3(
     Ok(paginated(Arc::new(store), Dialect::S3, endpoint))
 }
 
-fn gcs(bucket: &str, options: &SourceOptions, environment: &Environment) -> Result<Remote, SourceError> {
+fn gcs(
+    bucket: &str,
+    options: &SourceOptions,
+    environment: &Environment,
+    clients: &Clients,
+) -> Result<Remote, SourceError> {
     use GoogleConfigKey as Key;
     no_region(options, "gs")?;
     let mut settings = Settings::<Key>::of("gs", &options.options, environment, "GOOGLE_")?;
     let endpoint = settings.take_endpoint(options, &[Key::BaseUrl])?;
     let anonymous = options.anonymous || settings.leaves_none(environment);
-    let mut builder: GoogleCloudStorageBuilder = over_http(endpoint.as_deref(), options)?;
     if let Some(path) = environment.get("SERVICE_ACCOUNT") {
-        builder = builder.with_service_account_path(path);
+        settings.0.insert(0, (Key::ServiceAccount, path.to_owned()));
     }
-    builder = configured(builder, settings);
+    let mut builder: GoogleCloudStorageBuilder = over_http(endpoint.as_deref(), options, clients, settings)?;
     if let Some(endpoint) = &endpoint {
         builder = builder.with_config(Key::BaseUrl, endpoint);
     }
@@ -273,6 +304,7 @@ fn azure(
     account: Option<&str>,
     options: &SourceOptions,
     environment: &Environment,
+    clients: &Clients,
     token: Option<&IdentityToken>,
 ) -> Result<Remote, SourceError> {
     use AzureConfigKey as Key;
@@ -285,11 +317,10 @@ fn azure(
     }
     let endpoint = settings.take_endpoint(options, &[Key::Endpoint])?;
     let anonymous = options.anonymous || settings.leaves_none(environment);
-    let mut builder: MicrosoftAzureBuilder = over_http(endpoint.as_deref(), options)?;
     if let Some(identity) = environment.get("IDENTITY_ENDPOINT") {
-        builder = builder.with_msi_endpoint(identity);
+        settings.0.insert(0, (Key::MsiEndpoint, identity.to_owned()));
     }
-    builder = configured(builder, settings);
+    let mut builder: MicrosoftAzureBuilder = over_http(endpoint.as_deref(), options, clients, settings)?;
     if let Some(account) = account {
         builder = builder.with_account(account);
     }
@@ -306,7 +337,12 @@ fn azure(
     Ok(paginated(Arc::new(store), Dialect::Azure, endpoint))
 }
 
-fn http(root: &url::Url, options: &SourceOptions, environment: &Environment) -> Result<Remote, SourceError> {
+fn http(
+    root: &url::Url,
+    options: &SourceOptions,
+    environment: &Environment,
+    clients: &Clients,
+) -> Result<Remote, SourceError> {
     no_region(options, "http")?;
     if options.endpoint.is_some() {
         return Err(SourceError::Invalid {
@@ -323,7 +359,7 @@ fn http(root: &url::Url, options: &SourceOptions, environment: &Environment) -> 
         .with_url(root.as_str())
         .with_client_options(client)
         .with_retry(no_retries())
-        .with_http_connector(Connector)
+        .with_http_connector(connector(options.options.is_empty(), clients, options))
         .build()
         .map_err(|error| refused(&error))?;
     Ok(Remote {

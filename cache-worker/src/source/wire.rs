@@ -13,10 +13,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use object_store::ClientOptions;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody,
-    HttpService, ReqwestConnector,
+    HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
 };
 use parking_lot::Mutex;
 
@@ -97,20 +95,17 @@ impl Exchange {
     }
 }
 
-/// Makes clients that look at answers.
-#[derive(Debug, Default)]
-pub(crate) struct Connector;
-
-impl HttpConnector for Connector {
-    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let inner = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(Wire { inner }))
-    }
+/// A client that looks at answers.
+#[derive(Debug)]
+pub(super) struct Wire {
+    /// It may be others' too.
+    inner: Arc<HttpClient>,
 }
 
-#[derive(Debug)]
-struct Wire {
-    inner: HttpClient,
+impl Wire {
+    pub(super) fn new(inner: Arc<HttpClient>) -> Self {
+        Self { inner }
+    }
 }
 
 #[async_trait]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cache_worker::listing::{ListOptions, Listing};
 use cache_worker::metrics::OriginMetrics;
-use cache_worker::source::{Environment, Source, SourceOptions};
+use cache_worker::source::{Clients, Environment, Source, SourceOptions};
 use origin::{Credentials, Origin, OriginOptions};
 use prometheus::Registry;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
@@ -105,7 +105,8 @@ const KEYS: [(&str, &str); 2] = [("aws_access_key_id", "key"), ("aws_secret_acce
 
 /// Opens a source that may use nothing of this process, and lists it.
 async fn list(options: &SourceOptions) -> Result<Vec<String>, String> {
-    let source = Source::open_in(options, &Environment::default()).map_err(|error| error.to_string())?;
+    let source = Source::open_in(options, &Environment::default(), &Clients::default())
+        .map_err(|error| error.to_string())?;
     let list = ListOptions {
         page_deadline: std::time::Duration::from_secs(2),
         ..ListOptions::default()

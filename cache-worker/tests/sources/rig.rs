@@ -7,7 +7,7 @@ use std::time::Duration;
 use cache_worker::fetch::{Budget, FetchError, Origin, OriginOptions, Request, Urgency};
 use cache_worker::listing::{ListOptions, Listing};
 use cache_worker::metrics::OriginMetrics;
-use cache_worker::source::{Environment, Source, SourceOptions};
+use cache_worker::source::{Clients, Environment, Source, SourceOptions};
 use catalog::Validator;
 use prometheus::Registry;
 
@@ -64,7 +64,7 @@ pub(crate) fn open(server: &origin::Origin, prefix: &str, secret: &str) -> Arc<S
         endpoint: Some(server.url()),
         ..SourceOptions::default()
     };
-    Arc::new(Source::open_in(&options, &environment).unwrap())
+    Arc::new(Source::open_in(&options, &environment, &Clients::default()).unwrap())
 }
 
 pub(crate) fn rig(options: OriginOptions) -> Rig {

@@ -5,6 +5,7 @@ use super::*;
 fn opening() -> Opening {
     Opening {
         environment: Environment::default(),
+        clients: Clients::default(),
         origin: OriginOptions::default(),
         metrics: OriginMetrics::new(&Registry::new()).unwrap(),
     }

@@ -20,7 +20,7 @@ fn with(url: &str, pairs: &[(&str, &str)]) -> SourceOptions {
 }
 
 fn open(options: &SourceOptions) -> Result<Source, SourceError> {
-    Source::open_in(options, &std::iter::empty().collect())
+    Source::open_in(options, &std::iter::empty().collect(), &Clients::default())
 }
 
 fn field(options: &SourceOptions) -> String {
@@ -133,7 +133,7 @@ fn an_endpoint_of_the_environment_is_used_and_is_part_of_the_identity() {
     let keys = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")];
     let open = |options: &SourceOptions, more: &[(&str, &str)]| {
         let environment = environment(&[&keys[..], more].concat());
-        Source::open_in(options, &environment)
+        Source::open_in(options, &environment, &Clients::default())
             .unwrap()
             .identity()
             .to_owned()
@@ -159,7 +159,7 @@ fn an_endpoint_of_the_environment_is_used_and_is_part_of_the_identity() {
 }
 
 fn isolated(options: &SourceOptions) -> Result<Source, SourceError> {
-    Source::open_in(options, &Environment::isolated(Vec::new()))
+    Source::open_in(options, &Environment::isolated(Vec::new()), &Clients::default())
 }
 
 #[test]
@@ -191,7 +191,11 @@ fn an_isolated_directory_lies_below_one_that_is_allowed() {
     std::fs::create_dir(allowed.path().join("data")).unwrap();
     let environment = Environment::isolated(vec![allowed.path().to_owned()]);
     let open = |path: std::path::PathBuf| {
-        Source::open_in(&options(&format!("file://{}", path.display())), &environment)
+        Source::open_in(
+            &options(&format!("file://{}", path.display())),
+            &environment,
+            &Clients::default(),
+        )
     };
     assert!(open(allowed.path().join("data")).is_ok());
     for path in [
@@ -252,4 +256,24 @@ fn what_is_no_certificate_is_refused() {
             "{pem:?}: {refused:?}"
         );
     }
+}
+
+#[test]
+fn sources_share_a_client_unless_an_option_is_one_of_the_client_itself() {
+    let clients = Clients::default();
+    let open = |pairs: &[(&str, &str)], authority: Option<String>| {
+        let options = SourceOptions {
+            ca_certificates: authority,
+            ..with("s3://bucket", pairs)
+        };
+        Source::open_in(&options, &Environment::isolated(Vec::new()), &clients).unwrap()
+    };
+    let keys = |id| [("aws_access_key_id", id), ("aws_secret_access_key", "secret")];
+    let _tenants = [open(&keys("one"), None), open(&keys("two"), None)];
+    assert_eq!(clients.count(), 1);
+    let _proxied = open(&[("proxy_url", "http://user:password@127.0.0.1:1")], None);
+    assert_eq!(clients.count(), 1);
+    let authority = rcgen::generate_simple_self_signed(["s3.local".to_owned()]).unwrap();
+    let _private = open(&keys("three"), Some(authority.cert.pem()));
+    assert_eq!(clients.count(), 2);
 }
