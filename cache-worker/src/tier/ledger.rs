@@ -13,6 +13,7 @@
 //! Where several tiers share a capacity, a promise takes from the pool as well, and every change is told to it
 //! (`share.rs`). The accounts' lock comes before the pool's.
 
+use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
@@ -181,12 +182,26 @@ struct Shard {
     changes: u64,
 }
 
+/// The shards in which there was ever anything; most of a small Dataset's are as new. 1,024 of them would be 90 KiB.
+#[derive(Debug, Default)]
+struct Shards(HashMap<usize, Shard>);
+
+impl Shards {
+    fn get(&self, shard: usize) -> Shard {
+        self.0.get(&shard).copied().unwrap_or_default()
+    }
+
+    fn get_mut(&mut self, shard: usize) -> &mut Shard {
+        self.0.entry(shard).or_default()
+    }
+}
+
 #[derive(Debug)]
 struct State {
     capacity: Amount,
     used: Amount,
     aside: Amount,
-    shards: Vec<Shard>,
+    shards: Shards,
     totals: Found,
     /// The part of a capacity that others share; `None`: nobody does.
     share: Option<Share>,
@@ -244,7 +259,7 @@ impl Ledger {
             capacity: Amount::default(),
             used: fixed,
             aside: Amount::default(),
-            shards: vec![Shard::default(); SHARDS + 1],
+            shards: Shards::default(),
             totals: Found::default(),
             share: pool.map(Share::new),
         };
@@ -278,6 +293,11 @@ impl Ledger {
             objects: state.totals.objects,
             object_bytes: state.totals.object_bytes,
         }
+    }
+
+    /// Whether nothing is published in a shard.
+    pub(crate) fn is_empty(&self, shard: usize) -> bool {
+        self.books().shards.get(shard).found.objects == 0
     }
 
     /// Whether others have taken what this tier could hold, so that `wanted` does not fit.
@@ -371,12 +391,10 @@ impl Ledger {
     /// Charges what a directory of a shard takes already. Those of `unverified/` are charged for good.
     pub(crate) fn count_directory(&self, shard: usize, place: Place, taken: Amount) {
         let mut state = self.books();
-        let charged = match (
-            place,
-            state.shards.get_mut(shard).map(|shard| &mut shard.directories),
-        ) {
-            (Place::Objects, Some([objects, _])) => Some(objects),
-            (Place::Landing, Some([_, landing])) => Some(landing),
+        let [objects, landing] = &mut state.shards.get_mut(shard).directories;
+        let charged = match place {
+            Place::Objects => Some(objects),
+            Place::Landing => Some(landing),
             _ => None,
         };
         let more = match charged {
@@ -417,9 +435,7 @@ impl Ledger {
 
     /// Announces that names in a shard are about to change, until the guard is dropped.
     pub(crate) fn changing(self: &Arc<Self>, shard: usize) -> Changing {
-        if let Some(shard) = self.books().shards.get_mut(shard) {
-            shard.changing += 1;
-        }
+        self.books().shards.get_mut(shard).changing += 1;
         Changing {
             ledger: Arc::clone(self),
             shard,
@@ -432,17 +448,11 @@ impl Ledger {
         shard: usize,
         walk: impl FnOnce() -> Result<Found, E>,
     ) -> Result<bool, E> {
-        let before = self
-            .books()
-            .shards
-            .get(shard)
-            .map(|found| (found.changing, found.changes));
+        let before = self.books().shards.get(shard);
         let found = walk()?;
         let mut state = self.books();
-        let Some(counted) = state.shards.get_mut(shard) else {
-            return Ok(false);
-        };
-        if before != Some((0, counted.changes)) || counted.changing > 0 {
+        let counted = state.shards.get_mut(shard);
+        if before.changing > 0 || counted.changing > 0 || before.changes != counted.changes {
             return Ok(false);
         }
         let was = std::mem::replace(&mut counted.found, found);
@@ -488,12 +498,11 @@ impl State {
 
     /// What one more name in a shard would add to the cost of its directories.
     fn growth(&self, costs: &Costs, shard: usize) -> Amount {
-        self.shards.get(shard).map_or_else(Amount::default, |shard| {
-            let [first, second] = shard
-                .directories
-                .map(|charged| shard.wanted(costs).minus(charged));
-            first.plus(second)
-        })
+        let shard = self.shards.get(shard);
+        let [first, second] = shard
+            .directories
+            .map(|charged| shard.wanted(costs).minus(charged));
+        first.plus(second)
     }
 
     fn wanted(&self, costs: &Costs, id: ObjectId, cost: Amount, seal_is_file: bool) -> Amount {
@@ -507,25 +516,21 @@ impl State {
 
     fn enter(&mut self, costs: &Costs, shard: usize) {
         self.used = self.used.plus(self.growth(costs, shard));
-        if let Some(shard) = self.shards.get_mut(shard) {
-            let wanted = shard.wanted(costs);
-            shard.directories = shard
-                .directories
-                .map(|charged| charged.plus(wanted.minus(charged)));
-            shard.entries += 1;
-        }
+        let shard = self.shards.get_mut(shard);
+        let wanted = shard.wanted(costs);
+        shard.directories = shard
+            .directories
+            .map(|charged| charged.plus(wanted.minus(charged)));
+        shard.entries += 1;
     }
 
     fn leave(&mut self, shard: usize) {
-        if let Some(shard) = self.shards.get_mut(shard) {
-            shard.entries = shard.entries.saturating_sub(1);
-        }
+        let shard = self.shards.get_mut(shard);
+        shard.entries = shard.entries.saturating_sub(1);
     }
 
     fn published(&mut self, shard: usize, cost: Amount, size_bytes: u64) {
-        if let Some(shard) = self.shards.get_mut(shard) {
-            shard.found.add(cost, size_bytes);
-        }
+        self.shards.get_mut(shard).found.add(cost, size_bytes);
         self.totals.add(cost, size_bytes);
     }
 
@@ -535,9 +540,7 @@ impl State {
             found.objects = found.objects.saturating_sub(1);
             found.object_bytes = found.object_bytes.saturating_sub(size_bytes);
         };
-        if let Some(shard) = self.shards.get_mut(shard) {
-            subtract(&mut shard.found);
-        }
+        subtract(&mut self.shards.get_mut(shard).found);
         subtract(&mut self.totals);
     }
 }
@@ -591,9 +594,9 @@ pub(crate) struct Changing {
 
 impl Drop for Changing {
     fn drop(&mut self) {
-        if let Some(shard) = self.ledger.books().shards.get_mut(self.shard) {
-            shard.changing = shard.changing.saturating_sub(1);
-            shard.changes += 1;
-        }
+        let mut state = self.ledger.books();
+        let shard = state.shards.get_mut(self.shard);
+        shard.changing = shard.changing.saturating_sub(1);
+        shard.changes += 1;
     }
 }
