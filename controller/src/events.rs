@@ -65,7 +65,7 @@ pub(crate) async fn tell_of_volumes(recorder: &Recorder, fleet: &Fleet) {
             Err(RecvError::Lagged(_)) => continue,
             Err(RecvError::Closed) => return,
         };
-        let (type_, reason, note) = match view.abnormal.as_str() {
+        let (type_, reason, note) = match view.abnormal.as_deref().unwrap_or_default() {
             "" => (
                 EventType::Normal,
                 reason::VOLUME_NORMAL,

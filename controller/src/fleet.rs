@@ -158,13 +158,18 @@ impl Fleet {
         let mut touched = Vec::new();
         if let Some(driver) = self.state.lock().drivers.get_mut(node) {
             match report {
-                Report::PutView(view) => {
+                Report::PutView(mut view) => {
                     touched.push(view.dataset_uid.clone());
                     let known = driver.said.iter().flatten().chain(&driver.views);
                     let known = known.into_iter().find(|known| known.key == view.key);
-                    if known.map_or("", |known| &known.abnormal) != view.abnormal {
-                        // Nobody listens before the reconcilers run.
-                        let _nobody = self.conditions.send(view.clone());
+                    let before = known.and_then(|known| known.abnormal.clone());
+                    match &view.abnormal {
+                        None => view.abnormal = before,
+                        Some(now) if *now != before.unwrap_or_default() => {
+                            // Nobody listens before the reconcilers run.
+                            let _nobody = self.conditions.send(view.clone());
+                        }
+                        Some(_as_before) => {}
                     }
                     let views = driver.said.as_mut().unwrap_or(&mut driver.views);
                     views.retain(|known| known.key != view.key);
@@ -304,14 +309,14 @@ mod tests {
 
     use super::*;
 
-    fn view(abnormal: &str) -> Report {
+    fn view(abnormal: Option<&str>) -> Report {
         Report::PutView(plan::View {
             key: Some(plan::ViewKey {
                 volume_id: "v".to_owned(),
                 target: "/pods/a".to_owned(),
             }),
             dataset_uid: "d".to_owned(),
-            abnormal: abnormal.to_owned(),
+            abnormal: abnormal.map(str::to_owned),
             ..plan::View::default()
         })
     }
@@ -322,17 +327,19 @@ mod tests {
         let mut news = fleet.conditions();
         let mut told = |report| {
             fleet.driver_says("n1", report);
-            news.try_recv().ok().map(|view| view.abnormal)
+            news.try_recv().ok()?.abnormal
         };
         fleet.driver_begins("n1");
-        assert_eq!(told(view("")), None);
+        assert_eq!(told(view(None)), None);
+        assert_eq!(told(view(Some(""))), None);
         assert_eq!(told(Report::Synced(plan::Synced {})), None);
-        assert_eq!(told(view("no worker")).as_deref(), Some("no worker"));
-        assert_eq!(told(view("no worker")), None);
+        assert_eq!(told(view(Some("no worker"))).as_deref(), Some("no worker"));
+        assert_eq!(told(view(Some("no worker"))), None);
         fleet.driver_begins("n1");
-        assert_eq!(told(view("no worker")), None);
+        assert_eq!(told(view(None)), None);
         assert_eq!(told(Report::Synced(plan::Synced {})), None);
-        assert_eq!(told(view("")).as_deref(), Some(""));
+        assert_eq!(told(view(Some("no worker"))), None);
+        assert_eq!(told(view(Some(""))).as_deref(), Some(""));
     }
 
     #[test]

@@ -45,7 +45,9 @@ impl Reports {
         let abnormal = abnormal.unwrap_or_default();
         let mut state = self.state.lock();
         match state.views.get_mut(key) {
-            Some(view) if view.abnormal != abnormal => abnormal.clone_into(&mut view.abnormal),
+            Some(view) if view.abnormal.as_deref() != Some(abnormal) => {
+                view.abnormal = Some(abnormal.to_owned());
+            }
             _ => return,
         }
         state.dirty.insert(key.clone());
@@ -149,7 +151,7 @@ fn view(record: &Record) -> View {
         pod_name: pod.name.clone(),
         pod_uid: pod.uid.clone(),
         kernel: record.is_kernel(),
-        abnormal: String::new(),
+        abnormal: None,
     }
 }
 
@@ -171,10 +173,11 @@ mod unit {
             reports.looked_at(&key, abnormal);
             assert!(reports.changes(&line).await);
             match heard.try_recv().ok()?.report? {
-                Report::PutView(view) => Some(view.abnormal),
+                Report::PutView(view) => view.abnormal,
                 other => panic!("{other:?}"),
             }
         };
+        assert_eq!(told(None).await.as_deref(), Some(""));
         assert_eq!(told(None).await, None);
         assert_eq!(told(Some("no worker")).await.as_deref(), Some("no worker"));
         assert_eq!(told(Some("no worker")).await, None);

@@ -44,6 +44,9 @@ const UNKNOWN_PATIENCE: Duration = Duration::from_secs(10);
 /// The size of a view is answered from memory, by the kernel or by this process.
 const STAT_PATIENCE: Duration = Duration::from_secs(5);
 
+/// What is wrong with a volume that a driver before has shown and this one could not take over.
+const NOT_SERVED: &str = "the volume was shown before and is not served now";
+
 /// How a volume is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeStats {
@@ -133,10 +136,12 @@ impl Volumes {
         self.datasets.clean(&in_use);
         for record in records {
             let target = record.target.clone();
-            match self.adopt_one(record).await {
+            match self.adopt_one(record.clone()).await {
                 Ok(()) => info!(target = %target.display(), "took a volume over"),
                 Err(error) => {
                     warn!(target = %target.display(), error = error.words(), "failed to take a volume over");
+                    self.reports.shown(&record);
+                    self.reports.looked_at(&record.key(), Some(NOT_SERVED));
                 }
             }
         }
@@ -252,7 +257,7 @@ impl Volumes {
             let dataset = self.datasets.shown(&uid).ok_or_else(not_found)?;
             self.look(target, &dataset).await
         } else {
-            VolumeStats::unknown("the volume was shown before and is not served now")
+            VolumeStats::unknown(NOT_SERVED)
         };
         self.reports.looked_at(&key, stats.abnormal.as_deref());
         Ok(stats)
