@@ -223,7 +223,9 @@ impl Book {
         }
         for (uid, dataset) in state.datasets.iter().filter(|(_, dataset)| dataset.pool == pool) {
             let known = told.datasets.get(uid);
-            if known.is_none_or(|known| known.for_worker != dataset.for_worker) {
+            if known
+                .is_none_or(|known| !Arc::ptr_eq(known, dataset) && known.for_worker != dataset.for_worker)
+            {
                 changes.push(Change::PutDataset(dataset.for_worker.clone()));
                 told.datasets.insert(uid.clone(), Arc::clone(dataset));
                 told.removed.remove(uid);
@@ -279,7 +281,9 @@ impl Book {
         });
         for (uid, dataset) in &state.datasets {
             let known = told.datasets.get(uid);
-            if known.is_none_or(|known| known.for_driver != dataset.for_driver) {
+            if known
+                .is_none_or(|known| !Arc::ptr_eq(known, dataset) && known.for_driver != dataset.for_driver)
+            {
                 changes.push(Change::PutDataset(dataset.for_driver.clone()));
                 told.datasets.insert(uid.clone(), Arc::clone(dataset));
                 told.removed.remove(uid);

@@ -4,15 +4,20 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mesh::{DriverPlan, PlanEvent};
 use prost::Message;
 use protocol::plan::driver_change::Change;
 use protocol::plan::{DriverChange, DriverDataset, Pool};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::reports::Reports;
+
+/// Changes of a moment are written down together: each time it is all of the plan.
+const TOGETHER: Duration = Duration::from_millis(250);
 
 /// What the file begins with: its kind and version.
 const MAGIC: &[u8] = b"millpond plan 1\n";
@@ -124,15 +129,22 @@ impl PlanStore {
         Arc::clone(&self.plan.borrow())
     }
 
-    /// Makes `plan` the one that holds, and writes it down.
-    pub fn set(&self, plan: Plan) {
-        if *self.now() == plan {
-            return;
-        }
-        if let Err(error) = write(&self.file, &plan.encode()) {
+    /// Makes `plan` the one that holds; whether it is another than before, which has to be written down.
+    pub(super) fn set(&self, plan: Plan) -> bool {
+        self.plan.send_if_modified(|known| {
+            let is_another = **known != plan;
+            if is_another {
+                *known = Arc::new(plan);
+            }
+            is_another
+        })
+    }
+
+    /// Writes the plan to the disk.
+    pub(super) fn write_down(&self) {
+        if let Err(error) = write(&self.file, &self.now().encode()) {
             warn!(file = %self.file.display(), %error, "failed to write the plan to the disk");
         }
-        self.plan.send_replace(Arc::new(plan));
     }
 }
 
@@ -160,10 +172,17 @@ impl PlanFollowing {
         // A new stream tells all from its beginning; until that is done the old plan holds.
         let mut coming: Option<Plan> = None;
         let mut line = None;
+        let mut write_at: Option<Instant> = None;
         loop {
+            let written = async move {
+                match write_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 event = self.events.recv() => match event {
-                    None => return,
+                    None => break,
                     Some(PlanEvent::Connected(sender)) => {
                         coming = Some(Plan::default());
                         line = self.reports.all(&sender).await.then_some(sender);
@@ -172,8 +191,16 @@ impl PlanFollowing {
                         coming = None;
                         line = None;
                     }
-                    Some(PlanEvent::Change(change)) => self.change(change, &mut coming).await,
+                    Some(PlanEvent::Change(change)) => {
+                        if self.change(change, &mut coming) {
+                            write_at.get_or_insert_with(|| Instant::now() + TOGETHER);
+                        }
+                    }
                 },
+                () = written => {
+                    write_at = None;
+                    self.write_down().await;
+                }
                 () = self.reports.wait(), if line.is_some() => {
                     if let Some(sender) = line.take() {
                         line = self.reports.changes(&sender).await.then_some(sender);
@@ -181,16 +208,20 @@ impl PlanFollowing {
                 }
             }
         }
+        if write_at.is_some() {
+            self.write_down().await;
+        }
     }
 
-    async fn change(&self, change: DriverChange, coming: &mut Option<Plan>) {
-        let Some(change) = change.change else { return };
+    /// Takes a change in; whether the plan that holds is another by it.
+    fn change(&self, change: DriverChange, coming: &mut Option<Plan>) -> bool {
+        let Some(change) = change.change else { return false };
         let synced = matches!(change, Change::Synced(_));
         let plan = match coming {
             Some(plan) => {
                 plan.apply(change);
                 if !synced {
-                    return;
+                    return false;
                 }
                 info!(
                     datasets = plan.datasets.len(),
@@ -205,10 +236,13 @@ impl PlanFollowing {
                 plan
             }
         };
+        self.store.set(plan)
+    }
+
+    async fn write_down(&self) {
         let store = Arc::clone(&self.store);
-        // It is written to the disk.
-        if let Err(error) = tokio::task::spawn_blocking(move || store.set(plan)).await {
-            warn!(%error, "failed to take in a change of the plan");
+        if let Err(error) = tokio::task::spawn_blocking(move || store.write_down()).await {
+            warn!(%error, "failed to write the plan to the disk");
         }
     }
 }
@@ -235,7 +269,9 @@ mod unit {
             ..DriverDataset::default()
         }));
         plan.apply(Change::Synced(protocol::plan::Synced {}));
-        store.set(plan.clone());
+        assert!(store.set(plan.clone()));
+        assert!(!store.set(plan.clone()));
+        store.write_down();
         let again = PlanStore::open(file.clone()).now();
         assert_eq!(*again, plan);
         assert_eq!(again.datasets.len(), 1, "a uid that is a path is none");

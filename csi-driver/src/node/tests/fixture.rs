@@ -250,7 +250,9 @@ impl TestNode {
             pools: [("pool".to_owned(), pool)].into(),
         };
         change(&mut plan);
-        PlanStore::open(self.layout.plan()).set(plan);
+        let store = PlanStore::open(self.layout.plan());
+        store.set(plan);
+        store.write_down();
     }
 
     /// Lays a generation's catalog down, which the next driver knows.
