@@ -22,6 +22,7 @@ mod metrics;
 mod options;
 mod plan;
 mod pool;
+mod recent;
 mod run;
 
 pub use options::Options;

@@ -2,20 +2,42 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::{Dataset, Prefetch, names};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
+use moka::future::Cache;
 use protocol::plan;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Context, Error};
+use crate::recent;
 
 /// On a claim: its volume has been bound to it.
 const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
+
+/// The watches show what was made well before this has passed.
+const SHOWN: Duration = Duration::from_secs(5);
+
+/// What was made a moment ago and no watch has shown yet, by the Dataset's uid: it is not made again.
+#[derive(Clone)]
+pub(crate) struct Made {
+    claims: Cache<String, Arc<PersistentVolumeClaim>>,
+    volumes: Cache<String, ()>,
+}
+
+impl Made {
+    pub(crate) fn new() -> Self {
+        Self {
+            claims: recent::answers(SHOWN),
+            volumes: recent::answers(SHOWN),
+        }
+    }
+}
 
 /// What a Dataset has in the API.
 pub(super) struct Objects {
@@ -76,22 +98,33 @@ fn datasets(dataset: &Dataset, context: &Context) -> Result<Api<Dataset>, Error>
 /// its volume would wait for that, so it is changed as soon as the binder has said that it knows the volume.
 pub(super) async fn apply(
     dataset: &Dataset,
+    uid: &str,
     objects: Objects,
     context: &Context,
 ) -> Result<Vec<String>, Error> {
     let Objects { claim, volume } = objects;
     let namespace = dataset.namespace().ok_or(Error::Incomplete("namespace"))?;
-    let cluster = &context.cluster;
+    let (cluster, made) = (&context.cluster, &context.made);
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(cluster.client.clone(), &namespace);
     let volumes: Api<PersistentVolume> = Api::all(cluster.client.clone());
     let known = cluster
         .claims
         .get(&ObjectRef::new(&claim.name_any()).within(&namespace));
-    let claim = match known.filter(|known| is_owned(&**known, dataset)) {
-        Some(known) => known,
-        None => match make(&claims, &claim, |found| is_owned(found, dataset)).await? {
-            Some(made) => Arc::new(made),
-            None => return Ok(vec![format!("PersistentVolumeClaim {}", claim.name_any())]),
+    let claim = match known {
+        Some(known) if is_owned(&*known, dataset) => {
+            made.claims.invalidate(uid).await;
+            known
+        }
+        _ => match made.claims.get(uid).await {
+            Some(unseen) => unseen,
+            None => match make(&claims, &claim, |found| is_owned(found, dataset)).await? {
+                Some(claim) => {
+                    let claim = Arc::new(claim);
+                    made.claims.insert(uid.to_owned(), Arc::clone(&claim)).await;
+                    claim
+                }
+                None => return Ok(vec![format!("PersistentVolumeClaim {}", claim.name_any())]),
+            },
         },
     };
     let Some(mut volume) = volume else {
@@ -108,6 +141,7 @@ pub(super) async fn apply(
                 .map_err(Error::api("bind the volume to its claim"))?;
         }
         Some(_awaits_the_binder) => {}
+        None if made.volumes.contains_key(uid) => {}
         None => {
             if let Some(spec) = &mut volume.spec {
                 spec.claim_ref = Some(claim.object_ref(&()));
@@ -117,6 +151,7 @@ pub(super) async fn apply(
             if make(&volumes, &volume, ours).await?.is_none() {
                 return Ok(vec![format!("PersistentVolume {}", volume.name_any())]);
             }
+            made.volumes.insert(uid.to_owned(), ()).await;
         }
     }
     Ok(Vec::new())

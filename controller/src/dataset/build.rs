@@ -12,7 +12,8 @@ use kube::api::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use protocol::plan;
 
-use super::dereference::{Credentials, Named};
+use super::credentials::Credentials;
+use super::dereference::Named;
 use crate::plan::PlannedDataset;
 
 /// Keys of a Secret that are no options of the source.

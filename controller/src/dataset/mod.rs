@@ -6,9 +6,9 @@
 
 mod apply;
 mod build;
+mod credentials;
 mod delete;
 mod dereference;
-mod secrets;
 mod status;
 mod usage;
 mod validate;
@@ -28,7 +28,9 @@ use crate::cluster::Cluster;
 use crate::fleet::Fleet;
 use crate::metrics::Metrics;
 use crate::plan::Book;
-pub(crate) use secrets::Secrets;
+pub(crate) use apply::Made;
+pub(crate) use credentials::Keyring;
+pub(crate) use status::Progress;
 pub(crate) use usage::Pods;
 
 /// Secrets are read again: they may have been rotated, or made at last.
@@ -68,8 +70,9 @@ pub(crate) struct Context {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
-    /// The Secrets that Datasets name, for as long as they are taken to be what they were.
-    pub(crate) secrets: Secrets,
+    pub(crate) keyring: Keyring,
+    pub(crate) made: Made,
+    pub(crate) progress: Progress,
     /// The pods that may use Datasets.
     pub(crate) pods: Pods,
     /// Where a Dataset is, by its uid: reports know nothing else.
@@ -138,7 +141,7 @@ async fn keep(dataset: &Dataset, uid: &str, context: &Context) -> Result<Action,
         claim: build::claim(dataset),
         volume: has_catalog.then(|| build::volume(dataset, uid, &reports)),
     };
-    let taken = Box::pin(apply::apply(dataset, objects, context)).await?;
+    let taken = Box::pin(apply::apply(dataset, uid, objects, context)).await?;
     let findings = status::Findings {
         validated: &validated,
         taken,

@@ -1,12 +1,17 @@
 //! How a Dataset is: from what was found wrong, what was applied and what the nodes report.
 //!
 //! Written only when it differs; where only numbers differ, not more often than every [`NUMBERS`]; and where all is on its way,
-//! not before [`FIRST`], since many Datasets are Bound before then, and from then on every [`PROGRESS`].
+//! not before [`FIRST`], since many Datasets are Bound before then, and from then on every [`PROGRESS`], as long as there are
+//! not too many of them: what holds the API server up is then not said of each.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use api::condition::{Finding, Status, kind, reason, update};
 use api::{ByteQuantity, Dataset, DatasetPhase, DatasetStatus};
+use governor::clock::DefaultClock;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
@@ -25,6 +30,26 @@ const NUMBERS: Duration = Duration::from_secs(5);
 const FIRST: Duration = Duration::from_secs(2);
 
 const PROGRESS: Duration = Duration::from_secs(10);
+
+/// How many that are on their way may be told of in a second, all Datasets together.
+const TOLD: u32 = 5;
+
+/// Another try to tell of one that could not be told of.
+const TOLD_LATER: Duration = Duration::from_secs(5);
+
+/// The limit on statuses that say no more than that all is on its way.
+pub(crate) struct Progress(RateLimiter<NotKeyed, InMemoryState, DefaultClock>);
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        let told = NonZeroU32::new(TOLD).unwrap_or(NonZeroU32::MIN);
+        Self(RateLimiter::direct(Quota::per_second(told)))
+    }
+
+    fn may_be_told(&self) -> bool {
+        self.0.check().is_ok()
+    }
+}
 
 /// The last status that was written.
 #[derive(Clone, Debug)]
@@ -90,9 +115,10 @@ pub(super) async fn write(
     }
     let since = known.at.elapsed();
     let pause = if known.version > 0 { PROGRESS } else { FIRST };
-    if is_on_its_way(&after, &found) && since < pause {
+    if is_on_its_way(&after, &found) && (since < pause || !context.progress.may_be_told()) {
         context.written.lock().entry(uid.to_owned()).or_insert(known);
-        return Ok(Outcome::Awaited(pause.saturating_sub(since)));
+        let left = pause.saturating_sub(since);
+        return Ok(Outcome::Awaited(if left.is_zero() { TOLD_LATER } else { left }));
     }
     let only_numbers = after.conditions == before.conditions
         && after.phase == before.phase

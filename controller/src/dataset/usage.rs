@@ -11,13 +11,11 @@ use kube::{Api, Client, ResourceExt};
 use moka::future::Cache;
 
 use super::{Context, Error};
+use crate::recent;
 
 /// Datasets that are deleted together are often of one namespace: its pods are listed once for all of them. A pod that
 /// comes in this time is one that comes a moment after its Dataset was deleted.
 const FRESH: Duration = Duration::from_secs(1);
-
-/// Namespaces that are remembered at once.
-const REMEMBERED: u64 = 64;
 
 /// Lists the pods of namespaces.
 #[derive(Clone)]
@@ -40,10 +38,7 @@ impl Pods {
     pub(crate) fn new(client: Client) -> Self {
         Self {
             client,
-            listed: Cache::builder()
-                .max_capacity(REMEMBERED)
-                .time_to_live(FRESH)
-                .build(),
+            listed: recent::answers(FRESH),
         }
     }
 

@@ -5,7 +5,8 @@ use api::Dataset;
 use api::condition::reason;
 use globset::GlobBuilder;
 
-use super::dereference::{Credentials, Named, Pool};
+use super::credentials::Credentials;
+use super::dereference::{Named, Pool};
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use api::{CachePool, DataLoad, Dataset, names};
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::api::ListParams;
@@ -38,6 +38,8 @@ pub(super) struct Watching {
     load_store: Store<DataLoad>,
     /// Datasets whose claim or volume is another than before. Told after the stores have it.
     of_datasets: broadcast::Sender<ObjectRef<Dataset>>,
+    /// Datasets that are others than before, be it by their status.
+    changed: broadcast::Sender<ObjectRef<Dataset>>,
 }
 
 impl Watching {
@@ -73,6 +75,7 @@ impl Watching {
             datasets: Some(datasets),
             loads: Some(loads),
             of_datasets: broadcast::Sender::new(QUEUED),
+            changed: broadcast::Sender::new(QUEUED),
         };
         (watching, cluster)
     }
@@ -156,10 +159,15 @@ impl Watching {
             Api::<Dataset>::all(self.client.clone()),
             watcher::Config::default(),
         );
+        let changed = self.changed.clone();
         // A status is this controller's own word, and no news to it.
         let asked = reflector(writer, datasets)
             .default_backoff()
             .applied_objects()
+            .inspect_ok(move |dataset| {
+                // Nobody listens before the reconcilers run, which look at everything then.
+                let _nobody = changed.send(ObjectRef::from_obj(dataset));
+            })
             .predicate_filter(
                 predicates::generation.combine(predicates::annotations),
                 kube::runtime::PredicateConfig::default(),
@@ -205,18 +213,14 @@ impl Watching {
         let places = Arc::clone(context);
         loads
             // That the Dataset has come, or has its first catalog.
-            .watches(
-                Api::<Dataset>::all(self.client.clone()),
-                watcher::Config::default(),
-                move |dataset| {
-                    let (name, namespace) = (dataset.name_any(), dataset.namespace());
-                    let of_dataset = move |load: &Arc<DataLoad>| {
-                        load.spec.dataset == name && load.namespace() == namespace
-                    };
-                    let loads = store.state().into_iter().filter(of_dataset);
-                    loads.map(|load| ObjectRef::from_obj(&*load)).collect::<Vec<_>>()
-                },
-            )
+            .reconcile_on(listened(&self.changed).flat_map(move |dataset| {
+                let of_dataset = |load: &Arc<DataLoad>| {
+                    load.spec.dataset == dataset.name && load.namespace() == dataset.namespace
+                };
+                let loads = store.state().into_iter().filter(of_dataset);
+                let loads: Vec<_> = loads.map(|load| ObjectRef::from_obj(&*load)).collect();
+                futures::stream::iter(loads)
+            }))
             // How far workers are.
             .reconcile_on(touched(context.common.fleet.touched(), move |uid| {
                 places.places.lock().get(uid).cloned()
