@@ -4,7 +4,7 @@
 //! - [`World`]: all of it, up before the first case. [`Cluster`]: the cluster, made here or named by `KUBECONFIG`.
 //! - [`Kubectl`]: what a person types. [`Namespace`]: where a case puts its objects, gone afterwards.
 //! - [`S3`]: the source. [`Reader`]: a pod that reads and compares.
-//! - [`create_many`], [`delete_many`]: many Datasets at once. [`Requests`]: what the API server was asked.
+//! - [`create_many`], [`delete_many`]: many Datasets at once; [`bind_by_hand`]: what the cluster alone takes for their objects. [`Requests`]: what the API server was asked.
 //!
 //! Everything goes the way of a user: `helm`, `kubectl`, objects in YAML, pods that read files.
 
@@ -13,6 +13,7 @@
     reason = "what cannot be cleaned up is said to whoever runs the tests"
 )]
 
+mod by_hand;
 mod cluster;
 mod kubectl;
 mod manifest;
@@ -24,6 +25,7 @@ mod requests;
 mod s3;
 mod world;
 
+pub use by_hand::bind_by_hand;
 pub use cluster::{Cluster, is_foreign, workspace};
 pub use kubectl::{Kubectl, eventually, settle};
 pub use manifest::{Dataset, Mount, condition_of};

@@ -15,10 +15,10 @@ use serde_json::json;
 use crate::{Namespace, World};
 
 /// Requests on their way at once.
-const AT_ONCE: usize = 32;
+pub(crate) const AT_ONCE: usize = 32;
 
 /// A guard, never a measure.
-const PATIENCE: Duration = Duration::from_secs(600);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Creates Datasets of a bucket in a namespace that has its Secret; in the order of their times, how long each took from the
 /// request to the watch's word that it is Bound.
@@ -108,7 +108,7 @@ async fn watch(api: Api<api::Dataset>, count: usize) -> Result<BTreeMap<String, 
 }
 
 /// A client of the cluster's API server, and what it runs on.
-fn client(world: &World) -> Result<(tokio::runtime::Runtime, Client)> {
+pub(crate) fn client(world: &World) -> Result<(tokio::runtime::Runtime, Client)> {
     runtime::tls::install();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
