@@ -20,8 +20,8 @@ pub(super) struct NodeDataset {
     pub(super) dataset: String,
     /// Bytes in the catalog.
     pub(super) total_bytes: u64,
-    /// Bytes in the worker's tiers.
-    pub(super) cached_bytes: u64,
+    /// Space in the worker's tiers: whole blocks, so that it may be a little more than the files.
+    pub(super) used_bytes: u64,
     /// Bytes read since the worker started: from this node's cache, from another's, from the source.
     pub(super) read_local_bytes: u64,
     pub(super) read_peer_bytes: u64,
@@ -30,7 +30,7 @@ pub(super) struct NodeDataset {
 
 impl NodeDataset {
     pub(super) fn cached(&self) -> Option<f64> {
-        part(self.cached_bytes.min(self.total_bytes), self.total_bytes)
+        part(self.used_bytes.min(self.total_bytes), self.total_bytes)
     }
 
     /// Bytes from a cache of all bytes read; `None`: nothing was read.
@@ -139,7 +139,7 @@ fn datasets(node: &str, text: &str) -> Vec<NodeDataset> {
             });
         match (sample.metric.as_str(), sample.labels.get("served_from")) {
             ("millpond_catalog_bytes", _) => entry.total_bytes = bytes,
-            ("millpond_tier_used_bytes", _) => entry.cached_bytes += bytes,
+            ("millpond_tier_used_bytes", _) => entry.used_bytes += bytes,
             ("millpond_read_bytes_total", Some("local")) => entry.read_local_bytes = bytes,
             ("millpond_read_bytes_total", Some("peer")) => entry.read_peer_bytes = bytes,
             ("millpond_read_bytes_total", Some(_)) => entry.read_origin_bytes += bytes,

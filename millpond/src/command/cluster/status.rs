@@ -145,8 +145,8 @@ fn nodes(nodes: &[NodeDataset]) -> Table {
     let mut table = table(&[
         "NODE",
         "DATASET",
+        "SPACE",
         "CACHED",
-        "OF ALL",
         "READ HERE",
         "PEERS",
         "SOURCE",
@@ -156,7 +156,7 @@ fn nodes(nodes: &[NodeDataset]) -> Table {
         table.add_row([
             node.node.clone(),
             format!("{}/{}", node.namespace, node.dataset),
-            bytes(node.cached_bytes).to_string(),
+            bytes(node.used_bytes).to_string(),
             percent(node.cached()),
             bytes(node.read_local_bytes).to_string(),
             bytes(node.read_peer_bytes).to_string(),

@@ -62,7 +62,10 @@ pub(super) async fn look(cluster: &Cluster) -> Result<Vec<Finding>> {
             workload("DaemonSet", &set.name_any(), ready, wanted)
         });
     }
-    findings.extend(pods.iter().filter_map(pod));
+    let stay = pods
+        .iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none());
+    findings.extend(stay.filter_map(pod));
     for deployment in deployments
         .iter()
         .filter(|deployment| deployment.name_any() == CONTROLLER)
