@@ -38,6 +38,7 @@ where
     F: FnOnce(&DriverOptions, watch::Receiver<Option<Arc<Identity>>>) -> Arc<dyn Workers>,
 {
     runtime::telemetry::init(&runtime::telemetry::TelemetryOptions::default())?;
+    runtime::raise_file_limit();
     runtime::tls::install();
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -46,6 +46,7 @@ const MAX_MESSAGE_BYTES: usize = 8 << 20;
 /// It cannot start, or a part that must live has ended.
 pub fn run(options: Options) -> Result<()> {
     runtime::telemetry::init(&runtime::telemetry::TelemetryOptions::default())?;
+    runtime::raise_file_limit();
     runtime::tls::install();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

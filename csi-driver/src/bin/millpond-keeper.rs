@@ -7,5 +7,6 @@ use csi_driver::keeper::{KeeperOptions, listen};
 fn main() -> Result<()> {
     let options = KeeperOptions::parse();
     runtime::telemetry::init(&runtime::telemetry::TelemetryOptions::default())?;
+    runtime::raise_file_limit();
     Ok(listen(&options)?)
 }

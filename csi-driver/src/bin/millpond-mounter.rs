@@ -7,5 +7,6 @@ use csi_driver::mounter::{MounterOptions, listen};
 fn main() -> Result<()> {
     let options = MounterOptions::parse();
     runtime::telemetry::init(&runtime::telemetry::TelemetryOptions::default())?;
+    runtime::raise_file_limit();
     Ok(listen(&options)?)
 }

@@ -99,6 +99,7 @@ fn serve(run_directory: &Path, predecessors: u64) -> Result<(), Failure> {
     };
     let telemetry = runtime::telemetry::init(&runtime::telemetry::TelemetryOptions::default());
     telemetry.map_err(|error| hopeless(error.into()))?;
+    runtime::raise_file_limit();
     runtime::tls::install();
     let place = Place::at(run_directory);
     let spec = Spec::read(&place.spec()).map_err(hopeless)?;

@@ -1,0 +1,39 @@
+//! How many files a process may have open.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::warn;
+
+/// Lets this process have as many files open as its hard limit allows: some ten for each Dataset.
+///
+/// Container runtimes and systemd start processes with a soft limit of 1,024, for the sake of programs that use `select`.
+/// Where the kernel refuses, the limit stays as it is, and a warning says so.
+pub fn raise_file_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return;
+    }
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(%error, ?current, ?maximum, "failed to raise the limit of open files");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_soft_limit_becomes_the_hard_one() {
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        let lower = Rlimit {
+            current: Some(maximum.unwrap_or(1 << 20) - 1),
+            maximum,
+        };
+        setrlimit(Resource::Nofile, lower).unwrap();
+        raise_file_limit();
+        assert_eq!(getrlimit(Resource::Nofile).current, maximum);
+    }
+}
