@@ -37,8 +37,9 @@ use watching::Watching;
 /// How often it is looked for bytes of Datasets that are no more.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// Reconciliations of Datasets at once: each waits for the API server most of the time.
-const DATASETS_AT_ONCE: u16 = 32;
+/// Reconciliations of Datasets at once. The API server serves all who ask alike, and the binder of volumes asks for one after
+/// the other: the more of ours are on their way, the longer each of its turns, and without it no Dataset is Bound.
+const DATASETS_AT_ONCE: u16 = 8;
 
 /// Before the API server answers for the first time.
 const RETRY: Duration = Duration::from_secs(2);
