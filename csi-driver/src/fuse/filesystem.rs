@@ -29,6 +29,8 @@ const NAME_BYTES: u32 = 255;
 /// What `fuser` calls.
 pub(crate) struct PondFilesystem {
     pub(crate) pond: Arc<Pond>,
+    /// Everybody may look into it.
+    pub(crate) for_all: bool,
 }
 
 impl PondFilesystem {
@@ -67,7 +69,7 @@ impl PondFilesystem {
 impl Filesystem for PondFilesystem {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let passthrough = self.pond.passthrough.load(std::sync::atomic::Ordering::Relaxed);
-        let negotiated = session::negotiate(config, passthrough);
+        let negotiated = session::negotiate(config, passthrough, self.for_all);
         if !negotiated.passthrough() {
             self.pond
                 .passthrough

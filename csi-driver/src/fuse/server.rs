@@ -172,6 +172,7 @@ impl FuseServer {
         let start = Start::new(options, device, opens)?;
         let filesystem = PondFilesystem {
             pond: Arc::clone(&start.pond),
+            for_all: mounted.for_all,
         };
         let session =
             session::begin(filesystem, &start.pond.device, acl, threads).map_err(FuseError::Session)?;
@@ -217,6 +218,7 @@ impl FuseServer {
         start.pond.resume();
         let filesystem = PondFilesystem {
             pond: Arc::clone(&start.pond),
+            for_all: note.for_all,
         };
         let session = session::resume(filesystem, &start.pond.device, acl, threads, &note.negotiated)
             .map_err(FuseError::Session)?;

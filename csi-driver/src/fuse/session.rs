@@ -59,7 +59,10 @@ impl Negotiated {
 }
 
 /// Asks for what the server wants and the kernel has.
-pub(crate) fn negotiate(config: &mut KernelConfig, passthrough: bool) -> Negotiated {
+///
+/// With `idmap` a pod with its own user namespace can have a copy of the mount. The kernel says of nearly no request then
+/// who asks, so it is for a mount that is for everybody.
+pub(crate) fn negotiate(config: &mut KernelConfig, passthrough: bool, idmap: bool) -> Negotiated {
     let mut wanted = InitFlags::FUSE_PARALLEL_DIROPS
         | InitFlags::FUSE_DO_READDIRPLUS
         | InitFlags::FUSE_ASYNC_DIO
@@ -67,6 +70,9 @@ pub(crate) fn negotiate(config: &mut KernelConfig, passthrough: bool) -> Negotia
         | InitFlags::FUSE_HAS_RESEND;
     if passthrough {
         wanted |= InitFlags::FUSE_PASSTHROUGH;
+    }
+    if idmap {
+        wanted |= InitFlags::FUSE_ALLOW_IDMAP;
     }
     let has = config.capabilities();
     let mut agreed = wanted & has;

@@ -1,5 +1,6 @@
 //! The FUSE server on a real kernel: root and `/dev/fuse` are needed, and each test says so where they are missing.
 
+mod idmap;
 mod io;
 mod live;
 mod objects;
