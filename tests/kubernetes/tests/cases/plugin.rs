@@ -37,7 +37,7 @@ fn status(world: &World) -> Result<()> {
     ensure!(
         node.get("node").is_some_and(|node| node == name)
             && number("totalBytes") == bucket.total_bytes()
-            && number("cachedBytes") >= bucket.total_bytes()
+            && number("usedBytes") >= bucket.total_bytes()
             && number("readLocalBytes") >= number("readOriginBytes"),
         "{node}"
     );
