@@ -11,7 +11,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 
-use crate::many::{AT_ONCE, PATIENCE, client};
+use crate::many::{AT_ONCE, PATIENCE, client, sorted_times};
 use crate::{Namespace, World};
 
 /// On volumes: the namespace of the claim.
@@ -65,13 +65,7 @@ impl Hand {
             .try_collect::<BTreeMap<_, _>>();
         let (begun, (), ended) =
             tokio::try_join!(making, self.tell_claims(names.len()), self.bound(names.len()))?;
-        let times = begun.iter().map(|(name, begun)| {
-            let end = ended.get(name).with_context(|| format!("{name} was not seen"))?;
-            Ok(end.saturating_duration_since(*begun))
-        });
-        let mut times = times.collect::<Result<Vec<_>>>()?;
-        times.sort();
-        Ok(times)
+        sorted_times(&begun, &ended)
     }
 
     async fn make(&self, name: &str) -> Result<(String, Instant)> {

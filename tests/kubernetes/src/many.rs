@@ -59,15 +59,25 @@ pub fn create_many(
             .buffer_unordered(AT_ONCE)
             .try_collect::<BTreeMap<_, _>>();
         let (bound, begun) = tokio::join!(watched, creating);
-        let (bound, begun) = (bound?, begun?);
-        let times = begun.iter().map(|(name, begun)| {
-            let end = bound.get(name).with_context(|| format!("{name} was not seen"))?;
-            Ok(end.saturating_duration_since(*begun))
-        });
-        let mut times = times.collect::<Result<Vec<_>>>()?;
-        times.sort();
-        Ok(times)
+        sorted_times(&begun?, &bound?)
     })
+}
+
+/// How long each took from its beginning to its end, both by name; in the order of the times.
+///
+/// # Errors
+/// One has no end.
+pub(crate) fn sorted_times(
+    begun: &BTreeMap<String, Instant>,
+    ended: &BTreeMap<String, Instant>,
+) -> Result<Vec<Duration>> {
+    let times = begun.iter().map(|(name, begun)| {
+        let end = ended.get(name).with_context(|| format!("{name} was not seen"))?;
+        Ok(end.saturating_duration_since(*begun))
+    });
+    let mut times = times.collect::<Result<Vec<_>>>()?;
+    times.sort();
+    Ok(times)
 }
 
 /// Deletes all Datasets of a namespace by one request, which kubectl does by one for each; does not wait until they are gone.
