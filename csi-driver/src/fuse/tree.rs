@@ -57,11 +57,20 @@ impl Trees {
         let _ = self.live_ttl.set(ttl);
     }
 
-    fn ttl_below(&self, parent: Node) -> Duration {
-        if parent == Node::Live {
+    /// How long the kernel may believe a name of `generation` in `parent`.
+    fn ttl_below(&self, parent: Node, generation: Generation) -> Duration {
+        if parent != Node::Live {
+            return FOREVER;
+        }
+        // A listing goes on in the generation that it began with: its lines lead elsewhere than the same names do now.
+        let is_newest = self
+            .catalogs
+            .newest()
+            .is_some_and(|newest| newest.generation == generation);
+        if is_newest {
             self.live_ttl.get().copied().unwrap_or_default()
         } else {
-            FOREVER
+            Duration::ZERO
         }
     }
 
@@ -127,7 +136,7 @@ impl Trees {
             },
             Node::Tree(generation, nid) | Node::LiveTree(generation, nid) => (self.open(generation)?, nid),
         };
-        let ttl = self.ttl_below(parent);
+        let ttl = self.ttl_below(parent, open.generation);
         let found = open
             .catalog
             .image()
@@ -185,7 +194,7 @@ impl Trees {
             }
             Node::Object(_) => return Err(Errno::ENOTDIR),
         };
-        let ttl = self.ttl_below(node);
+        let ttl = self.ttl_below(node, open.generation);
         let image = open.catalog.image();
         for entry in image
             .read_dir(dir, from)

@@ -127,6 +127,29 @@ fn a_listing_whose_catalog_is_gone_is_an_error_and_never_short() {
 }
 
 #[test]
+fn a_listing_that_began_before_a_generation_changes_no_name_of_it() {
+    let Some(mount) = Mount::new(&[TestFile::new("d", 10)], Setup::default()) else {
+        return;
+    };
+    let mut held = nix::dir::Dir::open(
+        &mount.path("live"),
+        nix::fcntl::OFlag::O_DIRECTORY,
+        nix::sys::stat::Mode::empty(),
+    )
+    .unwrap();
+    let two = [TestFile::new("d/two", 20)];
+    mount.show(2, &two);
+    wait_until("the new generation", || mount.path("live/d/two").exists());
+    let file = held
+        .iter()
+        .map(Result::unwrap)
+        .find(|entry| entry.file_name() == c"d")
+        .unwrap();
+    assert_eq!(file.file_type(), Some(nix::dir::Type::File));
+    check(&mount, "live", &two);
+}
+
+#[test]
 fn a_mount_without_a_catalog_is_empty() {
     let Some(mount) = Mount::new(&[], Setup::default()) else {
         return;
