@@ -3,11 +3,12 @@
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
-use crate::Kubectl;
+use crate::{Kubectl, eventually};
 
 /// Two: one has a worker, the other has none.
 const NODES: &str = "2";
@@ -15,6 +16,9 @@ const NODES: &str = "2";
 /// What the controllers of Kubernetes may ask in a second. Their own limit, 20, is what a thousand claims would wait for:
 /// the binder of volumes writes twice for each.
 const CONTROLLER_QPS: &str = "200";
+
+/// A fresh node's taint goes within a second.
+const NODES_GUARD: Duration = Duration::from_secs(15);
 
 /// A cluster. One that was made here is taken down when this is dropped.
 #[derive(Debug)]
@@ -62,11 +66,15 @@ impl Cluster {
         &self.kubectl
     }
 
-    /// The names of two of its nodes that pods can run on.
+    /// The names of two of its nodes that pods can run on. A node that was just made loses its taint in a moment.
     ///
     /// # Errors
-    /// There are fewer.
+    /// There are fewer, after some seconds too.
     pub fn nodes(&self) -> Result<[String; 2]> {
+        eventually("two nodes", NODES_GUARD, || self.free_nodes().map(Some))
+    }
+
+    fn free_nodes(&self) -> Result<[String; 2]> {
         let nodes = self.kubectl.json(&["nodes"])?;
         let is_free = |node: &&Value| {
             let taints = node.pointer("/spec/taints").and_then(Value::as_array);

@@ -108,7 +108,7 @@ impl World {
             "--namespace",
             SYSTEM,
             "--create-namespace",
-            "--set",
+            "--set-string",
             &format!("image.repository={repository},image.tag={tag},image.pullPolicy=IfNotPresent"),
         ])?;
         self.kubectl().apply(&format!(
@@ -143,9 +143,43 @@ impl World {
                     "{ready} of {wanted:?} are ready"
                 );
                 Ok(Some(()))
-            })?;
+            })
+            .with_context(|| self.troubles())?;
         }
         Ok(())
+    }
+
+    /// Why Millpond's pods do not run, as far as they say.
+    fn troubles(&self) -> String {
+        let found = self.kubectl().json(&["--namespace", SYSTEM, "pods"]);
+        let Ok(found) = found else {
+            return "the API server does not say how the pods are".to_owned();
+        };
+        let text = |value: &serde_json::Value, path: &str| {
+            let text = value.pointer(path).and_then(serde_json::Value::as_str);
+            text.unwrap_or_default().to_owned()
+        };
+        let list = |value: &serde_json::Value, path: &str| {
+            let list = value.pointer(path).and_then(serde_json::Value::as_array);
+            list.cloned().unwrap_or_default()
+        };
+        // Of many pods that say the same, one line.
+        let mut said = std::collections::BTreeSet::new();
+        for pod in list(&found, "/items") {
+            let owner = text(&pod, "/metadata/ownerReferences/0/name");
+            let phase = text(&pod, "/status/phase");
+            said.insert(format!("{owner} {phase} {}", text(&pod, "/status/message")));
+            for container in list(&pod, "/status/containerStatuses") {
+                for state in ["/state/waiting", "/state/terminated", "/lastState/terminated"] {
+                    let [reason, message] =
+                        ["reason", "message"].map(|field| text(&container, &format!("{state}/{field}")));
+                    if !reason.is_empty() {
+                        said.insert(format!("{owner}: {reason} {message}"));
+                    }
+                }
+            }
+        }
+        said.into_iter().take(20).collect::<Vec<_>>().join("\n")
     }
 
     /// Runs helm at the root of the repository.
