@@ -14,6 +14,8 @@ pub mod kind {
     pub const SOURCE_REACHABLE: &str = "SourceReachable";
     /// There is a catalog.
     pub const CATALOG_READY: &str = "CatalogReady";
+    /// A pool's workers can use the whole capacity.
+    pub const CAPACITY_USABLE: &str = "CapacityUsable";
     /// Everything is in the pool.
     pub const WARM: &str = "Warm";
     /// The object cannot be deleted yet.
@@ -72,6 +74,8 @@ pub mod reason {
     pub const VOLUME_ABNORMAL: &str = "VolumeConditionAbnormal";
     /// It can again.
     pub const VOLUME_NORMAL: &str = "VolumeConditionNormal";
+    /// A part of the capacity is not used, since room on a node's disk has to stay free.
+    pub const DISK_SHORT: &str = "DiskShort";
     /// The nodes' directories or memory do not allow the tiers.
     pub const TIER_REFUSED: &str = "TierRefused";
 }

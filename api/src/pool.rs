@@ -100,6 +100,7 @@ pub struct CachePoolSpec {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.medium != 'Disk' || has(self.path)").message("a tier with the medium Disk needs a path, for example /mnt/nvme0/millpond"),
+    validation = Rule::new("self.medium == 'Disk' || !has(self.minFreePercent)").message("minFreePercent is for a tier with the medium Disk"),
     validation = Rule::new("!has(self.path) || (self.path.startsWith('/') && !self.path.contains('..'))").message("path must be absolute and without ..")
 )]
 pub struct Tier {
@@ -115,6 +116,13 @@ pub struct Tier {
     /// How much of it a worker may use at most, for example 3Ti. Never exceeded, data in flight included: Datasets that
     /// evict begin to at 95 % of it.
     pub capacity: ByteQuantity,
+
+    /// Of a disk: how many percent of its file system stay free, whatever the capacity, so that the kubelet has no reason to
+    /// evict pods. Where less is free, Datasets that evict make room and others take in nothing new. Left out: 20 where the
+    /// kubelet or the container runtime have their directories on it, 0 on a disk of its own. May be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 90))]
+    pub min_free_percent: Option<i32>,
 }
 
 /// What a tier is made of.
@@ -150,7 +158,7 @@ pub struct CachePoolStatus {
     #[serde(default)]
     pub datasets: i32,
 
-    /// What all workers together can hold.
+    /// What all workers together can hold, without what they cannot use (see the condition CapacityUsable).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<ByteQuantity>,
 
@@ -162,7 +170,7 @@ pub struct CachePoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
 
-    /// What is true of the pool: Ready.
+    /// What is true of the pool: Ready, CapacityUsable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

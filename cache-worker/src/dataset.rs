@@ -289,6 +289,19 @@ impl Dataset {
         self.store.has(id)
     }
 
+    /// What of the disk may be evicted.
+    pub fn evictable_bytes(&self) -> u64 {
+        self.store.evictable_bytes()
+    }
+
+    /// Evicts so much of the disk, where anything may be evicted, because others need it.
+    ///
+    /// # Cancel safety
+    /// Safe: what was begun goes on.
+    pub async fn give_way(&self, bytes: u64) {
+        self.store.give_way(bytes).await;
+    }
+
     /// Sets the gauges to what is true now: call it before metrics are read out.
     pub fn update_gauges(&self) {
         self.metrics.update(&self.stats());

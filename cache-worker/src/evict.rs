@@ -176,6 +176,19 @@ impl Evictor {
         }
     }
 
+    /// Evicts so much, where anything may be, and leaves it to others: of the pool, or of the disk.
+    ///
+    /// # Cancel safety
+    /// Safe: the pass goes on, and this tier keeps what it frees until it is used.
+    pub(crate) async fn give_way(&self, bytes: u64) {
+        if self.tier.order().is_none() {
+            return;
+        }
+        let amount = Amount { bytes, inodes: 0 };
+        tokio::time::timeout(PATIENCE, self.pass_for(amount)).await.ok();
+        self.tier.ledger().forget_slack();
+    }
+
     /// Asks for a pass, and waits for its end. Says whether it freed anything.
     async fn pass_for(&self, amount: Amount) -> bool {
         let mut passes = self.passes.subscribe();

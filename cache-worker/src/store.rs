@@ -422,6 +422,22 @@ impl Store {
         self.disk.evictor.wake_under_pressure();
     }
 
+    /// What of the disk may be evicted.
+    pub fn evictable_bytes(&self) -> u64 {
+        let tier = &self.disk.tier;
+        tier.order()
+            .map_or(0, |_order| tier.ledger().totals().object_bytes)
+    }
+
+    /// Evicts so much of the disk, where anything may be evicted, because others need it.
+    ///
+    /// # Cancel safety
+    /// Safe: what was begun goes on.
+    pub async fn give_way(&self, bytes: u64) {
+        self.disk.tier.counted().await;
+        self.disk.evictor.give_way(bytes).await;
+    }
+
     /// Sets how much may be held, and what makes room, and evicts what is too much where something is evicted. What is in
     /// use stays; until it goes, and where nothing is evicted, nothing new comes.
     ///

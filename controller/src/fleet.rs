@@ -19,6 +19,8 @@ struct Worker {
     /// The stream's number: a stream that was replaced must not take its successor away.
     stream: u64,
     present: BTreeSet<String>,
+    /// What of its disk tier's capacity it cannot use.
+    withheld_bytes: u64,
     datasets: HashMap<String, plan::DatasetState>,
     loads: HashMap<String, plan::LoadState>,
 }
@@ -53,6 +55,7 @@ impl State {
 pub(crate) struct Fleet {
     state: Mutex<State>,
     touched: broadcast::Sender<String>,
+    pools: broadcast::Sender<String>,
     conditions: broadcast::Sender<plan::View>,
     /// Since when reports are taken: before some time has passed, what is missing means nothing.
     since: Instant,
@@ -63,6 +66,7 @@ impl Fleet {
         Arc::new(Self {
             state: Mutex::default(),
             touched: broadcast::Sender::new(QUEUED),
+            pools: broadcast::Sender::new(QUEUED),
             conditions: broadcast::Sender::new(QUEUED),
             since: Instant::now(),
         })
@@ -71,6 +75,11 @@ impl Fleet {
     /// The uids of Datasets and loads that something was reported of.
     pub(crate) fn touched(&self) -> broadcast::Receiver<String> {
         self.touched.subscribe()
+    }
+
+    /// The names of pools whose workers said something of their tiers.
+    pub(crate) fn touched_pools(&self) -> broadcast::Receiver<String> {
+        self.pools.subscribe()
     }
 
     /// Views that have come to be abnormal, or normal again.
@@ -122,6 +131,11 @@ impl Fleet {
                 Report::Load(load) => {
                     touched.push(load.uid.clone());
                     worker.loads.insert(load.uid.clone(), load);
+                }
+                Report::Tier(tier) => {
+                    worker.withheld_bytes = tier.withheld_bytes;
+                    // Nobody listens before the reconcilers run.
+                    let _nobody = self.pools.send(pool.to_owned());
                 }
                 Report::Present(plan::Present { dataset_uids }) => {
                     let present = dataset_uids.into_iter().collect();
@@ -233,6 +247,16 @@ impl Fleet {
             .sum()
     }
 
+    /// The nodes of a pool whose disks are short, with what their workers cannot use of the capacity.
+    pub(crate) fn withheld(&self, pool: &str) -> BTreeMap<String, u64> {
+        let state = self.state.lock();
+        let of_pool = state.workers.iter().filter(|((_, name), _)| name == pool);
+        of_pool
+            .filter(|(_, worker)| worker.withheld_bytes > 0)
+            .map(|((node, _), worker)| (node.clone(), worker.withheld_bytes))
+            .collect()
+    }
+
     /// The pods that have a Dataset mounted, as namespace/name.
     pub(crate) fn pods(&self, uid: &str) -> BTreeSet<String> {
         let state = self.state.lock();
@@ -340,6 +364,24 @@ mod tests {
         assert_eq!(told(Report::Synced(plan::Synced {})), None);
         assert_eq!(told(view(Some("no worker"))), None);
         assert_eq!(told(view(Some(""))).as_deref(), Some(""));
+    }
+
+    #[test]
+    fn what_workers_cannot_use_is_known_by_node_while_they_are_there() {
+        use plan::worker_report::Report;
+        let fleet = Fleet::new();
+        let mut pools = fleet.touched_pools();
+        let stream = fleet.worker_begins("n1", "gpu");
+        fleet.worker_begins("n2", "gpu");
+        fleet.worker_begins("n1", "other");
+        assert!(fleet.withheld("gpu").is_empty());
+        let withheld_bytes = 7;
+        fleet.worker_says("n1", "gpu", Report::Tier(plan::TierState { withheld_bytes }));
+        assert_eq!(pools.try_recv().unwrap(), "gpu");
+        assert_eq!(fleet.withheld("gpu"), [("n1".to_owned(), 7)].into());
+        assert!(fleet.withheld("other").is_empty());
+        fleet.worker_ends("n1", "gpu", stream);
+        assert!(fleet.withheld("gpu").is_empty());
     }
 
     #[test]

@@ -251,7 +251,7 @@ impl Reconciling {
             () = stop.cancelled() => return Ok(()),
         }
         let for_pools = watching
-            .pools(&stop)
+            .pools(&fleet, &stop)
             .run(pool::reconcile, pool::after_error, pools);
         let for_datasets = watching
             .datasets(&common, &stop)

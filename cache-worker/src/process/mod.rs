@@ -3,11 +3,13 @@
 //! - [`Options`]: the command line. [`run`]: everything put together, from the start to SIGTERM.
 //! - [`plan`]: the changes of the plan, applied. [`keeping`]: one Dataset of the plan, from its opening to its removal.
 //! - [`loads`]: orders to fetch ahead. [`reports`]: what the controller is told.
-//! - [`setup`]: a plan as the options of a Dataset. [`tiers`]: where on the node a Dataset's bytes are.
+//! - [`setup`]: a plan as the options of a Dataset. [`tiers`]: where on the node a Dataset's bytes are. [`headroom`]: what of
+//!   the disk is not theirs.
 //!
 //! While the controller is away the last plan holds on. What a Dataset needs in order to work again (a source that
 //! answers, a tier that can be opened) is tried again by itself.
 
+mod headroom;
 mod http;
 mod keeping;
 mod loads;

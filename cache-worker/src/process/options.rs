@@ -51,6 +51,11 @@ pub struct Options {
     #[arg(long = "tier", required = true)]
     pub tiers: Vec<TierOption>,
 
+    /// How much of the disk tier's file system stays free, in percent, whatever the capacity; left out: 20 where the kubelet or
+    /// the container runtime have their directories on it, else 0
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=90))]
+    pub min_free_percent: Option<u8>,
+
     /// What the buffers of each Dataset's reads may take together, in bytes
     #[arg(long, env = "MILLPOND_READ_BUFFER_BYTES", default_value_t = 256 << 20)]
     pub read_buffer_bytes: u64,

@@ -1,4 +1,4 @@
-//! What the controller is told: each Dataset's and each load's state, whenever it is another one.
+//! What the controller is told: the tier's, each Dataset's and each load's state, whenever it is another one.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,6 +12,7 @@ use crate::service::Datasets;
 /// What the current stream has been told.
 #[derive(Default)]
 pub(super) struct Told {
+    tier: plan::TierState,
     datasets: HashMap<String, plan::DatasetState>,
     loads: HashMap<String, plan::LoadState>,
 }
@@ -26,6 +27,7 @@ impl Told {
     pub(super) fn tell(
         &mut self,
         reports: &mpsc::Sender<plan::WorkerReport>,
+        tier: plan::TierState,
         datasets: Vec<plan::DatasetState>,
         loads: Vec<plan::LoadState>,
     ) {
@@ -38,6 +40,9 @@ impl Told {
                 .try_send(plan::WorkerReport { report: Some(report) })
                 .is_ok()
         };
+        if self.tier != tier && send(Report::Tier(tier)) {
+            self.tier = tier;
+        }
         for state in datasets {
             if self.datasets.get(&state.uid) != Some(&state) && send(Report::Dataset(state.clone())) {
                 self.datasets.insert(state.uid.clone(), state);

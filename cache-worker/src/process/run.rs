@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use mesh::{Bootstrap, Clients, Controller, Follower, Incoming, Membership, WorkerPlan};
+use protocol::plan;
 use protocol::wire::worker_server::WorkerServer;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use tracing::info;
 
+use super::headroom::{self, Headroom, withheld_bytes};
 use super::http;
 use super::loads::Loads;
 use super::options::Options;
@@ -62,6 +64,7 @@ async fn serve(options: Options) -> Result<()> {
     let tiers = Tiers::new(&options.tiers).context("--tier cannot be used")?;
     let controller = Controller::new(&options.controller).context("--controller cannot be used")?;
     let registry = prometheus::Registry::new();
+    let withheld = headroom::gauge(&registry)?;
     let setup = Arc::new(Setup {
         main: PoolCapacity::new(tiers.main.bytes),
         memory: tiers.memory.as_ref().map(|tier| PoolCapacity::new(tier.bytes)),
@@ -124,6 +127,22 @@ async fn serve(options: Options) -> Result<()> {
         follower.keep(ended).await;
         ("the plan", Ok(()))
     });
+    let headroom = Headroom::of(
+        &setup.tiers.main,
+        options.min_free_percent,
+        Arc::clone(&setup.main),
+        Arc::clone(&datasets),
+        withheld,
+    );
+    let path = &setup.tiers.main.path;
+    let headroom = headroom.with_context(|| format!("failed to look at {}", path.display()))?;
+    if let Some(headroom) = headroom {
+        let ended = stop.clone();
+        parts.spawn(async move {
+            headroom.keep(ended).await;
+            ("the look at the disk", Ok(()))
+        });
+    }
     info!(pool = options.pool, node = options.node, "ready");
 
     let mut planned = Planned::new(Arc::clone(&setup), Arc::clone(&datasets), Arc::clone(&loads));
@@ -145,7 +164,10 @@ async fn serve(options: Options) -> Result<()> {
                 told_at = Instant::now();
                 if let Some(reports) = planned.reports() {
                     let states = dataset_states(&datasets, planned.problems());
-                    told.tell(reports, states, loads.states());
+                    let tier = plan::TierState {
+                        withheld_bytes: withheld_bytes(&setup.main),
+                    };
+                    told.tell(reports, tier, states, loads.states());
                 }
             }
             Some(part) = parts.join_next() => break ended_early(part),

@@ -8,6 +8,8 @@
 //! What is on the tier counts from when its store was opened: until all that were opened have counted what they hold, none
 //! gives room out. Open all before reading from any. A share goes back when its store is dropped: remove what it
 //! holds before, if it is not to stay.
+//!
+//! Where the disk is short of room for others, less than the capacity is given out: see [`PoolCapacity::bound`].
 
 use std::sync::Arc;
 
@@ -18,9 +20,16 @@ use tokio::sync::watch;
 #[derive(Debug)]
 pub struct PoolCapacity {
     capacity_bytes: u64,
-    used_bytes: Mutex<u64>,
+    accounts: Mutex<Accounts>,
     /// Stores that have not yet counted what they hold.
     counting: watch::Sender<usize>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Accounts {
+    used_bytes: u64,
+    /// What is given out at most, which is no more than the capacity.
+    limit_bytes: u64,
 }
 
 impl PoolCapacity {
@@ -28,7 +37,10 @@ impl PoolCapacity {
     pub fn new(capacity_bytes: u64) -> Arc<Self> {
         Arc::new(Self {
             capacity_bytes,
-            used_bytes: Mutex::new(0),
+            accounts: Mutex::new(Accounts {
+                used_bytes: 0,
+                limit_bytes: capacity_bytes,
+            }),
             counting: watch::Sender::new(0),
         })
     }
@@ -40,20 +52,38 @@ impl PoolCapacity {
 
     /// The sum of all shares. Above the capacity where that was found on disk, or catalogs grew.
     pub fn used_bytes(&self) -> u64 {
-        *self.used_bytes.lock()
+        self.accounts.lock().used_bytes
+    }
+
+    /// From now on no more than `spare_bytes` are given out beyond what is used, nor more than the capacity; negative: the
+    /// stores have so much that should go. What is used has to be [`counted`](Self::counted), or too little is given out
+    /// until the next call.
+    pub fn bound(&self, spare_bytes: i64) {
+        let mut accounts = self.accounts.lock();
+        accounts.limit_bytes = accounts
+            .used_bytes
+            .saturating_add_signed(spare_bytes)
+            .min(self.capacity_bytes);
+    }
+
+    /// What of the capacity is not given out, by the last [`bound`](Self::bound).
+    pub fn withheld_bytes(&self) -> u64 {
+        self.capacity_bytes
+            .saturating_sub(self.accounts.lock().limit_bytes)
     }
 
     /// What no store has.
     pub(crate) fn free_bytes(&self) -> u64 {
-        self.capacity_bytes.saturating_sub(self.used_bytes())
+        let accounts = self.accounts.lock();
+        accounts.limit_bytes.saturating_sub(accounts.used_bytes)
     }
 
     /// Adds to a share, if so much is free.
     pub(crate) fn try_take(&self, bytes: u64) -> bool {
-        let mut used = self.used_bytes.lock();
-        match used.checked_add(bytes) {
-            Some(more) if bytes == 0 || more <= self.capacity_bytes => {
-                *used = more;
+        let mut accounts = self.accounts.lock();
+        match accounts.used_bytes.checked_add(bytes) {
+            Some(more) if bytes == 0 || more <= accounts.limit_bytes => {
+                accounts.used_bytes = more;
                 true
             }
             _ => false,
@@ -62,8 +92,8 @@ impl PoolCapacity {
 
     /// Sets a share that was `before` to what it truly is.
     pub(crate) fn settle(&self, before: u64, now: u64) {
-        let mut used = self.used_bytes.lock();
-        *used = used.saturating_sub(before).saturating_add(now);
+        let mut accounts = self.accounts.lock();
+        accounts.used_bytes = accounts.used_bytes.saturating_sub(before).saturating_add(now);
     }
 
     /// Announces a store that is going to count what it holds.

@@ -102,6 +102,12 @@ impl Disk {
         least
     }
 
+    /// What anybody can still write.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        let found = rustix::fs::statvfs(self.mountpoint()).unwrap();
+        found.f_bavail * found.f_frsize
+    }
+
     fn all_taken(&self) -> Taken {
         let found = rustix::fs::statvfs(self.mountpoint()).unwrap();
         Taken {

@@ -166,6 +166,65 @@ async fn none_gives_room_out_before_all_have_counted() {
     two.stop().await;
 }
 
+/// Looks at a disk of which `reserve` bytes are to stay free, as a worker does. Returns how much should go.
+fn look(disk: &Disk, reserve: u64, pool: &PoolCapacity) -> u64 {
+    let spare = i64::try_from(disk.free_bytes()).unwrap() - i64::try_from(reserve).unwrap();
+    pool.bound(spare);
+    spare.min(0).unsigned_abs()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_write_is_made_room_for_and_not_written_over() {
+    let disk = Disk::new(Kind::Ext4, 200 * MIB);
+    let below = disk.cache().parent().unwrap().to_owned();
+    let (pool, reserve) = (PoolCapacity::new(100 * MIB), 40 * MIB);
+    let scan = store(&below, "scan", None, Eviction::Lru, &pool).await;
+    let kept = store(&below, "kept", None, Eviction::Never, &pool).await;
+    assert_eq!(look(&disk, reserve, &pool), 0);
+    assert_eq!(pool.withheld_bytes(), 0);
+    for number in 0..300 {
+        for (store, from) in [(&scan, 0), (&kept, 10_000)] {
+            small(from + number, 1).next().unwrap().put(store).await.unwrap();
+        }
+    }
+
+    let stranger = disk.stranger();
+    // Half of what the first store has.
+    let excess = used(&scan) / 2;
+    let much = disk.free_bytes() - reserve + excess;
+    std::fs::write(&stranger, vec![1; usize::try_from(much).unwrap()]).unwrap();
+    let excess = look(&disk, reserve, &pool);
+    assert!(excess > 0 && pool.withheld_bytes() > 0);
+    let new = small(20_000, 1).next().unwrap();
+    assert_eq!(new.put(&kept).await, Err(NoRoom::Full));
+    assert_eq!(kept.evictable_bytes(), 0);
+    kept.give_way(excess).await;
+    scan.give_way(excess).await;
+    let left = look(&disk, reserve, &pool);
+    assert!(left < MIB, "{left} of {excess} were not made room for");
+    scan.give_way(left).await;
+    assert_eq!(
+        here(&kept, small(10_000, 300)).await,
+        300,
+        "what never goes stays"
+    );
+
+    // Both go on, one among its own, and the reserve stays.
+    assert_eq!(look(&disk, reserve, &pool), 0);
+    for sample in small(30_000, 300) {
+        sample.put(&scan).await.unwrap();
+        sample.put(&kept).await.ok();
+    }
+    let free = disk.free_bytes();
+    assert!(free + MIB >= reserve, "{free} are free");
+
+    std::fs::remove_file(stranger).unwrap();
+    assert_eq!(look(&disk, reserve, &pool), 0);
+    new.put(&kept).await.unwrap();
+    scan.stop().await;
+    kept.stop().await;
+}
+
 /// Both kinds of work on two stores of one disk, whose file system counts.
 fn hammer(kind: Kind) {
     let disk = Disk::new(kind, 160 * MIB);

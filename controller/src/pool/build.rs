@@ -44,6 +44,10 @@ pub(super) fn daemon_set(pool: &CachePool, nodes: Option<&[String]>, options: &O
             _ => ("memory", own("memory").join("tier").display().to_string()),
         };
         tiers.push(format!("--tier={medium}:{path}:{}", tier.capacity.0));
+        tiers.extend(
+            tier.min_free_percent
+                .map(|percent| format!("--min-free-percent={percent}")),
+        );
         host_directory(medium, path);
     }
     volumes.push(json!({"name": "ca", "configMap": {"name": "millpond-ca"}}));

@@ -1,5 +1,7 @@
 //! How a pool is. Written only when it differs.
 
+use std::collections::BTreeMap;
+
 use api::condition::{Finding, Status, kind, reason, update};
 use api::{ByteQuantity, CachePool, CachePoolStatus, PoolPhase, names};
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -12,6 +14,9 @@ use super::build::selector_text;
 use super::validate::Problem;
 use crate::dataset::Error;
 use crate::events;
+
+/// Nodes that a message names.
+const NODES_NAMED: usize = 5;
 
 pub(super) async fn write(
     pool: &CachePool,
@@ -27,10 +32,13 @@ pub(super) async fn write(
     let set = set.and_then(|set| set.status).unwrap_or_default();
     let (wanted, serving) = (set.desired_number_scheduled, set.number_ready);
     let before = pool.status.clone().unwrap_or_default();
-    let found = [ready(problems, taken, wanted, serving)];
+    let withheld = context.fleet.withheld(&pool.name_any());
+    let found = [ready(problems, taken, wanted, serving), usable(&withheld)];
     let now = Time(k8s_openapi::jiff::Timestamp::now());
     let each: u64 = pool.spec.tiers.iter().map(|tier| tier.capacity.0).sum();
-    let capacity = each.saturating_mul(u64::try_from(wanted).unwrap_or(0));
+    let capacity = each
+        .saturating_mul(u64::try_from(wanted).unwrap_or(0))
+        .saturating_sub(withheld.values().sum());
     let after = CachePoolStatus {
         observed_generation: pool.metadata.generation,
         phase: Some(phase(problems, wanted, serving)),
@@ -94,6 +102,36 @@ fn ready(problems: &[Problem], taken: Option<String>, wanted: i32, serving: i32)
             format!("all {wanted} workers serve"),
         ),
     }
+}
+
+/// By `withheld`: what the workers of these nodes cannot use of their capacity.
+fn usable(withheld: &BTreeMap<String, u64>) -> Finding {
+    let finding = |status, reason, message| Finding {
+        kind: kind::CAPACITY_USABLE,
+        status,
+        reason,
+        message,
+    };
+    if withheld.is_empty() {
+        return finding(
+            Status::True,
+            reason::AS_EXPECTED,
+            "the disks have room for the whole capacity".to_owned(),
+        );
+    }
+    let mut nodes: Vec<&str> = withheld.keys().take(NODES_NAMED).map(String::as_str).collect();
+    if withheld.len() > nodes.len() {
+        nodes.push("others");
+    }
+    finding(
+        Status::False,
+        reason::DISK_SHORT,
+        format!(
+            "on {} a part of the capacity is not used, so that room on the disk stays free (spec.tiers[].minFreePercent): make \
+             room there, or lower spec.tiers[].capacity",
+            nodes.join(", ")
+        ),
+    )
 }
 
 fn phase(problems: &[Problem], wanted: i32, serving: i32) -> PoolPhase {

@@ -19,6 +19,7 @@ use tokio_stream::wrappers::BroadcastStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
+use crate::fleet::Fleet;
 use crate::{dataset, load};
 
 /// Changes that a reconciler has not taken yet; one that is slower misses some, and looks at each object from time to time.
@@ -119,7 +120,7 @@ impl Watching {
     }
 
     /// Pools, and what changes them.
-    pub(super) fn pools(&mut self, stop: &CancellationToken) -> Controller<CachePool> {
+    pub(super) fn pools(&mut self, fleet: &Fleet, stop: &CancellationToken) -> Controller<CachePool> {
         let pools = self.pools.take().unwrap_or_else(|| again(&self.client));
         let own = |namespace: &str| Api::<DaemonSet>::namespaced(self.client.clone(), namespace);
         let pods = Api::<Pod>::namespaced(self.client.clone(), &self.namespace);
@@ -144,6 +145,8 @@ impl Watching {
                     .predicate_filter(predicates::labels, kube::runtime::PredicateConfig::default())
                     .filter_map(|node| async { node.ok().map(drop) }),
             )
+            // What workers can use of their disks.
+            .reconcile_on(touched(fleet.touched_pools(), |pool| Some(ObjectRef::new(pool))))
             .graceful_shutdown_on(stop.clone().cancelled_owned())
     }
 

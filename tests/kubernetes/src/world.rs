@@ -114,7 +114,7 @@ impl World {
         self.kubectl().apply(&format!(
             "apiVersion: millpond.io/v1alpha1\nkind: CachePool\nmetadata: {{name: {POOL}, annotations: \
              {{millpond.io/is-default-pool: \"true\"}}}}\nspec:\n  nodeSelector: {{{NODE_LABEL}: n1}}\n  tiers:\n  \
-             - {{medium: Memory, capacity: 64Mi}}\n  - {{medium: Disk, path: /mnt/millpond, capacity: 1Gi}}\n"
+             - {{medium: Memory, capacity: 64Mi}}\n  - {{medium: Disk, path: /mnt/millpond, capacity: 1Gi, minFreePercent: 0}}\n"
         ))?;
         self.wait_ready()
     }

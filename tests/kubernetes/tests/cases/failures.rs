@@ -85,7 +85,7 @@ fn unknown_pool(world: &World) -> Result<()> {
     );
     namespace.event("dataset/data", "PoolNotFound")?;
     let later = "apiVersion: millpond.io/v1alpha1\nkind: CachePool\nmetadata: {name: later}\nspec:\n  nodeSelector: \
-                 {millpond.test/node: n1}\n  tiers:\n  - {medium: Disk, path: /mnt/later, capacity: 100Mi}\n";
+                 {millpond.test/node: n1}\n  tiers:\n  - {medium: Disk, path: /mnt/later, capacity: 100Mi, minFreePercent: 0}\n";
     world.kubectl().apply(later)?;
     let healed = namespace.wait("dataset/data", "Ready", "True");
     namespace.run(&["delete", "dataset", "data"])?;

@@ -12,6 +12,7 @@
 
 mod changes;
 mod deletion;
+mod disks;
 mod failures;
 mod loads;
 mod many;
@@ -30,7 +31,8 @@ use libtest_mimic::{Arguments, Failed, Trial};
 type Case = (&'static str, fn(&World) -> Result<()>);
 
 /// Cases that stop or look into nodes and the API server from outside.
-const OF_OUR_CLUSTER: [&str; 8] = [
+const OF_OUR_CLUSTER: [&str; 9] = [
+    "a_short_disk_is_spared_and_told",
     "a_dataset_in_use_stays_and_goes_without_a_trace_afterwards",
     "a_killed_driver_is_not_felt",
     "a_killed_mounter_is_not_felt",
@@ -46,6 +48,7 @@ fn cases() -> Vec<Case> {
         mounting::CASES,
         failures::CASES,
         loads::CASES,
+        disks::CASES,
         changes::CASES,
         plugin::CASES,
         deletion::CASES,

@@ -111,7 +111,10 @@ fn object(subject: &str, conditions: &[Condition]) -> Vec<Finding> {
                 "{} is {}: {}: {}",
                 fault.type_, fault.status, fault.reason, fault.message
             );
-            Finding::bad(subject, detail, fix(&fault.reason))
+            // Everything works, only not with all that it was given.
+            let is_less = fault.reason == reason::DISK_SHORT;
+            let finding = if is_less { Finding::warning } else { Finding::bad };
+            finding(subject.to_owned(), detail, fix(&fault.reason))
         })
         .collect();
     if wrong.is_empty() {
@@ -149,6 +152,9 @@ fn fix(of: &str) -> &'static str {
         }
         reason::TIER_REFUSED => {
             "see the tiers' paths and sizes in the CachePool, and the log of the node's millpond-csi-driver"
+        }
+        reason::DISK_SHORT => {
+            "make room on the disk, or lower the tier's capacity; on a disk of its own minFreePercent can be 0"
         }
         reason::IN_USE => "end the pods that the message names: it is deleted afterwards",
         reason::NAME_TAKEN => "give the Dataset another name, or remove the object that has it",

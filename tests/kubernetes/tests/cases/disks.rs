@@ -1,0 +1,105 @@
+//! A node's disk that others fill.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use kubernetes_tests::{Dataset, Reader, World, condition_of, eventually};
+use serde_json::Value;
+
+use crate::Case;
+
+pub(crate) const CASES: &[Case] = &[("a_short_disk_is_spared_and_told", short_disk)];
+
+/// A disk of its own on the node, of so many MiB. Half of it stays free.
+const DISK: &str = "/mnt/short";
+const DISK_MIB: u64 = 200;
+
+const GUARD: Duration = Duration::from_secs(60);
+
+fn short_disk(world: &World) -> Result<()> {
+    let node = world.node("n1")?;
+    let on_node = |words: &[&str]| world.cluster.on_node(node, words);
+    on_node(&["mkdir", "-p", DISK])?;
+    let size = format!("size={DISK_MIB}m");
+    on_node(&["mount", "-t", "tmpfs", "-o", &size, "millpond-short", DISK])?;
+    let found = spares_it(world, node);
+    // The pool's pods hold the disk until they are gone; it goes with the last of them.
+    world
+        .kubectl()
+        .run(&["delete", "cachepool", "short", "--ignore-not-found"])?;
+    on_node(&["umount", "--lazy", DISK])?;
+    found
+}
+
+fn spares_it(world: &World, node: &str) -> Result<()> {
+    let (namespace, mut bucket) = world.source("short-disk")?;
+    bucket.put_many("train", 150, 1 << 20)?;
+    world.kubectl().apply(&pool("180Mi"))?;
+    let message = usable(world, "False", "DiskShort")?;
+    ensure!(message.contains(node), "{message}");
+
+    // More than there is room for.
+    let dataset = Dataset::of("data", &bucket)
+        .with("pool: short")
+        .with("eviction: LRU");
+    namespace.apply(&dataset.yaml())?;
+    namespace.ready(&dataset)?;
+    let reader = Reader::of(&namespace, "reader", "n1", "data", &bucket)?;
+    reader.passes(2)?;
+    let free = free_mib(world, node)?;
+    ensure!((98..=130).contains(&free), "{free} MiB of {DISK_MIB} are free");
+
+    // Now somebody else needs some.
+    let stranger = format!("{DISK}/stranger");
+    world
+        .cluster
+        .on_node(node, &["fallocate", "--length", "30M", &stranger])?;
+    eventually("room to be made", GUARD, || {
+        let free = free_mib(world, node)?;
+        ensure!(free >= 98, "{free} MiB are free");
+        Ok(Some(()))
+    })?;
+    reader.passes(1)?;
+
+    world.kubectl().apply(&pool("50Mi"))?;
+    usable(world, "True", "AsExpected")?;
+    reader.passes(1)?;
+    reader.end()?;
+    namespace.run(&["delete", "dataset", "data"])?;
+    namespace.gone("dataset/data")
+}
+
+fn pool(capacity: &str) -> String {
+    format!(
+        "apiVersion: millpond.io/v1alpha1\nkind: CachePool\nmetadata: {{name: short}}\nspec:\n  nodeSelector: \
+         {{millpond.test/node: n1}}\n  tiers:\n  - {{medium: Disk, path: {DISK}, capacity: {capacity}, minFreePercent: 50}}\n"
+    )
+}
+
+/// Waits for what the pool says of its capacity; the message.
+fn usable(world: &World, status: &str, reason: &str) -> Result<String> {
+    eventually(&format!("CapacityUsable to be {status}"), GUARD, || {
+        let pool: Value = world.kubectl().json(&["cachepool/short"])?;
+        let (found, why, message) =
+            condition_of(&pool, "CapacityUsable").context("it has no such condition")?;
+        ensure!(
+            (found.as_str(), why.as_str()) == (status, reason),
+            "{found}, {why}: {message}"
+        );
+        Ok(Some(message))
+    })
+}
+
+fn free_mib(world: &World, node: &str) -> Result<u64> {
+    let said = world
+        .cluster
+        .on_node(node, &["stat", "--file-system", "--format=%a %S", DISK])?;
+    let numbers: Vec<u64> = said
+        .split_whitespace()
+        .map(str::parse)
+        .collect::<Result<_, _>>()?;
+    let [blocks, block_bytes] = numbers[..] else {
+        anyhow::bail!("stat says {said:?}");
+    };
+    Ok((blocks * block_bytes) >> 20)
+}
