@@ -72,8 +72,8 @@ pub(crate) struct HeldDirectory {
     file: File,
     path: String,
     expected: Expected,
-    /// When it was opened: what the source became later may be another generation.
-    pub(crate) opened: Epoch,
+    /// What its generation shows is of this moment at the earliest: what the source became later may be another one.
+    pub(crate) since: Epoch,
     /// All entries that were ever seen, in order.
     entries: Vec<Entry>,
     /// How many of them are before the position.
@@ -81,12 +81,12 @@ pub(crate) struct HeldDirectory {
 }
 
 impl HeldDirectory {
-    pub(crate) fn new(file: File, path: &str, expected: Expected, opened: Epoch) -> Self {
+    pub(crate) fn new(file: File, path: &str, expected: Expected, since: Epoch) -> Self {
         Self {
             file,
             path: path.to_owned(),
             expected,
-            opened,
+            since,
             entries: Vec::new(),
             position: 0,
         }

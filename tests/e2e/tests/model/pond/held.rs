@@ -97,9 +97,8 @@ impl Pond {
             if self.directories.len() == MAX_HELD {
                 self.directories.remove(0);
             }
-            let now = self.source.now();
             self.directories
-                .push(HeldDirectory::new(file, path, expected, now));
+                .push(HeldDirectory::new(file, path, expected, self.floor));
         }
         Ok(())
     }
@@ -113,7 +112,7 @@ impl Pond {
         if let Err(error) = held.list_on(calls)? {
             // Its generation may be gone where there is another one; a listing never just ends.
             ensure!(
-                error == rustix::io::Errno::STALE && self.view == View::Fuse && held.opened < now,
+                error == rustix::io::Errno::STALE && self.view == View::Fuse && held.since < now,
                 "listing on: {error}"
             );
             self.directories.remove(place);
