@@ -147,7 +147,11 @@ impl Dataset {
         metrics: &WorkerMetrics,
     ) -> Result<Arc<Self>, OpenError> {
         let metrics = metrics.of(&options.name, &options.namespace);
-        let budget = Budget::new(options.memory_bytes.max(MIN_MEMORY_BYTES));
+        let bytes = options.memory_bytes.max(MIN_MEMORY_BYTES);
+        let budget = match &options.common_memory {
+            Some(common) => Budget::sharing(bytes, common),
+            None => Budget::new(bytes),
+        };
         let opening = Opening {
             environment: options.environment.clone(),
             clients: options.clients.clone(),
@@ -250,6 +254,10 @@ impl Dataset {
             Arc::clone(&self.store),
             self.stop.clone(),
         ));
+        let (fetching, stop) = (Arc::clone(&self.fetching), self.stop.clone());
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled(fetching.transient.keep_young()).await;
+        });
         let refresher = Arc::clone(&self.refresher);
         self.tasks
             .spawn(async move { refresher.keep_fresh(!listed).await });

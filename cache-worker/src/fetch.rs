@@ -4,7 +4,7 @@
 //! [`Origin`] is the one way to a source: every GET carries the version that the catalog names, and what comes
 //! back is checked against it before anybody sees a byte. It retries, hedges and keeps to a number of requests
 //! at once that sinks when the source asks for less ([`Concurrency`]). Whoever is going to hold the bytes takes
-//! their number from the one [`Budget`] first, and [`Flights`] makes sure that two who want the same thing at
+//! their number from a [`Budget`] first, and [`Flights`] makes sure that two who want the same thing at
 //! the same time cause one fetch. [`Bandwidth`] slows down loads that nobody waits for.
 
 mod bandwidth;
@@ -18,7 +18,7 @@ mod pace;
 pub(crate) mod patience;
 
 pub use bandwidth::Bandwidth;
-pub use budget::Budget;
+pub use budget::{Budget, Common, Memory};
 pub use concurrency::{Concurrency, ConcurrencyOptions};
 pub use error::FetchError;
 pub use flight::{FlightLost, Flights};

@@ -35,6 +35,7 @@ struct WorkerFamilies {
     load_failures: IntCounterVec,
     budget_capacity: IntGaugeVec,
     budget_used: IntGaugeVec,
+    budget_waiting: IntGaugeVec,
     catalog_generation: IntGaugeVec,
     catalog_files: IntGaugeVec,
     catalog_bytes: IntGaugeVec,
@@ -77,6 +78,10 @@ impl WorkerMetrics {
             budget_used: gauges(
                 "millpond_memory_budget_used_bytes",
                 "What the buffers of the read path take",
+            )?,
+            budget_waiting: gauges(
+                "millpond_memory_budget_waiting",
+                "Requests that wait for buffers of the read path",
             )?,
             catalog_generation: gauges("millpond_catalog_generation", "The number of the newest catalog")?,
             catalog_files: gauges("millpond_catalog_files", "Files in the newest catalog")?,
@@ -134,6 +139,7 @@ impl WorkerMetrics {
             origin: families.origin.of(&labels),
             budget_capacity: labels.gauge(&families.budget_capacity),
             budget_used: labels.gauge(&families.budget_used),
+            budget_waiting: labels.gauge(&families.budget_waiting),
             catalog_generation: labels.gauge(&families.catalog_generation),
             catalog_files: labels.gauge(&families.catalog_files),
             catalog_bytes: labels.gauge(&families.catalog_bytes),
@@ -182,6 +188,7 @@ pub struct DatasetMetrics {
     read_opens: CounterFamily,
     budget_capacity: IntGauge,
     budget_used: IntGauge,
+    budget_waiting: IntGauge,
     catalog_generation: IntGauge,
     catalog_files: IntGauge,
     catalog_bytes: IntGauge,
@@ -217,6 +224,7 @@ impl DatasetMetrics {
         for gauges in [
             &families.budget_capacity,
             &families.budget_used,
+            &families.budget_waiting,
             &families.catalog_generation,
             &families.catalog_files,
             &families.catalog_bytes,
@@ -230,6 +238,7 @@ impl DatasetMetrics {
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.budget_capacity.set(number(stats.memory.capacity_bytes));
         self.budget_used.set(number(stats.memory.used_bytes));
+        self.budget_waiting.set(number(stats.memory.waiting));
         if let Some(catalog) = &stats.catalog {
             self.catalog_generation.set(number(catalog.generation));
             self.catalog_files.set(number(catalog.files));

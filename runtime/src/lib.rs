@@ -16,5 +16,5 @@ pub use allocator::Allocator;
 pub use boot::{BOOT_ID_OVERRIDE, boot_id};
 pub use causes::with_causes;
 pub use files::raise_file_limit;
-pub use memory::memory_limit_bytes;
+pub use memory::{memory_bytes, memory_limit_bytes};
 pub use pauses::pauses;

@@ -1,4 +1,4 @@
-//! How much memory this process may use.
+//! How much memory this process may use, and how much there is.
 
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,12 @@ const UNLIMITED_FROM: u64 = 1 << 60;
 pub fn memory_limit_bytes() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     limit_of(&groups, Path::new("/sys/fs/cgroup"))
+}
+
+/// All memory of this machine, without swap.
+pub fn memory_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram.saturating_mul(u64::from(info.mem_unit))
 }
 
 /// Finds the limit for a process whose `/proc/self/cgroup` is `groups`.

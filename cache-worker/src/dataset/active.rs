@@ -12,7 +12,7 @@ use protocol::{ReadError, Served};
 use tokio::sync::watch;
 
 use super::sources::Located;
-use crate::fetch::Grant;
+use crate::fetch::Memory;
 use crate::store::{BLOCK_BYTES, Partial};
 
 /// Where the blocks of an object are kept.
@@ -143,7 +143,7 @@ pub(super) struct Run {
 #[derive(Clone, Debug)]
 pub(super) struct HeldBlock {
     pub(super) content: Bytes,
-    pub(super) _grant: Arc<Grant>,
+    pub(super) _memory: Arc<Memory>,
 }
 
 #[derive(Clone, Debug)]

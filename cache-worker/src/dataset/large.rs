@@ -24,7 +24,7 @@ use super::active::{Active, Claim, HeldBlock, Kept};
 use super::runs::runs;
 use super::small::{Fetching, Small, Whole};
 use super::uses::Held;
-use crate::fetch::{Bandwidth, FetchedBlock, FlightLost, Flights, Grant, Urgency};
+use crate::fetch::{Bandwidth, FetchedBlock, FlightLost, Flights, Memory, Urgency};
 use crate::store::{BLOCK_BYTES, BlockIndex, Demand, Progress};
 
 /// Blocks of one run that wait to be written: the next one arrives while one is written.
@@ -338,26 +338,26 @@ impl Large {
             self.spawn(claim, None);
         }
         let flat: Vec<u64> = later.into_iter().flatten().collect();
-        let mut grants = Vec::new();
+        let mut memories = Vec::new();
         let budget = &self.fetching.budget;
         let admit = |blocks: &Range<u64>| {
             let bytes = active.bytes_of(blocks);
-            let grant = budget.try_acquire(bytes.end - bytes.start, Urgency::ReadAhead);
-            grant.map(|grant| grants.push(grant)).is_some()
+            let memory = budget.try_acquire(bytes.end - bytes.start, Urgency::ReadAhead);
+            memory.map(|memory| memories.push(memory)).is_some()
         };
         let claims = active.claim(&flat, here, runs, admit, false);
-        for (claim, grant) in claims.into_iter().zip(grants) {
-            self.spawn(claim, Some(grant));
+        for (claim, memory) in claims.into_iter().zip(memories) {
+            self.spawn(claim, Some(memory));
         }
     }
 
-    fn spawn(self: &Arc<Self>, claim: Claim, grant: Option<Grant>) {
+    fn spawn(self: &Arc<Self>, claim: Claim, memory: Option<Memory>) {
         let large = Arc::clone(self);
         self.tasks
-            .spawn(async move { large.run(claim, grant).await }.in_current_span());
+            .spawn(async move { large.run(claim, memory).await }.in_current_span());
     }
 
-    async fn run(&self, claim: Claim, grant: Option<Grant>) {
+    async fn run(&self, claim: Claim, memory: Option<Memory>) {
         let active = Arc::clone(&claim.active);
         let bytes = active.bytes_of(&claim.run.blocks);
         let urgency = if claim.run.awaited {
@@ -365,8 +365,8 @@ impl Large {
         } else {
             Urgency::ReadAhead
         };
-        let mut grant = match grant {
-            Some(grant) => grant,
+        let mut memory = match memory {
+            Some(memory) => memory,
             None => {
                 self.fetching
                     .budget
@@ -383,7 +383,7 @@ impl Large {
         };
         let keep = async {
             while let Some(block) = arriving.recv().await {
-                self.keep(&claim, block, &mut grant).await;
+                self.keep(&claim, block, &mut memory).await;
             }
         };
         let (fetched, ()) = tokio::join!(fetch, keep);
@@ -391,10 +391,10 @@ impl Large {
     }
 
     /// Puts a block that came where its readers find it.
-    async fn keep(&self, claim: &Claim, block: FetchedBlock, grant: &mut Grant) {
+    async fn keep(&self, claim: &Claim, block: FetchedBlock, memory: &mut Memory) {
         let FetchedBlock { index, content } = block;
         let length = content.iter().map(|part| part.len() as u64).sum();
-        let held = grant.split(length);
+        let held = memory.split(length);
         claim.active.fetched(length);
         let kept = match (&claim.active.kept, u32::try_from(index)) {
             (Kept::OnDisk(partial), Ok(number)) => partial.write(BlockIndex(number), content.clone()).await,
@@ -404,18 +404,18 @@ impl Large {
             Ok(Progress::Incomplete | Progress::Complete(_)) => drop(held),
             Err(_no_room) => {
                 let content = contiguous(content);
-                let grant = Arc::new(held);
+                let memory = Arc::new(held);
                 self.fetching.transient.insert(
                     claim.active.object.id,
                     index,
                     content.clone(),
-                    Arc::clone(&grant),
+                    Arc::clone(&memory),
                 );
                 claim.run.hold(
                     index,
                     HeldBlock {
                         content,
-                        _grant: grant,
+                        _memory: memory,
                     },
                 );
             }

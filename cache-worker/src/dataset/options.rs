@@ -8,7 +8,7 @@ use catalog::Owner;
 use protocol::Generation;
 
 use super::mounts::MountOptions;
-use crate::fetch::OriginOptions;
+use crate::fetch::{Common, OriginOptions};
 use crate::listing::ListOptions;
 use crate::source::{Clients, Environment};
 use crate::store::{Eviction, Limit, MemoryTier, PoolCapacity};
@@ -63,6 +63,8 @@ pub struct DatasetOptions {
     pub small_object_bytes: u64,
     /// What all buffers on the read path may take together; at least 64 MiB.
     pub memory_bytes: u64,
+    /// Where these come from, with those of other Datasets. `None`: they are this one's alone.
+    pub common_memory: Option<Common>,
     /// Whether a reader that waits unusually long sends a second request for the same bytes. Without it every byte
     /// is asked for once, as long as nothing fails.
     pub hedging: bool,
@@ -95,6 +97,7 @@ impl DatasetOptions {
             changed_interval: Duration::from_secs(30),
             small_object_bytes: SMALL_OBJECT_BYTES,
             memory_bytes: 256 << 20,
+            common_memory: None,
             hedging: true,
             origin: OriginOptions::default(),
             listing: ListOptions::default(),

@@ -148,6 +148,8 @@ fn refuse_fixed(current: &DatasetOptions, options: &DatasetOptions) -> Result<()
         changed_interval: _,
         small_object_bytes,
         memory_bytes,
+        // One for all Datasets of a process.
+        common_memory: _,
         hedging: _,
         origin: _,
         listing: _,

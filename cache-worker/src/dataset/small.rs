@@ -16,7 +16,7 @@ use super::refresh::Refresher;
 use super::sources::{Located, Sources};
 use super::transient::TransientBlocks;
 use super::uses::Uses;
-use crate::fetch::{Budget, FetchError, FlightLost, Flights, Request, Urgency};
+use crate::fetch::{Budget, FetchError, FlightLost, Flights, Memory, Request, Urgency};
 use crate::store::{BLOCK_BYTES, Demand, Store};
 
 /// Where an object is after it was asked for.
@@ -141,7 +141,7 @@ async fn fetch_whole(
             Demand::Spare => Whole::NoSpareRoom,
         });
     };
-    let grant = fetching.budget.acquire(size_bytes, urgency).await;
+    let memory = fetching.budget.acquire(size_bytes, urgency).await;
     let content = match size_bytes {
         0 => Vec::new(),
         _ => {
@@ -161,14 +161,14 @@ async fn fetch_whole(
         }
         Err(error) => {
             debug!(%id, %error, "an object that was fetched could not be kept");
-            keep_for_a_moment(&fetching, id, &content, grant);
+            keep_for_a_moment(&fetching, id, &content, memory);
             Ok(Whole::NoRoom)
         }
     }
 }
 
 /// The reader who waits for an object that was not kept shall not cause a second request.
-fn keep_for_a_moment(fetching: &Fetching, id: ObjectId, content: &[Bytes], mut grant: crate::fetch::Grant) {
+fn keep_for_a_moment(fetching: &Fetching, id: ObjectId, content: &[Bytes], mut memory: Memory) {
     let mut whole = Bytes::from(content.concat());
     let mut index = 0;
     while !whole.is_empty() {
@@ -178,7 +178,7 @@ fn keep_for_a_moment(fetching: &Fetching, id: ObjectId, content: &[Bytes], mut g
         let block = whole.split_to(length);
         fetching
             .transient
-            .insert(id, index, block, Arc::new(grant.split(length as u64)));
+            .insert(id, index, block, Arc::new(memory.split(length as u64)));
         index += 1;
     }
 }

@@ -1,23 +1,29 @@
 //! Blocks that are kept in memory for a moment, because there is no room for them on disk.
 //!
 //! Without it every 128 KiB request for an object that the cache refuses would be a request to the source. Blocks
-//! leave in the order of their arrival, or when memory is wanted. What a block keeps alive (its part of the
-//! memory budget) goes with it.
+//! leave in the order of their arrival, when others come or after a while: their memory is missed elsewhere. What a block
+//! keeps alive (its part of the memory budget) goes with it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use catalog::ObjectId;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
-use crate::fetch::Grant;
+use crate::fetch::Memory;
 
 /// At most this many blocks, however small: a bound on the table itself.
 const MAX_BLOCKS: usize = 8_192;
 
+/// A block that nobody made room for is kept so long: a reader of 128 KiB at a time is through with it by then.
+const MOMENT: Duration = Duration::from_secs(30);
+
 /// Blocks that hold their part of the memory budget.
-pub(super) type TransientBlocks = Transient<Arc<Grant>>;
+pub(super) type TransientBlocks = Transient<Arc<Memory>>;
 
 /// Where a block belongs: object and number of the block in it.
 type Key = (ObjectId, u64);
@@ -27,13 +33,32 @@ type Key = (ObjectId, u64);
 pub(super) struct Transient<P> {
     limit_bytes: usize,
     inner: Mutex<Inner<P>>,
+    /// Told when a block comes.
+    came: Notify,
 }
 
 #[derive(Debug)]
 struct Inner<P> {
-    blocks: HashMap<Key, (Bytes, P)>,
+    blocks: HashMap<Key, Kept<P>>,
     order: VecDeque<Key>,
     used_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Kept<P> {
+    content: Bytes,
+    permit: P,
+    since: Instant,
+}
+
+impl<P> Inner<P> {
+    /// Takes the oldest block away, for its permit to be dropped after the lock: giving memory back wakes those who
+    /// wait for it.
+    fn pop(&mut self) -> Option<P> {
+        let kept = self.blocks.remove(&self.order.pop_front()?)?;
+        self.used_bytes -= kept.content.len();
+        Some(kept.permit)
+    }
 }
 
 impl<P> Transient<P> {
@@ -47,6 +72,7 @@ impl<P> Transient<P> {
         Self {
             limit_bytes,
             inner: Mutex::new(inner),
+            came: Notify::new(),
         }
     }
 
@@ -56,7 +82,7 @@ impl<P> Transient<P> {
             .lock()
             .blocks
             .get(&(id, block))
-            .map(|(bytes, _)| bytes.clone())
+            .map(|kept| kept.content.clone())
     }
 
     /// Keeps a block; older ones make room for it.
@@ -64,27 +90,54 @@ impl<P> Transient<P> {
         if content.len() > self.limit_bytes {
             return;
         }
-        // What is dropped is dropped after the lock: giving memory back wakes those who wait for it.
         let mut dropped = Vec::new();
         let mut inner = self.inner.lock();
-        let inner = &mut *inner;
         while inner.used_bytes + content.len() > self.limit_bytes || inner.order.len() >= MAX_BLOCKS {
-            let Some(oldest) = inner.order.pop_front() else {
+            if inner.order.is_empty() {
                 break;
-            };
-            if let Some((bytes, permit)) = inner.blocks.remove(&oldest) {
-                inner.used_bytes -= bytes.len();
-                dropped.push(permit);
             }
+            dropped.extend(inner.pop());
         }
         inner.used_bytes += content.len();
-        match inner.blocks.insert((id, block), (content, permit)) {
-            Some((bytes, permit)) => {
-                inner.used_bytes -= bytes.len();
-                dropped.push(permit);
+        let kept = Kept {
+            content,
+            permit,
+            since: Instant::now(),
+        };
+        match inner.blocks.insert((id, block), kept) {
+            Some(before) => {
+                inner.used_bytes -= before.content.len();
+                dropped.push(before.permit);
             }
             None => inner.order.push_back((id, block)),
         }
+        drop(inner);
+        self.came.notify_one();
+    }
+
+    /// Lets blocks go that were kept long enough. Never ends.
+    pub(super) async fn keep_young(&self) {
+        loop {
+            self.came.notified().await;
+            while self.used_bytes() > 0 {
+                tokio::time::sleep(MOMENT / 2).await;
+                self.expire(MOMENT);
+            }
+        }
+    }
+
+    /// Drops what came longer ago than that.
+    fn expire(&self, age: Duration) {
+        let mut dropped = Vec::new();
+        let mut inner = self.inner.lock();
+        let is_old = |inner: &Inner<P>| {
+            let oldest = inner.order.front().and_then(|key| inner.blocks.get(key));
+            oldest.is_some_and(|kept| kept.since.elapsed() >= age)
+        };
+        while is_old(&inner) {
+            dropped.extend(inner.pop());
+        }
+        drop(inner);
     }
 
     /// Bytes held now.
@@ -96,6 +149,7 @@ impl<P> Transient<P> {
 #[cfg(test)]
 mod tests {
     use catalog::Validator;
+    use futures::FutureExt;
 
     use super::*;
 
@@ -115,6 +169,23 @@ mod tests {
         assert!(transient.get(id("a"), 2).is_none());
         assert!(transient.get(id("a"), 3).is_some());
         assert!(transient.get(id("b"), 3).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_block_goes_after_a_while() {
+        let transient = Transient::new(10);
+        let permit = Arc::new(());
+        transient.insert(id("a"), 0, Bytes::from_static(b"1234"), Arc::clone(&permit));
+        let mut young = Box::pin(transient.keep_young());
+        tokio::time::timeout(MOMENT / 3, &mut young).await.unwrap_err();
+        transient.insert(id("a"), 1, Bytes::from_static(b"5678"), Arc::clone(&permit));
+        assert!(transient.get(id("a"), 0).is_some());
+        tokio::time::timeout(MOMENT, &mut young).await.unwrap_err();
+        assert!(transient.get(id("a"), 0).is_none() && transient.get(id("a"), 1).is_some());
+        tokio::time::timeout(MOMENT, &mut young).await.unwrap_err();
+        assert_eq!((transient.used_bytes(), Arc::strong_count(&permit)), (0, 1));
+        // It waits for the next.
+        assert!(young.now_or_never().is_none());
     }
 
     #[test]

@@ -95,6 +95,11 @@ impl Gate {
         self.state.lock().used
     }
 
+    /// The most that one of this urgency can ever be granted.
+    pub(crate) fn ceiling(&self, urgency: Urgency) -> u64 {
+        self.state.lock().ceiling(urgency)
+    }
+
     /// How many wait, those included that went away and were not noticed yet.
     pub(crate) fn waiting(&self) -> usize {
         let state = self.state.lock();

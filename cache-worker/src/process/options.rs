@@ -59,4 +59,9 @@ pub struct Options {
     /// What the buffers of each Dataset's reads may take together, in bytes
     #[arg(long, env = "MILLPOND_READ_BUFFER_BYTES", default_value_t = 256 << 20)]
     pub read_buffer_bytes: u64,
+
+    /// What the buffers of all Datasets' reads may take together, in bytes, beside 16 MiB that each can have in any case; left
+    /// out: half of the memory limit, or an eighth of the node's memory
+    #[arg(long, env = "MILLPOND_TOTAL_READ_BUFFER_BYTES")]
+    pub total_read_buffer_bytes: Option<u64>,
 }

@@ -23,7 +23,7 @@ use super::loads::Loads;
 use super::options::Options;
 use super::plan::Planned;
 use super::reports::{Told, dataset_states};
-use super::setup::Setup;
+use super::setup::{Setup, read_buffers};
 use super::tiers::Tiers;
 use crate::PoolCapacity;
 use crate::metrics::WorkerMetrics;
@@ -71,6 +71,7 @@ async fn serve(options: Options) -> Result<()> {
         tiers,
         boot_id: runtime::boot_id().context("failed to read the kernel's boot id")?,
         read_buffer_bytes: options.read_buffer_bytes,
+        read_buffers: read_buffers(options.total_read_buffer_bytes),
         metrics: WorkerMetrics::new(&registry)?,
         clients: crate::source::Clients::default(),
         news: Notify::new(),

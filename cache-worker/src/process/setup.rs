@@ -5,11 +5,13 @@ use std::time::{Duration, SystemTime};
 
 use protocol::{Generation, plan};
 use tokio::sync::Notify;
+use tracing::info;
 
 use super::tiers::Tiers;
 use crate::dataset::{
     Dataset, DatasetOptions, FailureKind, MountId, MountOptions, OpenError, ReconfigureError, RefreshError,
 };
+use crate::fetch::Common;
 use crate::metrics::WorkerMetrics;
 use crate::service::Drivers;
 use crate::source::{Clients, SourceOptions};
@@ -22,6 +24,23 @@ const FIRST_GENERATIONS: u64 = 1_767_225_600;
 /// Of a quota, memory takes at most this part: large files are kept on the disk alone.
 const MEMORY_SHARE: u64 = 2;
 
+/// Of the read buffers, what each Dataset can have in any case: the largest request is half of it.
+const LEAST_READ_BUFFERS_BYTES: u64 = 16 << 20;
+
+/// The read buffers of all Datasets, where nobody said how much: of the memory limit, or of all that the node has.
+const SHARE_OF_LIMIT: u64 = 2;
+const SHARE_OF_NODE: u64 = 8;
+
+/// The buffers of all reads, of so many bytes or as many as fit.
+pub(super) fn read_buffers(bytes: Option<u64>) -> Common {
+    let bytes = bytes.unwrap_or_else(|| match runtime::memory_limit_bytes() {
+        Some(limit) => limit / SHARE_OF_LIMIT,
+        None => runtime::memory_bytes() / SHARE_OF_NODE,
+    });
+    info!(bytes, "the buffers of all reads together");
+    Common::new(bytes, LEAST_READ_BUFFERS_BYTES)
+}
+
 /// What all Datasets of this worker have in common.
 pub(super) struct Setup {
     pub(super) tiers: Tiers,
@@ -31,6 +50,8 @@ pub(super) struct Setup {
     pub(super) memory: Option<Arc<PoolCapacity>>,
     pub(super) boot_id: String,
     pub(super) read_buffer_bytes: u64,
+    /// What the buffers of all reads come from.
+    pub(super) read_buffers: Common,
     pub(super) metrics: WorkerMetrics,
     /// One for all sources that need the same.
     pub(super) clients: Clients,
@@ -123,6 +144,7 @@ impl Setup {
         }
         options.refresh_interval = plan.refresh_interval_seconds.map(Duration::from_secs);
         options.memory_bytes = self.read_buffer_bytes;
+        options.common_memory = Some(self.read_buffers.clone());
         options.first_generation = first_generation(SystemTime::now());
         options
     }

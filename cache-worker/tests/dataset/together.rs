@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use cache_worker::dataset::{Dataset, DatasetOptions};
+use cache_worker::fetch::Common;
 use cache_worker::metrics::WorkerMetrics;
+use origin::{Fault, Kind, Rule};
 use prometheus::{Registry, TextEncoder};
 use protocol::NoViews;
+use tokio::task::JoinSet;
 
-use crate::pond::{Pond, peek, tree};
+use crate::pond::{MIB, Pond, eventually, peek, tree};
 
 async fn open(pond: &Pond, name: &str, metrics: &WorkerMetrics) -> Arc<Dataset> {
     let options = DatasetOptions {
@@ -64,4 +67,44 @@ async fn two_datasets_share_one_registry_and_each_takes_its_own_metrics_away() {
     assert_eq!(bytes("two"), Some(0.0), "opened again it counts from the start");
     again.stop().await;
     one.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_does_not_answer_takes_no_memory_that_others_read_with() {
+    let common = Common::new(32 * MIB, 16 * MIB);
+    let sharing = |pond: &Pond| DatasetOptions {
+        common_memory: Some(common.clone()),
+        ..pond.options()
+    };
+    let mut files: Vec<_> = (0..100).map(|file| (format!("small/{file}"), 100_000)).collect();
+    files.push(("large".to_owned(), 40 * MIB));
+    let (dead, well) = (
+        Arc::new(Pond::new((0..12).map(|file| (format!("{file}"), 9 * MIB)))),
+        Pond::new(files),
+    );
+    let (one, two) = (dead.start(sharing(&dead)).await, well.start(sharing(&well)).await);
+    let stalled = dead
+        .origin
+        .faults()
+        .add(Rule::new(Fault::Stall { after: 0 }).on(&[Kind::Get]));
+    let mut reads = JoinSet::new();
+    for (key, object) in tree(&one) {
+        let (dead, one) = (Arc::clone(&dead), Arc::clone(&one));
+        reads.spawn(async move { dead.check(&one, &key, object, 8 * MIB).await });
+    }
+    eventually("the first to hold all that they have in common", || async {
+        one.stats().memory.waiting > 0
+    })
+    .await;
+
+    for (key, object) in tree(&two) {
+        well.check(&two, &key, object, MIB).await;
+    }
+    let held = one.stats().memory;
+    assert!(held.waiting > 0 && held.used_bytes > 32 * MIB, "{held:?}");
+
+    dead.origin.faults().remove(stalled);
+    reads.join_all().await;
+    one.stop().await;
+    two.stop().await;
 }

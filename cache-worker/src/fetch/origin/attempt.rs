@@ -8,7 +8,7 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio::time::{Instant, timeout};
 
-use crate::fetch::Grant;
+use crate::fetch::{Grant, Memory};
 use crate::source::{Ask, Source, Trouble};
 
 /// The end of a body follows its last byte; a source that does not say so is not waited for.
@@ -28,12 +28,12 @@ pub(super) struct Attempt {
 /// A second request for what the first is slow to bring.
 pub(super) struct Hedge {
     pub(super) attempt: Attempt,
-    _memory: Grant,
+    _memory: Memory,
 }
 
 impl Hedge {
     /// `memory` is given back when the hedge wins or goes.
-    pub(super) const fn new(attempt: Attempt, memory: Grant) -> Self {
+    pub(super) const fn new(attempt: Attempt, memory: Memory) -> Self {
         Self {
             attempt,
             _memory: memory,
