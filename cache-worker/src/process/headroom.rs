@@ -152,9 +152,9 @@ impl Headroom {
                 return;
             }
         };
-        self.pool.bound(spare);
-        if spare < 0 {
-            self.make_room(spare.unsigned_abs()).await;
+        let excess = self.pool.bound(spare);
+        if excess > 0 {
+            self.make_room(excess).await;
         }
     }
 

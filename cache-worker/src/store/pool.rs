@@ -28,6 +28,8 @@ pub struct PoolCapacity {
 #[derive(Clone, Copy, Debug)]
 struct Accounts {
     used_bytes: u64,
+    /// What of it is promised, and no file system counts it yet.
+    unwritten_bytes: u64,
     /// What is given out at most, which is no more than the capacity.
     limit_bytes: u64,
 }
@@ -39,6 +41,7 @@ impl PoolCapacity {
             capacity_bytes,
             accounts: Mutex::new(Accounts {
                 used_bytes: 0,
+                unwritten_bytes: 0,
                 limit_bytes: capacity_bytes,
             }),
             counting: watch::Sender::new(0),
@@ -55,15 +58,28 @@ impl PoolCapacity {
         self.accounts.lock().used_bytes
     }
 
-    /// From now on no more than `spare_bytes` are given out beyond what is used, nor more than the capacity; negative: the
-    /// stores have so much that should go. What is used has to be [`counted`](Self::counted), or too little is given out
-    /// until the next call.
-    pub fn bound(&self, spare_bytes: i64) {
+    /// From now on no more is given out than fits into `spare_bytes` of the file system beside what is there, nor more than the
+    /// capacity. Returns how much of what is there, or on its way, should go. What is used has to be
+    /// [`counted`](Self::counted), or too little is given out until the next call.
+    pub fn bound(&self, spare_bytes: i64) -> u64 {
         let mut accounts = self.accounts.lock();
+        let spare = spare_bytes.saturating_sub_unsigned(accounts.unwritten_bytes);
         accounts.limit_bytes = accounts
             .used_bytes
-            .saturating_add_signed(spare_bytes)
+            .saturating_add_signed(spare)
             .min(self.capacity_bytes);
+        spare.min(0).unsigned_abs()
+    }
+
+    /// Takes note of what is going to be written.
+    pub(crate) fn promised(&self, bytes: u64) {
+        self.accounts.lock().unwritten_bytes += bytes;
+    }
+
+    /// That is written now, or will never be.
+    pub(crate) fn written(&self, bytes: u64) {
+        let mut accounts = self.accounts.lock();
+        accounts.unwritten_bytes = accounts.unwritten_bytes.saturating_sub(bytes);
     }
 
     /// What of the capacity is not given out, by the last [`bound`](Self::bound).

@@ -341,10 +341,11 @@ impl Ledger {
         if !state.used.plus(state.aside).plus(wanted).fits(capacity) {
             return None;
         }
-        if let Some(share) = &mut state.share
-            && !share.try_take(wanted.bytes)
-        {
-            return None;
+        if let Some(share) = &mut state.share {
+            if !share.try_take(wanted.bytes) {
+                return None;
+            }
+            share.promised(cost.bytes);
         }
         state.enter(&self.costs, shard_of(id));
         if seal_is_file {
@@ -355,6 +356,7 @@ impl Ledger {
             ledger: Arc::clone(self),
             id,
             cost,
+            unwritten_bytes: cost.bytes,
             seal_is_file,
             kept: false,
         })
@@ -383,6 +385,7 @@ impl Ledger {
             ledger: Arc::clone(self),
             id,
             cost,
+            unwritten_bytes: 0,
             seal_is_file: true,
             kept: false,
         }
@@ -428,6 +431,7 @@ impl Ledger {
             ledger: Arc::clone(self),
             id,
             cost,
+            unwritten_bytes: 0,
             seal_is_file: self.costs.seal_is_file(size_bytes),
             kept: false,
         }
@@ -524,6 +528,13 @@ impl State {
         shard.entries += 1;
     }
 
+    /// What was promised is on the file system, or will not be.
+    fn written(&mut self, bytes: u64) {
+        if let Some(share) = &mut self.share {
+            share.written(bytes);
+        }
+    }
+
     fn leave(&mut self, shard: usize) {
         let shard = self.shards.get_mut(shard);
         shard.entries = shard.entries.saturating_sub(1);
@@ -551,18 +562,27 @@ pub(crate) struct Promise {
     ledger: Arc<Ledger>,
     id: ObjectId,
     cost: Amount,
+    /// What of it the file system does not count yet.
+    unwritten_bytes: u64,
     seal_is_file: bool,
     /// Whether a published object has taken it over.
     kept: bool,
 }
 
 impl Promise {
+    /// Says that the file system counts all of it.
+    pub(crate) fn written(&mut self) {
+        let bytes = std::mem::take(&mut self.unwritten_bytes);
+        self.ledger.books().written(bytes);
+    }
+
     /// Turns the promise into a published object, whose cost is what its size says. What was promised beyond that
     /// (the map of a partial object whose seal is an attribute now) must be off the disk already.
     pub(crate) fn publish(mut self, size_bytes: u64) {
         self.kept = true;
         let cost = self.ledger.costs.object(size_bytes);
         let mut state = self.ledger.books();
+        state.written(self.unwritten_bytes);
         state.used = state.used.minus(self.cost).plus(cost);
         state.published(shard_of(self.id), cost, size_bytes);
         if self.seal_is_file && !self.ledger.costs.seal_is_file(size_bytes) {
@@ -577,6 +597,7 @@ impl Drop for Promise {
             return;
         }
         let mut state = self.ledger.books();
+        state.written(self.unwritten_bytes);
         state.used = state.used.minus(self.cost);
         state.leave(shard_of(self.id));
         if self.seal_is_file {

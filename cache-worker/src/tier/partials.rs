@@ -255,6 +255,7 @@ impl Tier {
             Ok(partial) => {
                 let partial = Arc::new(partial);
                 if let Some(held) = held.get_mut(&id) {
+                    held.promise.written();
                     held.open = Arc::downgrade(&partial);
                     held.busy = false;
                 }

@@ -43,6 +43,16 @@ impl Share {
         true
     }
 
+    /// Takes note of what is going to be written.
+    pub(super) fn promised(&self, bytes: u64) {
+        self.pool.promised(bytes);
+    }
+
+    /// That is written now, or will never be.
+    pub(super) fn written(&self, bytes: u64) {
+        self.pool.written(bytes);
+    }
+
     /// Takes note of what the tier holds now, which is at most `capacity` where it has room.
     pub(super) fn settle(&mut self, now: u64, capacity: u64) {
         let before = self.counted.saturating_add(self.slack);

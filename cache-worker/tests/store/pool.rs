@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cache_worker::{Eviction, Limit, NoRoom, Pace, PoolCapacity, Store};
+use cache_worker::{Demand, Eviction, Limit, NoRoom, Pace, PoolCapacity, Store};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
@@ -169,8 +169,7 @@ async fn none_gives_room_out_before_all_have_counted() {
 /// Looks at a disk of which `reserve` bytes are to stay free, as a worker does. Returns how much should go.
 fn look(disk: &Disk, reserve: u64, pool: &PoolCapacity) -> u64 {
     let spare = i64::try_from(disk.free_bytes()).unwrap() - i64::try_from(reserve).unwrap();
-    pool.bound(spare);
-    spare.min(0).unsigned_abs()
+    pool.bound(spare)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,6 +222,29 @@ async fn what_others_write_is_made_room_for_and_not_written_over() {
     new.put(&kept).await.unwrap();
     scan.stop().await;
     kept.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_on_its_way_to_the_disk_is_not_given_out_again() {
+    let below = TempDir::new().unwrap();
+    let pool = PoolCapacity::new(CAPACITY);
+    let store = store(below.path(), "one", None, Eviction::Never, &pool).await;
+    store.counted().await;
+    let [one, two] = [1, 2].map(|number| small(number, 1).next().unwrap().id());
+    let spare = i64::try_from(10 * MIB).unwrap();
+    assert_eq!(pool.bound(spare), 0);
+    let room = store.reserve(one, 9 * MIB, Demand::Evict).await.unwrap();
+    // The file system still says the same.
+    assert_eq!(pool.bound(spare), 0);
+    assert_eq!(
+        store.reserve(two, 2 * MIB, Demand::Evict).await.err(),
+        Some(NoRoom::Full)
+    );
+    assert!(pool.bound(spare / 2) > 4 * MIB, "more is on its way than fits");
+    drop(room);
+    assert_eq!(pool.bound(spare), 0);
+    drop(store.reserve(two, 2 * MIB, Demand::Evict).await.unwrap());
+    store.stop().await;
 }
 
 /// Both kinds of work on two stores of one disk, whose file system counts.

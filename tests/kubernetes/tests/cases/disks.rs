@@ -1,5 +1,6 @@
 //! A node's disk that others fill.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -46,19 +47,14 @@ fn spares_it(world: &World, node: &str) -> Result<()> {
     namespace.ready(&dataset)?;
     let reader = Reader::of(&namespace, "reader", "n1", "data", &bucket)?;
     reader.passes(2)?;
-    let free = free_mib(world, node)?;
-    ensure!((98..=130).contains(&free), "{free} MiB of {DISK_MIB} are free");
+    free(world, node, 98..=130)?;
 
     // Now somebody else needs some.
     let stranger = format!("{DISK}/stranger");
     world
         .cluster
         .on_node(node, &["fallocate", "--length", "30M", &stranger])?;
-    eventually("room to be made", GUARD, || {
-        let free = free_mib(world, node)?;
-        ensure!(free >= 98, "{free} MiB are free");
-        Ok(Some(()))
-    })?;
+    free(world, node, 98..=130)?;
     reader.passes(1)?;
 
     world.kubectl().apply(&pool("50Mi"))?;
@@ -87,6 +83,15 @@ fn usable(world: &World, status: &str, reason: &str) -> Result<String> {
             "{found}, {why}: {message}"
         );
         Ok(Some(message))
+    })
+}
+
+/// Waits until so many MiB are free: what is read is evicted and fetched again all the time.
+fn free(world: &World, node: &str, mib: RangeInclusive<u64>) -> Result<()> {
+    eventually("the right part of the disk to be free", GUARD, || {
+        let free = free_mib(world, node)?;
+        ensure!(mib.contains(&free), "{free} MiB of {DISK_MIB} are free");
+        Ok(Some(()))
     })
 }
 
