@@ -31,6 +31,9 @@ const OTHERS_FILES: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
 
 const LOOK: Duration = Duration::from_secs(2);
 
+/// Looks that have to agree before it is said that the disk is short, or no more.
+const LOOKS_TO_TELL: u32 = 5;
+
 /// What is told is told in parts of the capacity, so that it changes seldom.
 const TOLD_PARTS: u64 = 100;
 
@@ -84,6 +87,29 @@ pub(super) fn gauge(registry: &Registry) -> prometheus::Result<IntGauge> {
     Ok(gauge)
 }
 
+/// What is said of what cannot be used: whether there is anything, only after several looks agree. A worker that has just started
+/// does not know yet what the disk holds for it, and what others write comes and goes.
+#[derive(Debug, Default)]
+struct Telling {
+    told: u64,
+    /// Looks in a row that found the opposite.
+    others: u32,
+}
+
+impl Telling {
+    /// Takes note of a look. Says whether it changes more than a number.
+    fn saw(&mut self, withheld: u64) -> bool {
+        let is_other = (withheld > 0) != (self.told > 0);
+        self.others = if is_other { self.others + 1 } else { 0 };
+        let is_news = self.others >= LOOKS_TO_TELL;
+        if is_news || !is_other {
+            self.told = withheld;
+            self.others = 0;
+        }
+        is_news
+    }
+}
+
 /// The room of the tier on a disk.
 pub(super) struct Headroom {
     path: PathBuf,
@@ -122,22 +148,21 @@ impl Headroom {
         info!(percent = self.percent, path = %self.path.display(), "this part of the disk stays free");
         let mut interval = tokio::time::interval(LOOK);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut told = 0;
+        let mut telling = Telling::default();
         while stop.run_until_cancelled(interval.tick()).await.is_some() {
             if stop.run_until_cancelled(self.look()).await.is_none() {
                 break;
             }
-            let withheld = withheld_bytes(&self.pool);
-            self.withheld.set(i64::try_from(withheld).unwrap_or(i64::MAX));
-            if (withheld > 0) != (told > 0) {
-                let (path, percent) = (self.path.display(), self.percent);
-                if withheld > 0 {
-                    warn!(%path, percent, withheld_bytes = withheld, "the disk is short: not all of the capacity is used");
-                } else {
-                    info!(%path, percent, "the whole capacity can be used");
+            let is_news = telling.saw(withheld_bytes(&self.pool));
+            self.withheld.set(i64::try_from(telling.told).unwrap_or(i64::MAX));
+            let (path, percent, withheld_bytes) = (self.path.display(), self.percent, telling.told);
+            match (is_news, withheld_bytes) {
+                (false, _) => {}
+                (true, 0) => info!(%path, percent, "the whole capacity can be used"),
+                (true, _) => {
+                    warn!(%path, percent, withheld_bytes, "the disk is short: a part of the capacity is not used")
                 }
             }
-            told = withheld;
         }
     }
 
@@ -182,7 +207,7 @@ impl Headroom {
 }
 
 /// What of a pool's capacity cannot be used, to the hundredth part, rounded up.
-pub(super) fn withheld_bytes(pool: &PoolCapacity) -> u64 {
+fn withheld_bytes(pool: &PoolCapacity) -> u64 {
     let step = (pool.capacity_bytes() / TOLD_PARTS).max(1);
     pool.withheld_bytes()
         .div_ceil(step)
@@ -237,6 +262,24 @@ mod tests {
             ..scarce
         };
         assert_eq!(gib(made_as_needed.spare_bytes(20)), 300);
+    }
+
+    #[test]
+    fn it_is_told_when_it_lasts() {
+        let mut telling = Telling::default();
+        for _ in 0..3 {
+            // A start.
+            for _ in 1..LOOKS_TO_TELL {
+                assert!(!telling.saw(7));
+            }
+            assert!(!telling.saw(0));
+        }
+        let news: Vec<_> = [7, 7, 7, 7, 8, 9, 0, 9, 0, 0, 0, 0, 0]
+            .map(|withheld| (telling.saw(withheld), telling.told))
+            .into();
+        let steps: Vec<_> = news.iter().filter(|(is_news, _)| *is_news).collect();
+        assert_eq!(steps, [&(true, 8), &(true, 0)]);
+        assert_eq!(news[5..8], [(false, 9); 3], "the number follows at once");
     }
 
     #[test]

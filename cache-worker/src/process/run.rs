@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use tracing::info;
 
-use super::headroom::{self, Headroom, withheld_bytes};
+use super::headroom::{self, Headroom};
 use super::http;
 use super::loads::Loads;
 use super::options::Options;
@@ -133,7 +133,7 @@ async fn serve(options: Options) -> Result<()> {
         options.min_free_percent,
         Arc::clone(&setup.main),
         Arc::clone(&datasets),
-        withheld,
+        withheld.clone(),
     );
     let path = &setup.tiers.main.path;
     let headroom = headroom.with_context(|| format!("failed to look at {}", path.display()))?;
@@ -166,7 +166,7 @@ async fn serve(options: Options) -> Result<()> {
                 if let Some(reports) = planned.reports() {
                     let states = dataset_states(&datasets, planned.problems());
                     let tier = plan::TierState {
-                        withheld_bytes: withheld_bytes(&setup.main),
+                        withheld_bytes: u64::try_from(withheld.get()).unwrap_or(0),
                     };
                     told.tell(reports, tier, states, loads.states());
                 }
