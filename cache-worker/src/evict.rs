@@ -26,7 +26,8 @@ pub(crate) use self::order::{Order, spare};
 use crate::store::Demand;
 use crate::tier::Tier;
 use crate::tier::content::{Hidden, Hiding, Purge};
-use crate::tier::ledger::{Amount, Promise, shard_of};
+use crate::tier::costs::Amount;
+use crate::tier::ledger::{Promise, shard_of};
 use crate::tier::partials::Evicted;
 
 /// Objects hidden before the views are asked to let go of them: a remount drops hot inodes too, so not for a few.

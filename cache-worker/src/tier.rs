@@ -2,7 +2,7 @@
 //!
 //! The file system is the index: what is here is what has a name in the directory (`directory.rs`), and nothing is
 //! kept in memory for an object, except its place in the order of eviction where there is one. Before anything is written,
-//! its room is promised (`ledger.rs`); what was promised at the last stop is found by a walk (`stock.rs`), which
+//! its room (`costs.rs`) is promised (`ledger.rs`); what was promised at the last stop is found by a walk (`stock.rs`), which
 //! runs beside the first reads: only writers wait for it.
 //!
 //! Everything survives a kill of the process at any point: a file gets its name in `objects/` when it is whole, in one
@@ -12,6 +12,7 @@
 //! Failures of the file system never reach a reader: they are misses, counted, and logged once until it works again.
 
 pub(crate) mod content;
+pub(crate) mod costs;
 pub(crate) mod directory;
 pub(crate) mod io;
 pub(crate) mod landing;
@@ -38,9 +39,10 @@ use rustix::io::Errno;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use self::costs::Amount;
 use self::directory::{Directory, Place};
 use self::landing::Landing;
-use self::ledger::{Amount, Ledger, Promise};
+use self::ledger::{Ledger, Promise};
 use self::lingering::Lingering;
 use self::partials::Partials;
 use self::state::{Epoch, LAYOUT, State};

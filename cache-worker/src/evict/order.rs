@@ -13,7 +13,7 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 
 use crate::store::Eviction;
-use crate::tier::ledger::Amount;
+use crate::tier::costs::Amount;
 
 /// Of the tier's capacity: beyond it, moka names victims.
 const HIGH_WATERMARK_PERCENT: u64 = 95;

@@ -13,9 +13,10 @@ use catalog::ObjectId;
 use tracing::warn;
 
 use super::Tier;
+use super::costs::Amount;
 use super::directory::{Directory, Place, condemned_name, hidden_name, name_in};
 use super::io::write_lease;
-use super::ledger::{Amount, Promise, shard_of};
+use super::ledger::{Promise, shard_of};
 use super::seal::{self, BlockCrc};
 use crate::store::NoRoom;
 

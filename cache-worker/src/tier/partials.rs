@@ -14,9 +14,10 @@ use parking_lot::{Condvar, Mutex};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
+use super::costs::Amount;
 use super::directory::{Directory, Place, name_in};
 use super::io::write_lease;
-use super::ledger::{Amount, Promise, shard_of};
+use super::ledger::{Promise, shard_of};
 use super::partial::{Files, Partial};
 use super::{Tier, seal};
 use crate::store::NoRoom;

@@ -11,8 +11,9 @@ use rustix::io::Errno;
 use tracing::debug;
 
 use super::Tier;
+use super::costs::{Amount, Costs, XATTR_SEAL_BLOCKS};
 use super::directory::{Directory, Place, hidden_id, is_condemned, name_in};
-use super::ledger::{Amount, Costs, Found, SHARDS, XATTR_SEAL_BLOCKS, shard_of};
+use super::ledger::{Found, SHARDS, shard_of};
 use crate::evict::Order;
 use crate::store::{Eviction, Limit, Medium};
 
