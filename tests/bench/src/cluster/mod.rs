@@ -100,7 +100,7 @@ impl ClusterCommand {
         let world = World::start().context("failed to bring up a cluster with Millpond")?;
         // Room for all that is read.
         let tiers = "{\"spec\":{\"tiers\":[{\"medium\":\"Memory\",\"capacity\":\"64Mi\"},\
-                     {\"medium\":\"Disk\",\"path\":\"/mnt/millpond\",\"capacity\":\"6Gi\"}]}}";
+                     {\"medium\":\"Disk\",\"path\":\"/mnt/millpond\",\"capacity\":\"6Gi\",\"minFreePercent\":0}]}}";
         world
             .kubectl()
             .run(&["patch", "cachepool", POOL, "--type=merge", "-p", tiers])?;
