@@ -7,7 +7,7 @@ use kube::runtime::events::{Event, EventType, Recorder};
 use tokio::sync::broadcast::error::RecvError;
 use tracing::warn;
 
-use api::condition::{Finding, Status, reason};
+use millpond_api::condition::{Finding, Status, reason};
 
 use crate::fleet::Fleet;
 

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use millpond_wire::plan;
 use parking_lot::Mutex;
-use protocol::plan;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 

@@ -13,9 +13,9 @@ use anyhow::{Context as _, Result, bail};
 use futures::StreamExt;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::{Client, ResourceExt};
-use mesh::{Clients, Identity, Incoming};
-use protocol::plan::certificates_server::CertificatesServer;
-use protocol::plan::plans_server::PlansServer;
+use millpond_cluster::{Clients, Identity, Incoming};
+use millpond_wire::plan::certificates_server::CertificatesServer;
+use millpond_wire::plan::plans_server::PlansServer;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -49,8 +49,8 @@ const RETRY: Duration = Duration::from_secs(2);
 /// # Errors
 /// It cannot start, a part that must live has ended, or it leads no more.
 pub fn run(options: Options) -> Result<()> {
-    runtime::telemetry::init(&runtime::telemetry::TelemetryOptions::default())?;
-    runtime::tls::install();
+    millpond_process::telemetry::init(&millpond_process::telemetry::TelemetryOptions::default())?;
+    millpond_process::tls::install();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -117,7 +117,7 @@ async fn serve(options: Options) -> Result<()> {
     });
 
     let reporter = Reporter {
-        controller: api::names::MANAGER.to_owned(),
+        controller: millpond_api::names::MANAGER.to_owned(),
         instance: Some(options.pod_name.clone()),
     };
     let reconciling = Reconciling {

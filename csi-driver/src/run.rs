@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh::{Bootstrap, Controller, Follower, Identity, Membership};
+use millpond_cluster::{Bootstrap, Controller, Follower, Identity, Membership};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -25,14 +25,14 @@ use crate::csi::wire::csi::identity_server::IdentityServer;
 use crate::csi::wire::csi::node_server::NodeServer;
 use crate::csi::wire::registration::registration_server::RegistrationServer;
 use crate::csi::{IdentityService, NodeService, RegistrationService, SocketError, listen};
-use crate::keeper::KeeperLine;
-use crate::mounter::Mounter;
 use crate::node::{
     Datasets, DatasetsOptions, Layout, PlanFollowing, PlanStore, Reports, Tiers, TiersOptions, Volumes,
     Workers,
 };
 use crate::options::DriverOptions;
 use crate::service::Service;
+use millpond_fs::keeper::KeeperLine;
+use millpond_fs::mounter::Mounter;
 
 /// How often the lock is tried: a part of the pause that readers of what is not cached see.
 const LOCK_INTERVAL: Duration = Duration::from_millis(20);

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use csi_driver::keeper::Client;
+use millpond_fs::keeper::Client;
 use program::{MAX_ANONYMOUS_BYTES, Program};
 
 fn keeper(socket: &Path, limit: &str) -> Program {

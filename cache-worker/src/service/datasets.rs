@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use super::drivers::Drivers;
-use crate::dataset::Dataset;
+use millpond_cache::dataset::Dataset;
 
 /// One Dataset and those who use it.
 #[derive(Clone, Debug)]

@@ -11,15 +11,17 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use catalog::ObjectId;
+use millpond_core::ObjectId;
+use millpond_core::{Generation, ObjectRef, Opened, ReleaseError, StreamId, Views, Worker};
+use millpond_wire::convert;
+use millpond_wire::worker as wire;
 use parking_lot::Mutex;
-use protocol::{Generation, ObjectRef, Opened, ReleaseError, StreamId, Views, Worker, convert, wire};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::dataset::Dataset;
+use millpond_cache::dataset::Dataset;
 
 /// The keeper holds the mounts of a dead driver for 120 s; after that no reader is left.
 const GRACE: Duration = Duration::from_secs(150);

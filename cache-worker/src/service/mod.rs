@@ -1,7 +1,7 @@
 //! What a worker is to the drivers: its Datasets over a socket.
 //!
 //! - [`Datasets`]: which Datasets are served now.
-//! - [`questions`]: the answers to a driver, each from [`protocol::Worker`].
+//! - [`questions`]: the answers to a driver, each from [`millpond_core::Worker`].
 //! - [`Drivers`]: who attends a Dataset, what they have open and show, and how they are asked to let go of objects.
 //! - [`LocalIncoming`]: connections over the unix socket of the node, from root alone.
 //!

@@ -1,9 +1,11 @@
-//! The answers to drivers: messages in, [`protocol::Worker`], messages out.
+//! The answers to drivers: messages in, [`millpond_core::Worker`], messages out.
 
 use std::sync::Arc;
 
-use mesh::{ConnectedPeer, Role};
-use protocol::{Generation, Local, Worker, convert, wire};
+use millpond_cluster::{ConnectedPeer, Role};
+use millpond_core::{Generation, Local, Worker};
+use millpond_wire::convert;
+use millpond_wire::worker as wire;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;

@@ -4,13 +4,13 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Dataset, Prefetch, names};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
+use millpond_api::{Dataset, Prefetch, names};
+use millpond_wire::plan;
 use moka::future::Cache;
-use protocol::plan;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::condition::{Finding, Status, kind, reason};
-use api::{Dataset, names};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
+use millpond_api::condition::{Finding, Status, kind, reason};
+use millpond_api::{Dataset, names};
 use tracing::info;
 
 use super::apply::is_owned;
@@ -128,7 +128,7 @@ async fn say_blocked(dataset: &Dataset, pods: Vec<String>, context: &Context) ->
         .retain(|condition| condition.type_ != kind::DELETION_BLOCKED);
     let now = Time(k8s_openapi::jiff::Timestamp::now());
     let found = [finding];
-    after.conditions.extend(api::condition::update(
+    after.conditions.extend(millpond_api::condition::update(
         &before.conditions,
         &found,
         dataset.metadata.generation,

@@ -1,8 +1,8 @@
 //! Reads what a Dataset's spec names: its pool, and for each mount a Secret or a ServiceAccount's token.
 
-use api::Dataset;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
+use millpond_api::Dataset;
 
 use super::credentials::Credentials;
 use super::{Context, Error};

@@ -17,11 +17,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::Dataset;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::ObjectRef;
+use millpond_api::Dataset;
 use parking_lot::Mutex;
 
 use crate::cluster::Cluster;
@@ -171,7 +171,7 @@ pub(crate) fn after_error(dataset: Arc<Dataset>, error: &Error, _context: Arc<Co
     tracing::warn!(
         name,
         namespace,
-        error = runtime::with_causes(error),
+        error = millpond_process::with_causes(error),
         "failed to reconcile a Dataset"
     );
     Action::requeue(LOOK_AGAIN_SOON)

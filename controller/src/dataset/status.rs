@@ -7,15 +7,15 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use api::condition::{Finding, Status, kind, reason, update};
-use api::{ByteQuantity, Dataset, DatasetPhase, DatasetStatus};
 use governor::clock::DefaultClock;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
-use protocol::plan;
+use millpond_api::condition::{Finding, Status, kind, reason, update};
+use millpond_api::{ByteQuantity, Dataset, DatasetPhase, DatasetStatus};
+use millpond_wire::plan;
 use tokio::time::Instant;
 
 use super::validate::Validated;
@@ -132,7 +132,7 @@ pub(super) async fn write(
     let patch = serde_json::json!({
         "apiVersion": "millpond.io/v1alpha1", "kind": "Dataset", "metadata": {"name": dataset.name_any()}, "status": after
     });
-    let params = PatchParams::apply(api::names::MANAGER).force();
+    let params = PatchParams::apply(millpond_api::names::MANAGER).force();
     let written = api
         .patch_status(&dataset.name_any(), &params, &Patch::Apply(patch))
         .await

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Dataset, names};
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
+use millpond_api::{Dataset, names};
 use moka::future::Cache;
 
 use super::{Context, Error};

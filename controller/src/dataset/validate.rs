@@ -1,9 +1,9 @@
 //! What is wrong with a Dataset that no rule of its own could say: names that lead nowhere, globs that cannot be read, more
 //! quota than there is. Each problem names the field and the fix.
 
-use api::Dataset;
-use api::condition::reason;
 use globset::GlobBuilder;
+use millpond_api::Dataset;
+use millpond_api::condition::reason;
 
 use super::credentials::Credentials;
 use super::dereference::{Named, Pool};
@@ -109,7 +109,7 @@ pub(super) fn validate(dataset: &Dataset, named: &Named) -> Validated {
             reason::QUOTA_OVER_CAPACITY,
             format!(
                 "spec.quota: {quota} is more than a worker of the pool has ({}): lower it, or raise the pool's capacity",
-                api::ByteQuantity(capacity_bytes)
+                millpond_api::ByteQuantity(capacity_bytes)
             ),
         );
     }

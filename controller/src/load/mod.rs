@@ -9,15 +9,15 @@ mod schedule;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::condition::{Finding, Status, kind, reason, update};
-use api::{DataLoad, DataLoadStatus, Dataset, LoadPhase, LoadPolicy, names};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
-use protocol::plan;
+use millpond_api::condition::{Finding, Status, kind, reason, update};
+use millpond_api::{DataLoad, DataLoadStatus, Dataset, LoadPhase, LoadPolicy, names};
+use millpond_wire::plan;
 
 use crate::dataset::{Context as DatasetContext, Error};
 use crate::events;
@@ -266,7 +266,7 @@ pub(crate) fn after_error(load: Arc<DataLoad>, error: &Error, _context: Arc<Cont
     tracing::warn!(
         name,
         namespace,
-        error = runtime::with_causes(error),
+        error = millpond_process::with_causes(error),
         "failed to reconcile a DataLoad"
     );
     Action::requeue(Duration::from_secs(5))

@@ -1,11 +1,11 @@
 //! How far a load is: what the workers say, added up.
 
-use api::condition::{Finding, Status, kind, reason};
-use api::{ByteQuantity, DataLoadStatus, FailedPath, LoadPhase};
 use globset::GlobBuilder;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use protocol::plan;
+use millpond_api::condition::{Finding, Status, kind, reason};
+use millpond_api::{ByteQuantity, DataLoadStatus, FailedPath, LoadPhase};
+use millpond_wire::plan;
 
 /// Failed paths that the status holds.
 const SHOWN_FAILURES: usize = 20;

@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use millpond_wire::plan;
+use millpond_wire::plan::{driver_change, worker_change};
 use parking_lot::Mutex;
-use protocol::plan;
-use protocol::plan::{driver_change, worker_change};
 use tokio::sync::watch;
 
 /// A Dataset in the plan.

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
-use mesh::{ConnectedPeer, POOL_METADATA, Peer, Role};
-use protocol::plan;
-use protocol::plan::plans_server::Plans;
+use millpond_cluster::{ConnectedPeer, POOL_METADATA, Peer, Role};
+use millpond_wire::plan;
+use millpond_wire::plan::plans_server::Plans;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;

@@ -9,14 +9,14 @@ mod validate;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{CachePool, Medium, names};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::events::Recorder;
 use kube::{Api, Resource, ResourceExt};
-use protocol::plan;
+use millpond_api::{CachePool, Medium, names};
+use millpond_wire::plan;
 
 use crate::cluster::Cluster;
 use crate::dataset::Error;
@@ -172,7 +172,7 @@ fn chosen(pool: &CachePool, replicas: i32, context: &Context) -> Vec<String> {
 pub(crate) fn after_error(pool: Arc<CachePool>, error: &Error, _context: Arc<Context>) -> Action {
     tracing::warn!(
         name = pool.name_any(),
-        error = runtime::with_causes(error),
+        error = millpond_process::with_causes(error),
         "failed to reconcile a CachePool"
     );
     Action::requeue(Duration::from_secs(5))

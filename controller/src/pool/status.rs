@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use api::condition::{Finding, Status, kind, reason, update};
-use api::{ByteQuantity, CachePool, CachePoolStatus, PoolPhase, names};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
+use millpond_api::condition::{Finding, Status, kind, reason, update};
+use millpond_api::{ByteQuantity, CachePool, CachePoolStatus, PoolPhase, names};
 
 use super::Context;
 use super::build::selector_text;

@@ -20,7 +20,7 @@ use super::wire::csi::{
     NodeUnpublishVolumeResponse, Topology, VolumeCapability, VolumeCondition, VolumeUsage,
 };
 use crate::node::{AccessMode, PodRef, Publish, VolumeError, Volumes};
-use crate::view::ViewError;
+use millpond_fs::view::ViewError;
 
 /// What the kubelet adds to a volume's attributes.
 const POD_NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";

@@ -6,9 +6,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use catalog::ObjectId;
+use millpond_core::ObjectId;
+use millpond_core::{Generation, ReleaseError, Views, Worker};
 use parking_lot::Mutex;
-use protocol::{Generation, ReleaseError, Views, Worker};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
@@ -17,14 +17,14 @@ use super::error::VolumeError;
 use super::layout::Layout;
 use super::settling::SettlingWorker;
 use super::workers::{DatasetOnNode, NodeWorker, Workers};
-use crate::ViewMetrics;
-use crate::fuse::{FuseMetrics, FuseOptions, FuseServer, Layout as FuseLayout, Unmount};
-use crate::generations::HeldGeneration;
-use crate::keeper::Client as Keeper;
-use crate::mount::{MountTable, detach};
-use crate::mounter::Mounter;
-use crate::needed::NeededGenerations;
-use crate::view::{InUse, OverlayMode, Registry, RegistryOptions, SettleRules};
+use millpond_fs::HeldGeneration;
+use millpond_fs::NeededGenerations;
+use millpond_fs::ViewMetrics;
+use millpond_fs::fuse::{FuseMetrics, FuseOptions, FuseServer, Layout as FuseLayout, Unmount};
+use millpond_fs::keeper::Client as Keeper;
+use millpond_fs::mount::{MountTable, detach};
+use millpond_fs::mounter::Mounter;
+use millpond_fs::view::{InUse, OverlayMode, Registry, RegistryOptions, SettleRules};
 
 /// Backing ids of closed files that are kept for their next open: 15,000 cost 4 descriptors (measured).
 const KEPT_BACKING_IDS: usize = 16_384;
@@ -222,7 +222,7 @@ fn take_over_or_mount(
         // Somebody has unmounted what is kept.
         keeper
             .drop_mount(&first.name)
-            .map_err(crate::fuse::FuseError::from)?;
+            .map_err(millpond_fs::fuse::FuseError::from)?;
     }
     // A mount without a keeper is dead, and cannot be asked for anything.
     while MountTable::read()
@@ -231,7 +231,7 @@ fn take_over_or_mount(
         .is_some()
     {
         warn!(point = %point.display(), "nobody has kept a mount: it begins anew");
-        detach(point).map_err(crate::view::ViewError::from)?;
+        detach(point).map_err(millpond_fs::view::ViewError::from)?;
     }
     std::fs::create_dir_all(point).map_err(VolumeError::system("make a directory for a mount"))?;
     Ok(FuseServer::mount(second)?)

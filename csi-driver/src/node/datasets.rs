@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use millpond_core::{Generation, TierDirectories};
+use millpond_wire::plan::{DriverDataset, Eviction, Medium, Pool};
 use parking_lot::Mutex;
-use protocol::plan::{DriverDataset, Eviction, Medium, Pool};
-use protocol::{Generation, TierDirectories};
 use tokio::sync::{Mutex as Turn, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -18,9 +18,9 @@ use super::layout::Layout;
 use super::plan::{Plan, PlanStore};
 use super::reports::Reports;
 use super::workers::{DatasetOnNode, MemberAddress, PoolOnNode, Workers};
-use crate::keeper::Client as Keeper;
-use crate::mounter::Mounter;
-use crate::view::{Abilities, OverlayMode};
+use millpond_fs::keeper::Client as Keeper;
+use millpond_fs::mounter::Mounter;
+use millpond_fs::view::{Abilities, OverlayMode};
 
 /// How often it is looked who is not needed any more, beside the plan's changes.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh::{DriverPlan, PlanEvent};
+use millpond_cluster::{DriverPlan, PlanEvent};
+use millpond_wire::plan::driver_change::Change;
+use millpond_wire::plan::{DriverChange, DriverDataset, Pool};
 use prost::Message;
-use protocol::plan::driver_change::Change;
-use protocol::plan::{DriverChange, DriverDataset, Pool};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -268,7 +268,7 @@ mod unit {
             uid: "../evil".to_owned(),
             ..DriverDataset::default()
         }));
-        plan.apply(Change::Synced(protocol::plan::Synced {}));
+        plan.apply(Change::Synced(millpond_wire::plan::Synced {}));
         assert!(store.set(plan.clone()));
         assert!(!store.set(plan.clone()));
         store.write_down();

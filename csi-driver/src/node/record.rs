@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use protocol::{CatalogFile, Generation, TierDirectories};
+use millpond_core::{CatalogFile, Generation, TierDirectories};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 

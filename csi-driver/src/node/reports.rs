@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use millpond_wire::plan::driver_report::Report;
+use millpond_wire::plan::{DriverReport, Present, Synced, View, ViewKey};
 use parking_lot::Mutex;
-use protocol::plan::driver_report::Report;
-use protocol::plan::{DriverReport, Present, Synced, View, ViewKey};
 use tokio::sync::{Notify, mpsc};
 
 use super::record::{Record, VolumeKey};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::plan::DriverDataset;
+use millpond_wire::plan::DriverDataset;
 
 use super::error::VolumeError;
 use super::record::{AccessMode, PodRef, VolumeRequest, Wanted};

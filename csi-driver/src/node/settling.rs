@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use protocol::{
+use millpond_core::{
     CatalogFile, Data, Generation, Landed, Local, ObjectRef, Opened, ReadError, StreamId, TierDirectories,
     Worker,
 };
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use super::workers::NodeWorker;
-use crate::view::Registry;
+use millpond_fs::view::Registry;
 
 pub(crate) struct SettlingWorker {
     pub(crate) worker: Arc<dyn NodeWorker>,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use protocol::{CatalogFile, Generation};
+use millpond_core::{CatalogFile, Generation};
 use tracing::warn;
 
 use super::dataset::Dataset;
@@ -10,9 +10,9 @@ use super::error::VolumeError;
 use super::layout::Layout;
 use super::record::{Kind, Record, RecordedTier};
 use super::target::open_below;
-use crate::generations::HeldGeneration;
-use crate::mount::{MountTable, detach};
-use crate::view::{BindSpec, ViewError, ViewSpec};
+use millpond_fs::HeldGeneration;
+use millpond_fs::mount::{MountTable, detach};
+use millpond_fs::view::{BindSpec, ViewError, ViewSpec};
 
 /// Every mount of ours names its source so.
 const SOURCE_PREFIX: &[u8] = b"millpond:";

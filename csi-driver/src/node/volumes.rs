@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use millpond_core::Generation;
+use millpond_wire::plan::DriverDataset;
 use parking_lot::Mutex;
-use protocol::Generation;
-use protocol::plan::DriverDataset;
 use tokio::sync::Mutex as Turn;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -27,10 +27,10 @@ use super::reports::Reports;
 use super::request::{Publish, allow, checked_id, request};
 use super::showing::{ViewOf, is_mounted, kept, missing_layer, show, uncover, view_of};
 use super::target::Target;
-use crate::generations::HeldGeneration;
-use crate::mount::MountTable;
-use crate::needed::hold_newest;
-use crate::view::{InUse, ViewError};
+use millpond_fs::HeldGeneration;
+use millpond_fs::hold_newest;
+use millpond_fs::mount::MountTable;
+use millpond_fs::view::{InUse, ViewError};
 
 /// What is looked at again and again while it is not there yet.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);

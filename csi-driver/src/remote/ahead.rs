@@ -7,8 +7,8 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use millpond_core::{Data, Served, StreamId};
 use moka::sync::Cache;
-use protocol::{Data, Served, StreamId};
 
 /// The largest answer of a worker.
 const PIECE_BYTES: u64 = 1 << 20;

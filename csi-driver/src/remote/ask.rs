@@ -7,9 +7,10 @@ use std::future::Future;
 use std::ops::Range;
 use std::time::Duration;
 
-use catalog::ObjectId;
-use protocol::wire::worker_client::WorkerClient;
-use protocol::{Data, Landed, ObjectRef, ReadError, Served, StreamId, wire};
+use millpond_core::ObjectId;
+use millpond_core::{Data, Landed, ObjectRef, ReadError, Served, StreamId};
+use millpond_wire::worker as wire;
+use millpond_wire::worker::worker_client::WorkerClient;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::wire::worker_client::WorkerClient;
-use protocol::{Views, convert, wire};
+use millpond_core::Views;
+use millpond_wire::convert;
+use millpond_wire::worker as wire;
+use millpond_wire::worker::worker_client::WorkerClient;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
@@ -40,13 +42,13 @@ pub(super) struct Attending {
 
 impl Attending {
     pub(super) async fn keep(mut self) {
-        let mut pauses = runtime::pauses(LEAST_PAUSE, LONGEST_PAUSE);
+        let mut pauses = millpond_process::pauses(LEAST_PAUSE, LONGEST_PAUSE);
         loop {
             match self.reach.dial().await {
                 Ok(client) => {
                     debug!(dataset = %self.caller.dataset_uid, "reached a worker");
                     if self.attend(client).await {
-                        pauses = runtime::pauses(LEAST_PAUSE, LONGEST_PAUSE);
+                        pauses = millpond_process::pauses(LEAST_PAUSE, LONGEST_PAUSE);
                     }
                     self.clients.send_replace(None);
                 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use mesh::{ConnectError, Identity, IdentityError, Peer, Role};
-use protocol::wire::worker_client::WorkerClient;
+use millpond_cluster::{ConnectError, Identity, IdentityError, Peer, Role};
+use millpond_wire::worker::worker_client::WorkerClient;
 use rand::seq::SliceRandom;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
@@ -98,7 +98,7 @@ async fn dial_any(mut members: Vec<MemberAddress>, identity: &Identity) -> Resul
             role: Role::Worker,
             node,
         };
-        match mesh::connect(address, &peer.server_name(), identity.client_config()?).await {
+        match millpond_cluster::connect(address, &peer.server_name(), identity.client_config()?).await {
             Ok(channel) => return Ok(channel),
             Err(error) => last = error.into(),
         }

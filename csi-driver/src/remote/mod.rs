@@ -31,11 +31,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use catalog::ObjectId;
-use protocol::{
+use millpond_core::ObjectId;
+use millpond_core::{
     CatalogFile, Data, Generation, Landed, Local, ObjectRef, Opened, ReadError, Served, StreamId,
-    TierDirectories, Views, Worker, wire,
+    TierDirectories, Views, Worker,
 };
+use millpond_wire::worker as wire;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

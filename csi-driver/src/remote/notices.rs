@@ -1,13 +1,14 @@
 //! What the worker has to know of this driver: which generations are shown, which files are open, what was opened.
 //!
 //! It is kept as a state, not as a queue: a worker that has just started is told all of it, and one that is there what
-//! changed since. [`Worker::reading`](protocol::Worker::reading) and its like are called under locks, so nothing here waits.
+//! changed since. [`Worker::reading`](millpond_core::Worker::reading) and its like are called under locks, so nothing here waits.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use catalog::ObjectId;
+use millpond_core::ObjectId;
+use millpond_core::{Generation, ObjectRef, Opened, StreamId};
+use millpond_wire::worker as wire;
 use parking_lot::Mutex;
-use protocol::{Generation, ObjectRef, Opened, StreamId, wire};
 use tokio::sync::Notify;
 use wire::notice::Notice as Kind;
 
@@ -163,7 +164,7 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use protocol::Inode;
+    use millpond_core::Inode;
 
     use super::*;
 

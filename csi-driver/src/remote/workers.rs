@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use mesh::Identity;
-use protocol::Views;
+use millpond_cluster::Identity;
+use millpond_core::Views;
 use tokio::sync::watch;
 use tracing::error;
 

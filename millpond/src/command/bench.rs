@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
-use measure::{Comparison, reading};
+use millpond_measure::{Comparison, reading};
 
 use super::terminal::{bytes, complain, say};
 use crate::mount::place::Place;

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use cache_worker::dataset::{CatalogStats, ReadStats, TierStats};
 use clap::Args;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
+use millpond_cache::dataset::{CatalogStats, ReadStats, TierStats};
 
 use super::terminal::{bytes, percent};
 use crate::mount::client::{Client, block_on};

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use cache_worker::dataset::{LoadOptions, LoadProgress};
 use clap::Args;
+use millpond_cache::dataset::{LoadOptions, LoadProgress};
 
 use super::progress::{Display, Progress};
 use super::terminal::{bytes, complain, say};

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use csi_driver::mount::{Mount, MountTable, detach, unmount};
+use millpond_fs::mount::{Mount, MountTable, detach, unmount};
 
 use super::orphan;
 use super::place::Place;

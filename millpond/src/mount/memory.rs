@@ -4,8 +4,8 @@
 use std::ffi::CString;
 
 use anyhow::{Context, Result};
-use cache_worker::MemoryTier;
-use csi_driver::mount::MountTable;
+use millpond_cache::MemoryTier;
+use millpond_fs::mount::MountTable;
 use rustix::mount::{MountFlags, mount};
 
 use super::place::Place;

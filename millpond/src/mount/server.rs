@@ -16,16 +16,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use axum::Router;
-use cache_worker::dataset::{Dataset, DatasetOptions, MountOptions};
-use cache_worker::metrics::WorkerMetrics;
-use cache_worker::source::Environment;
-use cache_worker::{Limit, MemoryTier};
-use csi_driver::ViewMetrics;
-use csi_driver::fuse::{FuseError, FuseMetrics, FuseOptions, FuseServer, Layout, Unmount};
-use csi_driver::keeper::Client as Keeper;
-use csi_driver::mounter::Mounter;
-use csi_driver::view::{InUse, Registry, RegistryOptions, SettleRules};
-use protocol::Worker;
+use millpond_cache::dataset::{Dataset, DatasetOptions, MountOptions};
+use millpond_cache::metrics::WorkerMetrics;
+use millpond_cache::source::Environment;
+use millpond_cache::{Limit, MemoryTier};
+use millpond_core::Worker;
+use millpond_fs::ViewMetrics;
+use millpond_fs::fuse::{FuseError, FuseMetrics, FuseOptions, FuseServer, Layout, Unmount};
+use millpond_fs::keeper::Client as Keeper;
+use millpond_fs::mounter::Mounter;
+use millpond_fs::view::{InUse, Registry, RegistryOptions, SettleRules};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
@@ -43,7 +43,7 @@ use super::service::{self, Metrics, Service};
 use super::spec::{Eviction, Spec, ViewKind};
 use super::start::name_process;
 use super::views::{self, Choice, Holders, Record, Settling, Shown};
-use csi_driver::NeededGenerations;
+use millpond_fs::NeededGenerations;
 
 /// Backing ids of closed files that are kept for their next open: 15,000 cost 4 descriptors (measured).
 const KEPT_BACKING_IDS: usize = 16_384;
@@ -97,10 +97,11 @@ fn serve(run_directory: &Path, predecessors: u64) -> Result<(), Failure> {
         hopeless: true,
         error,
     };
-    let telemetry = runtime::telemetry::init(&runtime::telemetry::TelemetryOptions::default());
+    let telemetry =
+        millpond_process::telemetry::init(&millpond_process::telemetry::TelemetryOptions::default());
     telemetry.map_err(|error| hopeless(error.into()))?;
-    runtime::raise_file_limit();
-    runtime::tls::install();
+    millpond_process::raise_file_limit();
+    millpond_process::tls::install();
     let place = Place::at(run_directory);
     let spec = Spec::read(&place.spec()).map_err(hopeless)?;
     let threads = std::thread::available_parallelism()
@@ -456,7 +457,7 @@ async fn choose(spec: &Spec, place: &Place, record: Option<&Record>) -> Result<C
 }
 
 fn dataset_options(spec: &Spec, memory_tier: Option<MemoryTier>, first: bool) -> Result<DatasetOptions> {
-    let boot_id = runtime::boot_id().context("failed to read the kernel's boot id")?;
+    let boot_id = millpond_process::boot_id().context("failed to read the kernel's boot id")?;
     let mount = MountOptions::at_root(spec.source.clone());
     let mut options = DatasetOptions::new(vec![mount], spec.cache.directory.clone(), boot_id);
     options.environment = Environment::of_process();
@@ -466,11 +467,11 @@ fn dataset_options(spec: &Spec, memory_tier: Option<MemoryTier>, first: bool) ->
     };
     options.memory_tier = memory_tier;
     options.eviction = match spec.cache.eviction {
-        Eviction::Never => cache_worker::Eviction::Never,
-        Eviction::Lru => cache_worker::Eviction::Lru,
-        Eviction::TinyLfu => cache_worker::Eviction::TinyLfu,
+        Eviction::Never => millpond_cache::Eviction::Never,
+        Eviction::Lru => millpond_cache::Eviction::Lru,
+        Eviction::TinyLfu => millpond_cache::Eviction::TinyLfu,
     };
-    options.owner = catalog::Owner {
+    options.owner = millpond_catalog::Owner {
         uid: spec.owner.uid,
         gid: spec.owner.gid,
         file_mode: spec.owner.file_mode,
@@ -480,7 +481,7 @@ fn dataset_options(spec: &Spec, memory_tier: Option<MemoryTier>, first: bool) ->
     // A server that follows another shows what that one has shown.
     options.fresh = spec.fresh && first;
     options.memory_bytes = spec.memory_budget_bytes.unwrap_or_else(|| {
-        let limit = runtime::memory_limit_bytes().unwrap_or(0);
+        let limit = millpond_process::memory_limit_bytes().unwrap_or(0);
         (limit / 4).max(MIN_BUDGET_BYTES)
     });
     options.hedging = spec.hedging;

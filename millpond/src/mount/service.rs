@@ -12,8 +12,8 @@ use prometheus::{IntCounter, IntGaugeVec, Opts, TextEncoder};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 
-use cache_worker::dataset::Dataset;
-use csi_driver::view::Registry;
+use millpond_cache::dataset::Dataset;
+use millpond_fs::view::Registry;
 
 /// Counted by the worker, which sees everything, and again by the views, which see a part.
 const COUNTED_BY_WORKER: [&str; 2] = ["millpond_read_bytes_total", "millpond_read_opens_total"];

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Error, Result, bail};
-use csi_driver::mount::MountTable;
+use millpond_fs::mount::MountTable;
 
 use super::clean;
 use super::place::{Claim, Place};

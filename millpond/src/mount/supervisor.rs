@@ -19,9 +19,9 @@ use std::pin::Pin;
 use std::process::{ExitCode, ExitStatus};
 
 use anyhow::{Context, Result, bail};
-use csi_driver::keeper::{Holder, Status};
-use csi_driver::mount::MountTable;
-use csi_driver::mounter;
+use millpond_fs::keeper::{Holder, Status};
+use millpond_fs::mount::MountTable;
+use millpond_fs::mounter;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -43,7 +43,7 @@ use super::upgrade::{AfterEnd, Upgrade};
 /// Runs the supervisor of the mount in `run_directory`.
 pub(crate) fn run(run_directory: &Path, foreground: bool) -> Result<ExitCode> {
     name_process();
-    runtime::telemetry::init(&runtime::telemetry::TelemetryOptions::default())?;
+    millpond_process::telemetry::init(&millpond_process::telemetry::TelemetryOptions::default())?;
     if !foreground {
         rustix::process::setsid().context("failed to leave the terminal")?;
     }

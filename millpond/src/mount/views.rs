@@ -12,20 +12,20 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
-use cache_worker::dataset::Dataset;
-use catalog::ObjectId;
-use csi_driver::fuse::FuseServer;
-use csi_driver::view::{Abilities, BindSpec, OverlayMode, Registry, ViewError, ViewSpec};
-use protocol::{
+use millpond_cache::dataset::Dataset;
+use millpond_core::ObjectId;
+use millpond_core::{
     CatalogFile, Data, Generation, Landed, Local, ObjectRef, Opened, ReadError, ReleaseError, StreamId,
     TierDirectories, Views, Worker,
 };
+use millpond_fs::fuse::FuseServer;
+use millpond_fs::view::{Abilities, BindSpec, OverlayMode, Registry, ViewError, ViewSpec};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::place::Place;
 use super::spec::{Eviction, Spec, ViewChoice, ViewKind};
-use csi_driver::hold_newest;
+use millpond_fs::hold_newest;
 
 /// What kind of view it will be, decided before anything is mounted.
 #[derive(Debug)]

@@ -9,19 +9,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cache_worker::dataset::{Dataset, DatasetOptions, MountOptions};
-use cache_worker::metrics::WorkerMetrics;
 use cache_worker::service::{Datasets, Drivers, LocalIncoming, Questions, Served};
-use cache_worker::source::SourceOptions;
-use catalog::{Catalog, ObjectId};
 use csi_driver::node::NodeWorker;
 use csi_driver::remote::{Reach, RemoteOptions, RemoteWorker};
-use origin::{Fault, Kind, Origin, OriginOptions, Rule};
-use parking_lot::Mutex;
-use protocol::wire::worker_server::WorkerServer;
-use protocol::{
+use millpond_cache::dataset::{Dataset, DatasetOptions, MountOptions};
+use millpond_cache::metrics::WorkerMetrics;
+use millpond_cache::source::SourceOptions;
+use millpond_catalog::Catalog;
+use millpond_core::ObjectId;
+use millpond_core::{
     Inode, Landed, Local, ObjectRef, ReadError, ReleaseError, StreamId, TierDirectories, Views, Worker,
 };
+use millpond_wire::worker::worker_server::WorkerServer;
+use origin::{Fault, Kind, Origin, OriginOptions, Rule};
+use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -291,7 +292,7 @@ async fn a_new_worker_is_told_what_is_open() {
     worker.end().await;
     // With room for a few files only: what is open is not evicted for others.
     let mut options = rig.options();
-    options.eviction = cache_worker::Eviction::Lru;
+    options.eviction = millpond_cache::Eviction::Lru;
     options.disk_limit.bytes = Some(4 << 20);
     let worker = rig.worker(options).await;
     within("the driver", async {

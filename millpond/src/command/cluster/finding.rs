@@ -1,7 +1,7 @@
 //! What is right and what is wrong, in words for people.
 
-use api::condition::{kind, reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use millpond_api::condition::{kind, reason};
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use api::names::CSI_DRIVER;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
+use millpond_api::names::CSI_DRIVER;
 
 use super::super::connection::{Cluster, list};
 use super::super::finding::Finding;

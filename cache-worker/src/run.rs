@@ -1,0 +1,205 @@
+//! The worker from its start to its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use millpond_cluster::{Bootstrap, Clients, Controller, Follower, Incoming, Membership, WorkerPlan};
+use millpond_wire::plan;
+use millpond_wire::worker::worker_server::WorkerServer;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::Server;
+use tracing::info;
+
+use super::headroom::{self, Headroom};
+use super::http;
+use super::loads::Loads;
+use super::options::Options;
+use super::plan::Planned;
+use super::reports::{Told, dataset_states};
+use super::setup::{Setup, read_buffers};
+use super::tiers::Tiers;
+use crate::service::{Datasets, LocalIncoming, Questions};
+use millpond_cache::PoolCapacity;
+use millpond_cache::metrics::WorkerMetrics;
+
+/// How often the controller is told what changed.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The same of what it waits for: the first catalog of a Dataset, or why there is none. All Datasets are looked at for it,
+/// so what comes in a row is told together.
+const SOON: Duration = Duration::from_millis(100);
+
+/// What is not done by then is cut off: drivers ask the next worker.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// An answer is at most a block and its frame, a notice at most some thousand opens.
+const MAX_MESSAGE_BYTES: usize = 8 << 20;
+
+/// Runs the worker until SIGTERM.
+///
+/// # Errors
+/// It cannot start, or a part that must live has ended.
+pub fn run(options: Options) -> Result<()> {
+    millpond_process::telemetry::init(&millpond_process::telemetry::TelemetryOptions::default())?;
+    millpond_process::raise_file_limit();
+    millpond_process::tls::install();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the worker's threads")?;
+    let result = runtime.block_on(serve(options));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+async fn serve(options: Options) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("failed to handle signals")?;
+    let tiers = Tiers::new(&options.tiers).context("--tier cannot be used")?;
+    let controller = Controller::new(&options.controller).context("--controller cannot be used")?;
+    let registry = prometheus::Registry::new();
+    let withheld = headroom::gauge(&registry)?;
+    let setup = Arc::new(Setup {
+        main: PoolCapacity::new(tiers.main.bytes),
+        memory: tiers.memory.as_ref().map(|tier| PoolCapacity::new(tier.bytes)),
+        tiers,
+        boot_id: millpond_process::boot_id().context("failed to read the kernel's boot id")?,
+        read_buffer_bytes: options.read_buffer_bytes,
+        read_buffers: read_buffers(options.total_read_buffer_bytes),
+        metrics: WorkerMetrics::new(&registry)?,
+        clients: millpond_cache::source::Clients::default(),
+        news: Notify::new(),
+    });
+    let datasets = Arc::new(Datasets::default());
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let loads = Arc::new(Loads::new(Arc::clone(&datasets), tasks.clone(), stop.clone()));
+
+    let membership = Membership::new(Bootstrap {
+        controller: controller.clone(),
+        authorities: options.ca.clone(),
+        token: options.token.clone(),
+    });
+    let identity = membership.identity();
+    let (follower, mut events) =
+        Follower::<WorkerPlan>::for_pool(controller, identity.clone(), &options.pool);
+
+    let mut parts = JoinSet::new();
+    let questions = Questions::new(Arc::clone(&datasets), tasks.clone());
+    let service = WorkerServer::new(questions)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let socket = LocalIncoming::bind(&options.socket)
+        .with_context(|| format!("failed to listen at {}", options.socket.display()))?;
+    let (local, ended) = (Server::builder().add_service(service.clone()), stop.clone());
+    parts.spawn(async move {
+        let served = local
+            .serve_with_incoming_shutdown(socket, ended.cancelled_owned())
+            .await;
+        ("the socket", served.map_err(anyhow::Error::from))
+    });
+    let listener = listen(options.data_address).await?;
+    let incoming = Incoming::new(listener, identity, Clients::MustShow);
+    let (data, ended) = (Server::builder().add_service(service), stop.clone());
+    parts.spawn(async move {
+        let served = data
+            .serve_with_incoming_shutdown(incoming, ended.cancelled_owned())
+            .await;
+        ("the data port", served.map_err(anyhow::Error::from))
+    });
+    let listener = listen(options.metrics_address).await?;
+    let (router, ended) = (http::router(registry, Arc::clone(&datasets)), stop.clone());
+    parts.spawn(async move {
+        let served = axum::serve(listener, router).with_graceful_shutdown(ended.cancelled_owned());
+        ("the metrics service", served.await.map_err(anyhow::Error::from))
+    });
+    let ended = stop.clone();
+    parts.spawn(async move {
+        membership.keep(ended).await;
+        ("the membership", Ok(()))
+    });
+    let ended = stop.clone();
+    parts.spawn(async move {
+        follower.keep(ended).await;
+        ("the plan", Ok(()))
+    });
+    let headroom = Headroom::of(
+        &setup.tiers.main,
+        options.min_free_percent,
+        Arc::clone(&setup.main),
+        Arc::clone(&datasets),
+        withheld.clone(),
+    );
+    let path = &setup.tiers.main.path;
+    let headroom = headroom.with_context(|| format!("failed to look at {}", path.display()))?;
+    if let Some(headroom) = headroom {
+        let ended = stop.clone();
+        parts.spawn(async move {
+            headroom.keep(ended).await;
+            ("the look at the disk", Ok(()))
+        });
+    }
+    info!(pool = options.pool, node = options.node, "ready");
+
+    let mut planned = Planned::new(Arc::clone(&setup), Arc::clone(&datasets), Arc::clone(&loads));
+    let mut told = Told::default();
+    let mut interval = tokio::time::interval(REPORT_INTERVAL);
+    let mut told_at = Instant::now();
+    let result = loop {
+        tokio::select! {
+            _ = terminate.recv() => break Ok(()),
+            Some(event) = events.recv() => {
+                if matches!(event, millpond_cluster::PlanEvent::Connected(_)) {
+                    told.forget();
+                }
+                planned.apply(event).await;
+            }
+            uid = planned.removed() => planned.finish_removal(uid).await,
+            () = setup.news.notified() => interval.reset_at(told_at + SOON),
+            _ = interval.tick() => {
+                told_at = Instant::now();
+                if let Some(reports) = planned.reports() {
+                    let states = dataset_states(&datasets, planned.problems());
+                    let tier = plan::TierState {
+                        withheld_bytes: u64::try_from(withheld.get()).unwrap_or(0),
+                    };
+                    told.tell(reports, tier, states, loads.states());
+                }
+            }
+            Some(part) = parts.join_next() => break ended_early(part),
+        }
+    };
+    info!("ending");
+    stop.cancel();
+    let rest = async {
+        planned.stop().await;
+        tasks.close();
+        tasks.wait().await;
+        while parts.join_next().await.is_some() {}
+    };
+    if tokio::time::timeout(STOP_PATIENCE, rest).await.is_err() {
+        info!("left in the middle of work");
+    }
+    result
+}
+
+type Part = (&'static str, Result<()>);
+
+fn ended_early(part: Result<Part, tokio::task::JoinError>) -> Result<()> {
+    match part {
+        Ok((part, Ok(()))) => bail!("{part} ended"),
+        Ok((part, Err(error))) => Err(error.context(format!("{part} failed"))),
+        Err(error) => Err(anyhow::Error::from(error).context("a part panicked")),
+    }
+}
+
+async fn listen(address: std::net::SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("failed to listen at {address}"))
+}
