@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::filesystem::FuseFilesystem;
-use super::handler::{PondParts, RequestHandler};
+use super::handler::{HandlerParts, RequestHandler};
 use super::live_tree::{LiveTreeUpdater, generations_of};
 use super::metrics::FuseMetrics;
 use super::mounting;
@@ -29,7 +29,7 @@ use super::session::{self, Negotiated};
 use super::table::Table;
 use super::tree::{FOREVER, Trees};
 use crate::keeper::{KeeperClient, KeeperError};
-use crate::view::FuseOpenLog;
+use crate::view::Registry;
 
 /// Where the kernel cannot be told that all names are doubtful, it asks again after this time.
 const LIVE_TTL: Duration = Duration::from_secs(1);
@@ -91,6 +91,7 @@ pub enum FuseError {
 }
 
 /// What a server needs.
+#[derive(Clone)]
 pub struct FuseOptions {
     /// An existing directory.
     pub mountpoint: PathBuf,
@@ -111,9 +112,9 @@ pub struct FuseOptions {
     pub threads: usize,
     /// What is counted.
     pub metrics: FuseMetrics,
-    /// Where the opens of kernel views that come here are written down, so that they are not counted twice. `None`:
-    /// there are no such views.
-    pub ledger: Option<Arc<FuseOpenLog>>,
+    /// The kernel views of which the mount is a layer: opens of theirs that the server answers are logged there, so that they
+    /// are not counted twice, and objects that became complete meanwhile. `None`: there are none.
+    pub kernel_views: Option<Registry>,
     /// Who keeps the mount alive when this process dies. `None`: nobody; the mount dies with it.
     pub keeper: Option<Arc<KeeperClient>>,
 }
@@ -380,7 +381,7 @@ impl Start {
             kept_backing_ids: _,
             threads: _,
             metrics,
-            ledger,
+            kernel_views,
             keeper,
         } = options;
         let trees = Trees::new(layout);
@@ -391,7 +392,7 @@ impl Start {
                 .catalogs
                 .update(&newest, &generations_of(&opens.open_nodes()))?;
         }
-        let parts = PondParts {
+        let parts = HandlerParts {
             worker,
             trees,
             opens,
@@ -399,7 +400,7 @@ impl Start {
             device,
             runtime: runtime.clone(),
             passthrough,
-            ledger,
+            kernel_views,
         };
         let pond = Arc::new(RequestHandler::new(parts));
         Ok(Self {

@@ -73,7 +73,7 @@ fn serves_when_told_to() {
         kept_backing_ids: orders.kept,
         threads: 2,
         metrics: metrics(),
-        ledger: None,
+        kernel_views: None,
         keeper: Some(Arc::clone(&keeper)),
     };
     let server = match FuseServer::take_over(options()).unwrap() {
@@ -426,7 +426,7 @@ fn a_clean_unmount_is_told_to_the_keeper() {
         kept_backing_ids: 0,
         threads: 1,
         metrics: metrics(),
-        ledger: None,
+        kernel_views: None,
         keeper: Some(Arc::new(KeeperClient::new(holder.socket().unwrap()))),
     })
     .unwrap();
