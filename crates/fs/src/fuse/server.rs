@@ -29,6 +29,7 @@ use super::session::{self, Negotiated};
 use super::table::Table;
 use super::tree::{FOREVER, Trees};
 use crate::keeper::{KeeperClient, KeeperError};
+use crate::mount::{abort_fuse_connection, fuse_connection};
 use crate::view::Registry;
 
 /// Where the kernel cannot be told that all names are doubtful, it asks again after this time.
@@ -306,7 +307,7 @@ impl FuseServer {
     /// # Errors
     /// When the kernel cannot be told.
     pub fn abort(&self) -> io::Result<()> {
-        mounting::abort(self.connection)
+        abort_fuse_connection(self.connection)
     }
 
     /// Waits until the kernel has ended the session: somebody unmounted it, and nobody uses it any more.
@@ -325,7 +326,7 @@ impl Drop for FuseServer {
         self.cancel.cancel();
         if self.mounted.swap(false, Ordering::AcqRel) && !*self.ended.borrow() {
             // Whoever still waits gets an error, instead of waiting for a server that is gone.
-            if let Err(error) = mounting::abort(self.connection) {
+            if let Err(error) = abort_fuse_connection(self.connection) {
                 warn!(%error, "failed to end a connection");
             }
             // It may be gone already.
@@ -436,7 +437,7 @@ impl Start {
         // has resolved to one of them.
         let epochs = negotiated.has_epochs() && !pond.has_kernel_views();
         pond.trees.set_live_ttl(if epochs { FOREVER } else { LIVE_TTL });
-        let connection = mounting::connection(&mountpoint).map_err(FuseError::Session)?;
+        let connection = fuse_connection(&mountpoint).map_err(FuseError::Session)?;
         let note = Note {
             mountpoint: mountpoint.clone(),
             layout,

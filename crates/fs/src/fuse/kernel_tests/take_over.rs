@@ -161,8 +161,8 @@ impl Drop for Supervised {
     fn drop(&mut self) {
         // Whoever still waits in the mount gets an error from here on.
         let mountpoint = self.directory.path().canonicalize().unwrap().join("mnt");
-        if let Ok(connection) = super::super::mounting::connection(&mountpoint) {
-            let _ = super::super::mounting::abort(connection);
+        if let Ok(connection) = crate::mount::fuse_connection(&mountpoint) {
+            let _ = crate::mount::abort_fuse_connection(connection);
         }
         let _ = super::super::mounting::unmount(&mountpoint, true);
         if let Some(mut server) = self.server.take() {
