@@ -6,6 +6,8 @@
 //! cluster the same traits are spoken over a socket (`millpond_wire`). Neither side knows how the other does its part.
 //! Nothing here depends on a protocol, a file system or Kubernetes.
 
+#[cfg(feature = "test-util")]
+pub mod conformance;
 mod data;
 mod id;
 mod object;
