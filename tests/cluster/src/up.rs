@@ -55,6 +55,7 @@ impl Cluster {
     /// down.
     pub fn up(options: &UpOptions, on_step: impl FnMut(Duration, &str)) -> Result<Self> {
         let name = &options.name;
+        make_room(options).with_context(|| format!("failed to bring up the cluster {name}"))?;
         bring_up(options, on_step).with_context(|| {
             let logs = State::of(name).log_dir();
             format!(
@@ -65,7 +66,8 @@ impl Cluster {
     }
 }
 
-fn bring_up(options: &UpOptions, mut on_step: impl FnMut(Duration, &str)) -> Result<Cluster> {
+/// Checks that a cluster can be brought up, and takes away what is there of the name.
+fn make_room(options: &UpOptions) -> Result<()> {
     let UpOptions {
         name,
         nodes,
@@ -89,7 +91,17 @@ fn bring_up(options: &UpOptions, mut on_step: impl FnMut(Duration, &str)) -> Res
         }
         down(name, None)?;
     }
+    Ok(())
+}
 
+fn bring_up(options: &UpOptions, mut on_step: impl FnMut(Duration, &str)) -> Result<Cluster> {
+    let UpOptions {
+        name,
+        nodes,
+        replace: _,
+        controller_qps,
+    } = options;
+    let state = State::of(name);
     let began = Instant::now();
     let mut step = |what: &str| on_step(began.elapsed(), what);
     state.create()?;
