@@ -2,11 +2,10 @@
 
 use std::fmt::Debug;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use hyper::Request;
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::api::{Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -70,48 +69,19 @@ impl Api {
         self.runtime.block_on(poll)
     }
 
-    /// Waits until a node is Ready. `check` fails when that is in vain.
+    /// Waits until a node is Ready, as its kubelet has said since `begin`. `check` fails when that is in vain.
     pub(crate) fn wait_node_ready(
         &self,
         node: NodeName,
+        begin: SystemTime,
         limit: Duration,
         check: impl Fn() -> Result<()>,
     ) -> Result<()> {
+        // Kubelets tell whole seconds.
+        let begin = i64::try_from(begin.duration_since(SystemTime::UNIX_EPOCH)?.as_secs())?;
         let nodes = kube::Api::<Node>::all(self.client.clone());
+        let is_ready = move |node: Option<&Node>| is_ready_since(node, begin);
         self.wait(nodes, &node.to_string(), "is not Ready", limit, is_ready, check)
-    }
-
-    /// Returns when the kubelet of a node has last renewed its Lease.
-    pub(crate) fn heartbeat(&self, node: NodeName) -> Result<Option<String>> {
-        let get = async { self.node_leases().get_opt(&node.to_string()).await };
-        let lease = self
-            .runtime
-            .block_on(async { timeout(REQUEST_TIMEOUT, get).await })
-            .context("the API server does not answer")??;
-        Ok(lease.as_ref().and_then(renewed))
-    }
-
-    /// Waits until the kubelet of a node has renewed its Lease since it said `before`.
-    pub(crate) fn wait_heartbeat(
-        &self,
-        node: NodeName,
-        before: Option<&str>,
-        limit: Duration,
-        check: impl Fn() -> Result<()>,
-    ) -> Result<()> {
-        let is_renewed = move |lease: Option<&Lease>| {
-            let now = lease.and_then(renewed);
-            now.is_some() && now.as_deref() != before
-        };
-        let leases = self.node_leases();
-        self.wait(
-            leases,
-            &node.to_string(),
-            "is not renewed",
-            limit,
-            is_renewed,
-            check,
-        )
     }
 
     /// Waits for the default ServiceAccount: a pod that comes before it is refused.
@@ -159,10 +129,6 @@ impl Api {
         Ok(())
     }
 
-    fn node_leases(&self) -> kube::Api<Lease> {
-        kube::Api::namespaced(self.client.clone(), "kube-node-lease")
-    }
-
     fn wait<K>(
         &self,
         objects: kube::Api<K>,
@@ -198,14 +164,15 @@ pub(crate) async fn client(kubeconfig: &Path) -> Result<Client> {
     Ok(Client::try_from(config)?)
 }
 
-fn is_ready(node: Option<&Node>) -> bool {
+fn is_ready_since(node: Option<&Node>, begin: i64) -> bool {
     let status = node.and_then(|node| node.status.as_ref());
     let conditions = status.and_then(|status| status.conditions.as_ref());
     let mut conditions = conditions.into_iter().flatten();
-    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
-}
-
-fn renewed(lease: &Lease) -> Option<String> {
-    let time = lease.spec.as_ref()?.renew_time.as_ref()?;
-    Some(time.0.to_string())
+    conditions.any(|condition| {
+        let told = condition
+            .last_heartbeat_time
+            .as_ref()
+            .map(|time| time.0.as_second());
+        condition.type_ == "Ready" && condition.status == "True" && told.is_some_and(|told| told >= begin)
+    })
 }

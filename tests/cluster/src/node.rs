@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
@@ -105,14 +105,10 @@ impl<'a> Node<'a> {
     /// It runs, or does not become Ready: with the last lines of its logs.
     pub fn start(self) -> Result<()> {
         ensure!(!self.is_running(), "{} is running", self.name);
-        let api = self.cluster.api()?;
         // Its last word before it was lost may still be "Ready": only a newer one counts.
-        let before = api.heartbeat(self.name)?;
+        let begin = SystemTime::now();
         self.boot()?;
-        let is_alive = || self.check_alive();
-        api.wait_heartbeat(self.name, before.as_deref(), READY_TIMEOUT, is_alive)
-            .with_context(|| self.trouble())?;
-        self.wait_ready(&api)
+        self.wait_ready(&self.cluster.api()?, begin)
     }
 
     /// Kills the node's kubelet; returns when the next one is healthy. Containers go on.
@@ -152,9 +148,9 @@ impl<'a> Node<'a> {
         self.process().start(command)
     }
 
-    /// Waits until the node is Ready.
-    pub(crate) fn wait_ready(self, api: &Api) -> Result<()> {
-        api.wait_node_ready(self.name, READY_TIMEOUT, || self.check_alive())
+    /// Waits until the node is Ready, as its kubelet has said since `begin`.
+    pub(crate) fn wait_ready(self, api: &Api, begin: SystemTime) -> Result<()> {
+        api.wait_node_ready(self.name, begin, READY_TIMEOUT, || self.check_alive())
             .with_context(|| self.trouble())
     }
 

@@ -1,6 +1,6 @@
 //! Bringing a cluster up.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -117,6 +117,7 @@ fn bring_up(options: &UpOptions, mut on_step: impl FnMut(Duration, &str)) -> Res
     start_etcd(&cluster)?;
     cluster.api_server().start()?;
     step("API server");
+    let begin = SystemTime::now();
     start_controllers(&cluster, *controller_qps)?;
     for node in cluster.nodes() {
         node.boot()
@@ -125,7 +126,7 @@ fn bring_up(options: &UpOptions, mut on_step: impl FnMut(Duration, &str)) -> Res
     let api = cluster.api()?;
     dns::start(&cluster, &api)?;
     for node in cluster.nodes() {
-        node.wait_ready(&api)?;
+        node.wait_ready(&api, begin)?;
         step(&node.name().to_string());
     }
     // A pod that comes before it is refused.

@@ -118,6 +118,11 @@ impl World {
             self.cluster
                 .load(&[archive, tools_dir().join("images/busybox.tar")])?;
             self.install_chart(&image)?;
+            if !found.is_empty() {
+                // Pods that run do not see a new image of the same name.
+                self.kubectl()
+                    .run(&["--namespace", SYSTEM, "delete", "pods", "--all"])?;
+            }
             installed.set_len(0)?;
             installed.write_all_at(wanted.as_bytes(), 0)?;
         }
