@@ -38,7 +38,7 @@ impl Debug for Api {
 }
 
 impl Api {
-    /// Reads how to reach it; it need not run.
+    /// Reads its address and credentials; it need not run.
     pub(crate) fn new(kubeconfig: &Path) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -69,7 +69,7 @@ impl Api {
         self.runtime.block_on(poll)
     }
 
-    /// Waits until a node is Ready, as its kubelet has said since `begin`. `check` fails when that is in vain.
+    /// Waits until a node is Ready, as its kubelet has reported since `begin`. `check` fails when that is in vain.
     pub(crate) fn wait_node_ready(
         &self,
         node: NodeName,
@@ -77,7 +77,7 @@ impl Api {
         limit: Duration,
         check: impl Fn() -> Result<()>,
     ) -> Result<()> {
-        // Kubelets tell whole seconds.
+        // Kubelets report in whole seconds.
         let begin = i64::try_from(begin.duration_since(SystemTime::UNIX_EPOCH)?.as_secs())?;
         let nodes = kube::Api::<Node>::all(self.client.clone());
         let is_ready = move |node: Option<&Node>| is_ready_since(node, begin);
@@ -97,7 +97,7 @@ impl Api {
         )
     }
 
-    /// Returns whether the kubelet of a node says through the API server that it is healthy.
+    /// Returns whether the kubelet of a node reports through the API server that it is healthy.
     pub(crate) fn is_kubelet_healthy(&self, node: NodeName) -> Result<bool> {
         let request = Request::get(format!("/api/v1/nodes/{node}/proxy/healthz")).body(Vec::new())?;
         let answer = async { timeout(REQUEST_TIMEOUT, self.client.request_text(request)).await };
@@ -169,10 +169,12 @@ fn is_ready_since(node: Option<&Node>, begin: i64) -> bool {
     let conditions = status.and_then(|status| status.conditions.as_ref());
     let mut conditions = conditions.into_iter().flatten();
     conditions.any(|condition| {
-        let told = condition
+        let reported = condition
             .last_heartbeat_time
             .as_ref()
             .map(|time| time.0.as_second());
-        condition.type_ == "Ready" && condition.status == "True" && told.is_some_and(|told| told >= begin)
+        condition.type_ == "Ready"
+            && condition.status == "True"
+            && reported.is_some_and(|reported| reported >= begin)
     })
 }

@@ -60,7 +60,7 @@ impl Cluster {
         Kubectl::new(vec![tool("kube"), "kubectl".into()], self.kubeconfig())
     }
 
-    /// Returns the folder of what it keeps, gone when it is taken down.
+    /// Returns the folder of everything it stores, which `down` removes.
     pub fn state_dir(&self) -> &Path {
         self.state.dir()
     }
@@ -143,12 +143,12 @@ impl Cluster {
                     .stdin(opened.with_context(|| format!("failed to open {}", archive.display()))?)
                     .output()?;
                 if !output.status.success() {
-                    let said = String::from_utf8_lossy(&output.stderr);
+                    let stderr = String::from_utf8_lossy(&output.stderr);
                     bail!(
                         "{} does not take {}: {}",
                         node.name(),
                         archive.display(),
-                        said.trim()
+                        stderr.trim()
                     );
                 }
             }

@@ -26,7 +26,7 @@ pub(crate) struct Program {
 
 #[derive(Debug, Subcommand)]
 enum Subject {
-    /// Bring it up; what a killed run of the name left is taken away first. The last line says what to set.
+    /// Bring it up, after removing what a killed run of the name left. The last line is what a shell is to set.
     Up(Up),
     /// Take it down without a trace.
     Down {
@@ -42,12 +42,12 @@ enum Subject {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
-    /// Lose a node at once, with every process and mount on it. Its disk stays.
+    /// Kill a node with every process and mount on it. Its disk stays.
     NodeStop {
         /// n1, n2, ...
         node: NodeName,
     },
-    /// Bring a lost node back as after a reboot, with its disk; return when it is Ready.
+    /// Start a stopped node as after a reboot, with its disk; return when it is Ready.
     NodeStart {
         /// n1, n2, ...
         node: NodeName,
@@ -57,7 +57,7 @@ enum Subject {
         /// n1, n2, ...
         node: NodeName,
     },
-    /// Take the API server away, or bring it back.
+    /// Stop, pause or start the API server.
     #[command(subcommand)]
     Apiserver(ApiServer),
     /// Import image archives into every running node.
@@ -121,7 +121,7 @@ enum ApiServer {
 enum S3 {
     /// Start it, and print what to set, for `eval`.
     Start {
-        /// Its folders are the buckets; one of the cluster's own if not said.
+        /// Its folders are the buckets; default: one of the cluster's own.
         directory: Option<PathBuf>,
     },
     /// Stop it; its buckets stay.

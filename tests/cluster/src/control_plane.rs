@@ -75,7 +75,7 @@ pub(crate) fn start_controllers(cluster: &Cluster, controller_qps: u32) -> Resul
     Ok(())
 }
 
-/// The API server, which tests take away and bring back.
+/// The API server, which tests stop, pause and start.
 #[derive(Clone, Copy, Debug)]
 pub struct ApiServer<'a> {
     cluster: &'a Cluster,

@@ -56,8 +56,8 @@ pub(crate) fn down(name: &Name, keep_logs: Option<&Path>) -> Result<()> {
         state.process(process).stop(signal)?;
     }
     if let Some(number) = number {
-        // Its address and the routes to pods go with it. It may be gone although the files are there.
-        let _gone = ip(&["link", "delete", &number.bridge()]);
+        // The kernel removes its address and the routes to pods with it. A killed `down` may have deleted it before.
+        let _deleted = ip(&["link", "delete", &number.bridge()]);
     }
     if let Some(folder) = keep_logs.filter(|_| state.log_dir().is_dir()) {
         copy_files(&state.log_dir(), folder)
@@ -82,7 +82,7 @@ fn number(name: &Name, state: &State) -> Result<Option<Number>> {
     if let Some(number) = ours.and_then(|bridge| Number::of_bridge(&bridge.name)) {
         return Ok(Some(number));
     }
-    // A file that was half written when the run was killed says nothing.
+    // A file that was half written when the run was killed is ignored.
     state.shape().ok().flatten().map(Shape::number).transpose()
 }
 

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-/// No call to the API server takes longer; one that is away is waited for by whoever calls.
+/// The timeout of a call; the caller waits for an API server that is unavailable.
 const CALL_SECONDS: &str = "60";
 
 /// Speaks to one cluster.
@@ -27,9 +27,9 @@ impl Kubectl {
     /// Runs it, and gives what it prints.
     ///
     /// # Errors
-    /// It fails: with all that it said.
+    /// It fails: with all that it printed.
     pub fn run<W: AsRef<OsStr>>(&self, words: &[W]) -> Result<String> {
-        said(self.output(words, "")?, words)
+        stdout(self.output(words, "")?, words)
     }
 
     /// Runs it with a text as its standard input.
@@ -37,7 +37,7 @@ impl Kubectl {
     /// # Errors
     /// As [`Self::run`].
     pub fn run_with<W: AsRef<OsStr>>(&self, words: &[W], input: &str) -> Result<String> {
-        said(self.output(words, input)?, words)
+        stdout(self.output(words, input)?, words)
     }
 
     /// Runs it, whatever becomes of it.
@@ -54,7 +54,7 @@ impl Kubectl {
             .spawn()
             .context("failed to run kubectl: scripts/deps")?;
         if let Some(mut stdin) = child.stdin.take() {
-            // What ends without reading says so by its exit.
+            // A kubectl that ends without reading fails by its exit status.
             let _ended = stdin.write_all(input.as_bytes());
         }
         Ok(child.wait_with_output()?)
@@ -100,7 +100,7 @@ impl Kubectl {
     }
 }
 
-fn said<W: AsRef<OsStr>>(output: Output, words: &[W]) -> Result<String> {
+fn stdout<W: AsRef<OsStr>>(output: Output, words: &[W]) -> Result<String> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }

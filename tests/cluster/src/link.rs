@@ -54,8 +54,8 @@ impl Link {
         if self.namespace_file().exists() {
             ip(&["netns", "delete", &self.namespace()])?;
         }
-        // Goes with the namespace, which may happen between a look and the deletion.
-        let _gone = ip(&["link", "delete", &self.host_interface()]);
+        // The kernel deletes it with the namespace, which may happen between a check and the deletion.
+        let _deleted = ip(&["link", "delete", &self.host_interface()]);
         Ok(())
     }
 

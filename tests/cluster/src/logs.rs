@@ -1,4 +1,4 @@
-//! The last lines of logs, for errors that say why.
+//! The last lines of logs, for errors that show why.
 
 use std::fmt::Write;
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! `millpond-cluster`: a real Kubernetes on one machine. See the library.
 
-#![expect(clippy::print_stderr, reason = "a command says why it failed")]
+#![expect(clippy::print_stderr, reason = "a command prints why it failed")]
 
 mod command;
 

@@ -90,7 +90,7 @@ impl<'a> Node<'a> {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Loses the node at once, as by pulling its plug, with every process and mount on it.
+    /// Kills the node, as by pulling its plug, with every process and mount on it.
     ///
     /// # Errors
     /// It is stopped already, or its processes do not end.
@@ -99,19 +99,19 @@ impl<'a> Node<'a> {
         self.remove()
     }
 
-    /// Brings a lost node back as after a reboot, with its disk; returns when it is Ready.
+    /// Starts a stopped node as after a reboot, with its disk; returns when it is Ready.
     ///
     /// # Errors
     /// It runs, or does not become Ready: with the last lines of its logs.
     pub fn start(self) -> Result<()> {
         ensure!(!self.is_running(), "{} is running", self.name);
-        // Its last word before it was lost may still be "Ready": only a newer one counts.
+        // Its last report before it was stopped may be "Ready": only a newer one counts.
         let begin = SystemTime::now();
         self.boot()?;
         self.wait_ready(&self.cluster.api()?, begin)
     }
 
-    /// Kills the node's kubelet; returns when the next one is healthy. Containers go on.
+    /// Kills the node's kubelet; returns when the next one is healthy. Containers keep running.
     ///
     /// # Errors
     /// There is no next one.
@@ -148,7 +148,7 @@ impl<'a> Node<'a> {
         self.process().start(command)
     }
 
-    /// Waits until the node is Ready, as its kubelet has said since `begin`.
+    /// Waits until the node is Ready, as its kubelet has reported since `begin`.
     pub(crate) fn wait_ready(self, api: &Api, begin: SystemTime) -> Result<()> {
         api.wait_node_ready(self.name, begin, READY_TIMEOUT, || self.check_alive())
             .with_context(|| self.trouble())
@@ -191,7 +191,7 @@ impl<'a> Node<'a> {
         Ok(())
     }
 
-    /// Returns why it does not come up, as far as its logs say.
+    /// Returns the last lines of its logs, for an error.
     fn trouble(self) -> String {
         let log = |program: &str| self.cluster.state().process(&format!("{}-{program}", self.name));
         let logs = [self.process(), log("containerd"), log("kubelet"), log("proxy")];

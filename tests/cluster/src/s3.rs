@@ -174,7 +174,7 @@ impl<'a> S3<'a> {
 
     fn command(self, port: u16, directory: &Path, more: &[&Path]) -> Result<Command> {
         let mut command = Command::new(tool("versitygw"));
-        // Its secret by the environment: the command line of a process is everybody's to read.
+        // Its secret by the environment: every user can read the command line of a process.
         command.env("ROOT_ACCESS_KEY", ACCESS_KEY);
         command.env("ROOT_SECRET_KEY", fs::read_to_string(self.secret_file())?);
         command.args(["--port", &format!("{}:{port}", self.cluster.host_address())]);

@@ -21,7 +21,7 @@ use crate::cluster::Cluster;
 const SELECTOR: &str = "app.kubernetes.io/part-of=millpond";
 const COMPONENT: &str = "app.kubernetes.io/component";
 
-/// Before an API server that was away is asked again.
+/// Before the next request to an API server that is unavailable.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// An entry of the file, in the form of Prometheus.
@@ -78,8 +78,8 @@ pub fn follow_targets(cluster: &Cluster) -> Result<()> {
                         targets.write(&file)?;
                     }
                 }
-                // The API server is away: what was known last stays until it says otherwise.
-                Err(_away) => tokio::time::sleep(RETRY_DELAY).await,
+                // The API server is unavailable: the last targets stay until it is back.
+                Err(_unavailable) => tokio::time::sleep(RETRY_DELAY).await,
             }
         }
     })

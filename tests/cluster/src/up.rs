@@ -47,15 +47,14 @@ impl UpOptions {
 }
 
 impl Cluster {
-    /// Brings a cluster up: etcd, API server, controllers, scheduler and DNS as processes, and nodes. `on_step` is told
+    /// Brings a cluster up: etcd, API server, controllers, scheduler and DNS as processes, and nodes. `on_step` receives
     /// each step with the time since the beginning.
     ///
     /// # Errors
-    /// A part does not come up: with the last lines of its log. What is up by then stays, for a look, until it is taken
-    /// down.
+    /// A part does not come up: with the last lines of its log. What is up by then stays until it is taken down.
     pub fn up(options: &UpOptions, on_step: impl FnMut(Duration, &str)) -> Result<Self> {
         let name = &options.name;
-        make_room(options).with_context(|| format!("failed to bring up the cluster {name}"))?;
+        prepare(options).with_context(|| format!("failed to bring up the cluster {name}"))?;
         bring_up(options, on_step).with_context(|| {
             let logs = State::of(name).log_dir();
             format!(
@@ -66,8 +65,8 @@ impl Cluster {
     }
 }
 
-/// Checks that a cluster can be brought up, and takes away what is there of the name.
-fn make_room(options: &UpOptions) -> Result<()> {
+/// Checks that a cluster can be brought up, and takes down one of the name that may be replaced.
+fn prepare(options: &UpOptions) -> Result<()> {
     let UpOptions {
         name,
         nodes,

@@ -143,10 +143,10 @@ impl Cluster {
         }
     }
 
-    /// The address at which pods reach this machine: of a foreign cluster as `MILLPOND_TESTS_HOST` says.
+    /// The address at which pods reach this machine: of a foreign cluster that of `MILLPOND_TESTS_HOST`.
     ///
     /// # Errors
-    /// Nothing says it.
+    /// `MILLPOND_TESTS_HOST` is not set.
     pub fn host_address(&self) -> Result<Ipv4Addr> {
         if let Ok(cluster) = self.own() {
             return Ok(cluster.host_address());
@@ -158,7 +158,7 @@ impl Cluster {
             .with_context(|| format!("MILLPOND_TESTS_HOST={host} is no IPv4 address"))
     }
 
-    /// A file for what all runs on this cluster share: it is gone when the cluster is.
+    /// A file that all runs on this cluster share; it is removed with the cluster.
     ///
     /// # Errors
     /// It cannot be opened.
@@ -190,7 +190,7 @@ impl Drop for Cluster {
     }
 }
 
-/// A variable of the environment that says something.
+/// A variable of the environment that is set and not empty.
 pub(crate) fn given(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }

@@ -1,6 +1,6 @@
 //! Cases side by side, in one process or several, and cases alone.
 //!
-//! A case has its turn before it looks at the cluster: one that runs alone may have taken a part of it away.
+//! A case takes its turn before it uses the cluster: one that runs alone may have stopped a part of it.
 
 use std::fs::File;
 

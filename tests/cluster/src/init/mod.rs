@@ -29,7 +29,7 @@ pub(crate) const INIT_PID: &str = "init.pid";
 /// On a node's disk: the pid of its kubelet as the node sees it.
 pub(crate) const KUBELET_PID: &str = "kubelet.pid";
 
-/// Files of a node's disk that say nothing once it is stopped.
+/// Files of a node's disk that are stale once it is stopped.
 pub(crate) const PID_FILES: [&str; 4] = [INIT_PID, KUBELET_PID, "containerd.pid", "proxy.pid"];
 
 /// Is the outer process of a node. Returns when the node's first process has ended, which is always an error.
@@ -67,7 +67,7 @@ pub fn run_outer_process(cluster: &Cluster, node: NodeName) -> Result<()> {
 /// # Errors
 /// A part of the node cannot be made.
 pub fn run_first_process(cluster: &Cluster, node: NodeName) -> Result<()> {
-    // Whoever kills the outer process ends the node.
+    // The kernel kills the node with its outer process.
     set_pdeathsig(Signal::SIGKILL)?;
     rustix::system::sethostname(node.to_string().as_bytes())?;
     mounts::mount_all(&cluster.state().disk(node))?;

@@ -43,8 +43,8 @@ pub(super) fn mount_all(disk: &Path) -> Result<()> {
             .iter()
             .any(|folder| point.starts_with(folder) && point != Path::new(folder))
         {
-            // What lies over another one goes with it.
-            let _gone = unmount(point, UnmountFlags::DETACH);
+            // A mount on top of another one is unmounted with it.
+            let _unmounted = unmount(point, UnmountFlags::DETACH);
         }
     }
     mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC)?;

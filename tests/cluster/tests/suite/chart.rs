@@ -72,7 +72,7 @@ fn the_chart_is_accepted_installs_upgrades_and_goes() {
         "with watchNamespaces its access to Secrets, claims and tokens ends at them",
         watched_namespaces_bind_it,
     );
-    check("the others may do nothing, but tell", others_may_nothing);
+    check("the others may do nothing, but write Events", others_may_nothing);
     check(
         "the controller meets the restricted pod security standard",
         controller_is_restricted,
@@ -95,7 +95,7 @@ fn the_chart_is_accepted_installs_upgrades_and_goes() {
         "every query of the dashboard and every rule runs in Prometheus",
         queries_run,
     );
-    check("Prometheus finds pods and tells the hit ratio", pods_are_scraped);
+    check("Prometheus finds pods and has the hit ratio", pods_are_scraped);
     checks.finish();
 }
 
@@ -192,15 +192,15 @@ impl Chart {
         )
     }
 
-    /// kubectl's exit says whether the account may.
+    /// Returns whether the account may, by kubectl's exit status.
     fn can(&self, account: &str, what: &str) -> Result<bool> {
         let mut words = vec!["auth", "can-i", "--quiet", "--as", account];
         words.extend(what.split_whitespace());
         let output = self.kubectl.output(&words, "")?;
-        let said = String::from_utf8_lossy(&output.stderr);
+        let stderr = String::from_utf8_lossy(&output.stderr);
         ensure!(
-            output.status.code() == Some(0) || !said.contains("rror"),
-            "{what}: {said}"
+            output.status.code() == Some(0) || !stderr.contains("rror"),
+            "{what}: {stderr}"
         );
         Ok(output.status.success())
     }
@@ -571,7 +571,7 @@ fn queries_run(chart: &Chart) -> Result<()> {
     dashboard::rules_are_healthy(prometheus)
 }
 
-/// A pod that says what a driver would: the recording rule makes 0.75 of it.
+/// A pod with the counters of a driver, of which the recording rule makes 0.75.
 fn pods_are_scraped(chart: &Chart) -> Result<()> {
     let prometheus = chart.cluster.prometheus();
     prometheus.start()?;

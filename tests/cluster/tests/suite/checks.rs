@@ -15,7 +15,7 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    /// Runs a check, and says how it went. One that fails does not keep the next from being run.
+    /// Runs a check, and prints its outcome. The next one is run even if it fails.
     pub(crate) fn check(&mut self, sentence: &'static str, check: impl FnOnce() -> Result<()>) {
         let begun = Instant::now();
         let outcome = check();
@@ -39,7 +39,7 @@ impl Checks {
     }
 }
 
-/// A cluster of a suite's own; whatever becomes of the suite, it is taken down, and those of suites that were killed too.
+/// A cluster of a suite's own; it is taken down when this is dropped, and those of suites that were killed when this is made.
 pub(crate) struct OwnCluster {
     pub(crate) name: Name,
 }
@@ -78,7 +78,7 @@ fn take_down_orphans(prefix: &str) -> Result<()> {
     Ok(())
 }
 
-/// Fails if `outcome` is a success; what it says of its failure.
+/// Fails if `outcome` is a success; returns the text of its failure.
 pub(crate) fn refused<T: std::fmt::Debug>(outcome: Result<T>) -> Result<String> {
     match outcome {
         Ok(done) => bail!("was not to succeed: {done:?}"),
@@ -86,10 +86,10 @@ pub(crate) fn refused<T: std::fmt::Debug>(outcome: Result<T>) -> Result<String> 
     }
 }
 
-/// Fails if `outcome` is a success, or a failure that does not say `words`.
+/// Fails if `outcome` is a success, or a failure without `words`.
 pub(crate) fn refused_with<T: std::fmt::Debug>(outcome: Result<T>, words: &str) -> Result<()> {
-    let said = refused(outcome)?;
-    ensure!(said.contains(words), "it says {said:?} and not {words:?}");
+    let text = refused(outcome)?;
+    ensure!(text.contains(words), "the failure is {text:?}, without {words:?}");
     Ok(())
 }
 
@@ -111,8 +111,8 @@ pub(crate) fn run(command: &mut Command) -> Result<String> {
         .current_dir(test_cluster::workspace())
         .output()
         .with_context(|| format!("failed to run {}", command.get_program().display()))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?} failed: {}", said.trim());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?} failed: {}", stderr.trim());
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 

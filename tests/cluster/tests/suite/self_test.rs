@@ -1,4 +1,4 @@
-//! The cluster itself: two nodes up, used, broken, mended, gone.
+//! The cluster itself: two nodes are brought up, used, broken, mended and taken down.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
