@@ -12,6 +12,7 @@ use crate::cluster::Cluster;
 use crate::ip::{bridges, ip};
 use crate::node_name::MAX_NODES;
 use crate::number::Number;
+use crate::process::kill_unrecorded;
 use crate::state::{Shape, State};
 
 /// Processes of the machine: clients before servers, so that none logs its loss; etcd last.
@@ -39,6 +40,7 @@ impl Cluster {
 
 pub(crate) fn down(name: &Name, keep_logs: Option<&Path>) -> Result<()> {
     let state = State::of(name);
+    kill_unrecorded(&state.records())?;
     let number = number(name, &state)?;
     if let Some(number) = number {
         // Of as many nodes as there may be: a killed run did not write how many it wanted.

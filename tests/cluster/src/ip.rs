@@ -1,6 +1,8 @@
 //! The program `ip`.
 
-use std::process::Command;
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -8,6 +10,28 @@ use serde::Deserialize;
 /// Runs it.
 pub(crate) fn ip<W: AsRef<str>>(words: &[W]) -> Result<()> {
     output(words).map(drop)
+}
+
+/// Creates a bridge with an alias. Both or none, even if this process is killed: one `ip` does both.
+pub(crate) fn create_bridge(name: &str, alias: &str) -> Result<()> {
+    let mut child = Command::new("ip")
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .context("failed to run ip: scripts/deps")?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin
+            .write_all(format!("link add {name} type bridge\nlink set {name} alias {alias}\n").as_bytes())?;
+    }
+    let output = child.wait_with_output()?;
+    ensure!(
+        output.status.success(),
+        "failed to create the bridge {name}: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
 }
 
 /// A bridge of the machine.

@@ -1,14 +1,18 @@
 //! A process of a cluster, which outlives the program that starts it.
 //!
-//! It is recorded as "pid start-time": a pid alone may be another process's by the time it is stopped.
+//! It is recorded as "pid start-time": a pid alone may be another process's by the time it is stopped. The record's path
+//! is in the environment of the process, by which [`kill_unrecorded`] finds one whose record was never written, since the
+//! program that started it was killed in between.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
 
@@ -17,6 +21,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The end of a killed process is not waited for longer than this.
 const KILL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Names the record of a process in its environment.
+const RECORD_VARIABLE: &str = "MILLPOND_CLUSTER_RECORD";
 
 /// See the module's documentation.
 #[derive(Clone, Debug)]
@@ -48,6 +55,7 @@ impl Process {
     pub(crate) fn start(&self, mut command: Command) -> Result<()> {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut child = command
+            .env(RECORD_VARIABLE, &self.record)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -96,7 +104,7 @@ impl Process {
             self.wait_for_end(pid, STOP_TIMEOUT)?;
             let _ended = kill_process_group(pid, Signal::KILL);
             let ended = self.wait_for_end(pid, KILL_TIMEOUT)?;
-            anyhow::ensure!(ended, "{} does not end although it was killed", self.name);
+            ensure!(ended, "{} does not end although it was killed", self.name);
         }
         if self.record.exists() {
             fs::remove_file(&self.record)?;
@@ -110,13 +118,48 @@ impl Process {
             return Ok(self.pid().is_none());
         };
         // The handle is of the process only if that has not ended before it was opened.
-        if self.pid().is_none() {
-            return Ok(true);
-        }
-        let timeout = Timespec::try_from(timeout)?;
-        let mut events = [PollFd::new(&handle, PollFlags::IN)];
-        Ok(poll(&mut events, Some(&timeout))? > 0)
+        Ok(self.pid().is_none() || has_ended(&handle, timeout)?)
     }
+}
+
+/// Kills processes whose environment names a record in the folder `records` that is not there, or is of a process that
+/// has ended.
+pub(crate) fn kill_unrecorded(records: &Path) -> Result<()> {
+    for process in procfs::process::all_processes()?.flatten() {
+        // A process that has ended meanwhile has no environment.
+        let environment = process.environ().unwrap_or_default();
+        let record = environment.get(OsStr::new(RECORD_VARIABLE)).map(Path::new);
+        let Some(record) = record.filter(|record| record.parent() == Some(records)) else {
+            continue;
+        };
+        let (Some(pid), Some(name)) = (Pid::from_raw(process.pid()), record.file_name()) else {
+            continue;
+        };
+        // What a recorded process has started, and its environment says the same of, ends with it.
+        let is_recorded = Process::new(&name.to_string_lossy(), record.to_owned(), PathBuf::new())
+            .pid()
+            .is_some();
+        if is_recorded {
+            continue;
+        }
+        if let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) {
+            let _ended = kill_process(pid, Signal::KILL);
+            let ended = has_ended(&handle, KILL_TIMEOUT)?;
+            ensure!(
+                ended,
+                "the process {} does not end although it was killed",
+                process.pid()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Waits for the end of a process; `false`: it still runs.
+fn has_ended(process: &OwnedFd, timeout: Duration) -> Result<bool> {
+    let timeout = Timespec::try_from(timeout)?;
+    let mut events = [PollFd::new(process, PollFlags::IN)];
+    Ok(poll(&mut events, Some(&timeout))? > 0)
 }
 
 /// Returns when a process started, in clock ticks since the machine did; `None`: it does not run.
@@ -173,6 +216,20 @@ mod tests {
         process.signal(Signal::STOP).unwrap();
         process.stop(Signal::TERM).unwrap();
         assert!(process.pid().is_none());
+    }
+
+    #[test]
+    fn is_killed_if_its_record_was_never_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::at(dir.path());
+        let process = sleeping(&state, "exec sleep 1000");
+        let pid = process.pid().unwrap();
+        let records = dir.path().join("pids");
+        kill_unrecorded(&records).unwrap();
+        assert_eq!(process.pid(), Some(pid));
+        fs::remove_file(records.join("sleeper")).unwrap();
+        kill_unrecorded(&records).unwrap();
+        assert!(start_time(pid).is_none());
     }
 
     #[test]

@@ -79,7 +79,12 @@ impl<'a> Prometheus<'a> {
                 ensure!(server.pid().is_some(), "it has ended");
                 Ok((http::get(&ready)?.0 == 200).then_some(()))
             })
-            .with_context(|| format!("failed to start Prometheus{}", tails(&[server.clone()])))?;
+            .with_context(|| {
+                format!(
+                    "failed to start Prometheus{}",
+                    tails(std::slice::from_ref(&server))
+                )
+            })?;
         }
         Ok(self.address())
     }

@@ -88,7 +88,12 @@ impl State {
 
     /// Returns the process that is recorded, or will be, under this name.
     pub(crate) fn process(&self, name: &str) -> Process {
-        Process::new(name, self.dir.join("pids").join(name), self.log(name))
+        Process::new(name, self.records().join(name), self.log(name))
+    }
+
+    /// Returns the folder of the records of processes.
+    pub(crate) fn records(&self) -> PathBuf {
+        self.dir.join("pids")
     }
 
     pub(crate) fn log_dir(&self) -> PathBuf {

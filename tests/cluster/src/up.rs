@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::cluster::Cluster;
 use crate::control_plane::{start_controllers, start_etcd};
 use crate::down::down;
-use crate::ip::ip;
+use crate::ip::{create_bridge, ip};
 use crate::logs::tails;
 use crate::node::READY_TIMEOUT;
 use crate::node_name::MAX_NODES;
@@ -140,11 +140,8 @@ fn claim_number(name: &Name) -> Result<Number> {
     let mut last = None;
     for number in Number::all() {
         let bridge = number.bridge();
-        match ip(&["link", "add", &bridge, "type", "bridge"]) {
-            Ok(()) => {
-                ip(&["link", "set", &bridge, "alias", &name.mark()])?;
-                return Ok(number);
-            }
+        match create_bridge(&bridge, &name.mark()) {
+            Ok(()) => return Ok(number),
             Err(error) => last = Some(error),
         }
     }
