@@ -1,21 +1,26 @@
-//! The worker of one Dataset on a node: it lists sources into catalogs, fetches their objects, keeps them in
-//! tiers and gives their bytes to whoever reads.
+//! The worker as a process of a cluster: it follows the controller's plan and serves what that says.
+//!
+//! - [`Options`]: the command line. [`run`]: everything put together, from the start to SIGTERM.
+//! - [`plan`]: the changes of the plan, applied. [`dataset_task`]: one Dataset of the plan, from its opening to its removal.
+//! - [`loads`]: orders to fetch ahead. [`reports`]: what the controller is told.
+//! - [`context`]: a plan as the options of a Dataset. [`tiers`]: where on the node a Dataset's bytes are. [`headroom`]: what of
+//!   the disk is not theirs.
+//!
+//! While the controller is away the last plan holds on. What a Dataset needs in order to work again (a source that
+//! answers, a tier that can be opened) is tried again by itself.
 
-#![deny(unsafe_code)]
-
-pub mod dataset;
-mod evict;
-pub mod fetch;
-pub mod listing;
-pub mod metrics;
-pub mod process;
-mod scrub;
+mod context;
+mod dataset_task;
+mod headroom;
+mod http;
+mod loads;
+mod options;
+mod plan;
+mod reports;
+mod run;
 pub mod service;
-pub mod source;
-mod store;
-mod tier;
+mod tiers;
 
-pub use store::{
-    BLOCK_BYTES, BlockIndex, Demand, Eviction, Limit, Medium, MemoryTier, NoRoom, Pace, Partial,
-    PoolCapacity, Progress, Room, Store, StoreCounters, StoreError, StoreOptions, StoreTerms, TierUsage,
-};
+pub use options::Options;
+pub use run::run;
+pub use tiers::{TierOption, TierOptionError};

@@ -1,12 +1,12 @@
-//! `millpond-worker`: see [`cache_worker::process`].
+//! `millpond-worker`: see [`cache_worker::run`].
 
 #![forbid(unsafe_code)]
 
 use clap::Parser;
 
 #[global_allocator]
-static ALLOCATOR: runtime::Allocator = runtime::Allocator;
+static ALLOCATOR: millpond_process::Allocator = millpond_process::Allocator;
 
 fn main() -> anyhow::Result<()> {
-    cache_worker::process::run(cache_worker::process::Options::parse())
+    cache_worker::run(cache_worker::Options::parse())
 }

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use api::{CachePool, Dataset, names};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt};
+use millpond_api::{CachePool, Dataset, names};
 
 /// Handles of everything that reconcilers read without asking the API server. Clones are the same.
 #[derive(Clone)]

@@ -1,9 +1,9 @@
 //! The controller from its start to its end.
 //!
-//! Every replica issues certificates and answers; the one that leads also watches, reconciles and serves the plan. A replica
-//! that leads no more ends its process: the kubelet starts another that knows nothing of what this one thought.
+//! Every replica issues certificates and answers; the leader also watches, reconciles and serves the plan. A replica that
+//! loses the leadership ends its process: the kubelet starts another, which has none of its state.
 
-mod watching;
+mod watches;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,44 +13,44 @@ use anyhow::{Context as _, Result, bail};
 use futures::StreamExt;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::{Client, ResourceExt};
-use mesh::{Clients, Identity, Incoming};
-use protocol::plan::certificates_server::CertificatesServer;
-use protocol::plan::plans_server::PlansServer;
-use tokio::net::TcpListener;
+use millpond_cluster::{ClientCertPolicy, Identity, Incoming};
+use millpond_process::{Tasks, http};
+use millpond_wire::plan::certificates_server::CertificatesServer;
+use millpond_wire::plan::plans_server::PlansServer;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use tracing::{error, info, warn};
 
 use crate::ca::{self, Authority, CertificateService};
-use crate::fleet::Fleet;
+use crate::http::Replica;
 use crate::lease::Election;
 use crate::metrics::Metrics;
+use crate::node_reports::NodeReports;
 use crate::options::Options;
-use crate::plan::{Book, PlanService};
-use crate::{dataset, events, http, load, pool};
-use watching::Watching;
+use crate::plan::{PlanIndex, PlanService};
+use crate::{dataset, events, load, pool};
+use watches::Watches;
 
 /// How often it is looked for bytes of Datasets that are no more.
-const SWEEP: Duration = Duration::from_secs(10);
+const ORPHAN_SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Reconciliations of Datasets at once. The API server serves all who ask alike, and the binder of volumes asks for one after
 /// the other: the more of ours are on their way, the longer each of its turns, and without it no Dataset is Bound.
-const DATASETS_AT_ONCE: u16 = 8;
+const MAX_CONCURRENT_DATASETS: u16 = 8;
 
 /// Before the API server answers for the first time.
-const RETRY: Duration = Duration::from_secs(2);
+const CA_RETRY_DELAY: Duration = Duration::from_secs(2);
 
 /// Runs the controller until SIGTERM.
 ///
 /// # Errors
-/// It cannot start, a part that must live has ended, or it leads no more.
+/// It cannot start, a task that must live has exited, or the leadership is lost.
 pub fn run(options: Options) -> Result<()> {
-    runtime::telemetry::init(&runtime::telemetry::TelemetryOptions::default())?;
-    runtime::tls::install();
+    millpond_process::telemetry::init(&millpond_process::telemetry::TelemetryOptions::default())?;
+    millpond_process::tls::install();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -59,8 +59,6 @@ pub fn run(options: Options) -> Result<()> {
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
-
-type Part = (&'static str, Result<()>);
 
 async fn serve(options: Options) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("failed to handle signals")?;
@@ -71,19 +69,19 @@ async fn serve(options: Options) -> Result<()> {
         authority = authority(&client, &options.namespace) => Arc::new(authority),
         _ = terminate.recv() => return Ok(()),
     };
-    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let (book, fleet, metrics) = (Book::new(), Fleet::new(), Metrics::new()?);
+    let (stop, streams) = (CancellationToken::new(), TaskTracker::new());
+    let (book, fleet, metrics) = (PlanIndex::new(), NodeReports::new(), Metrics::new()?);
     let election = Election::new(client.clone(), &options.namespace, &options.pod_name);
-    let leads = election.leads();
-    let (watching, cluster) = Watching::new(client.clone(), &options.namespace);
+    let leads = election.leadership();
+    let (watching, cluster) = Watches::new(client.clone(), &options.namespace);
 
-    let mut parts: JoinSet<Part> = JoinSet::new();
+    let mut tasks = Tasks::new();
     let (identity, serving) = watch::channel(None);
     let names = server_names(&options.namespace);
     let own = Arc::clone(&authority);
-    parts.spawn(async move { ("its certificate", keep_identity(own, names, identity).await) });
-    let listener = listen(options.plan_address).await?;
-    let incoming = Incoming::new(listener, serving, Clients::MayShow);
+    tasks.spawn_fallible("its certificate", keep_identity(own, names, identity));
+    let listener = http::listen(options.plan_address).await?;
+    let incoming = Incoming::new(listener, serving, ClientCertPolicy::MayShow);
     let certificates = CertificateService {
         authority,
         client: client.clone(),
@@ -94,33 +92,27 @@ async fn serve(options: Options) -> Result<()> {
         fleet: Arc::clone(&fleet),
         cluster: cluster.clone(),
         leads: leads.clone(),
-        tasks: tasks.clone(),
+        tasks: streams,
     };
     let server = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .add_service(CertificatesServer::new(certificates))
         .add_service(PlansServer::new(plans));
-    parts.spawn(async move {
-        (
-            "the plan service",
-            server.serve_with_incoming(incoming).await.map_err(Into::into),
-        )
-    });
-    let listener = listen(options.metrics_address).await?;
-    let router = http::router(metrics.clone(), Arc::clone(&fleet));
-    parts.spawn(async move {
-        (
-            "the metrics service",
-            axum::serve(listener, router).await.map_err(Into::into),
-        )
-    });
+    tasks.spawn_fallible("the plan service", server.serve_with_incoming(incoming));
+    let listener = http::listen(options.metrics_address).await?;
+    let replica = Replica {
+        metrics: metrics.clone(),
+        fleet: Arc::clone(&fleet),
+    };
+    let serving = axum::serve(listener, http::router(replica)).into_future();
+    tasks.spawn_fallible("the metrics service", serving);
 
     let reporter = Reporter {
-        controller: api::names::MANAGER.to_owned(),
+        controller: millpond_api::names::MANAGER.to_owned(),
         instance: Some(options.pod_name.clone()),
     };
-    let reconciling = Reconciling {
+    let reconciling = LeaderTasks {
         watching,
         common: Arc::new(dataset::Context {
             cluster,
@@ -128,9 +120,9 @@ async fn serve(options: Options) -> Result<()> {
             fleet,
             recorder: Recorder::new(client.clone(), reporter),
             metrics: metrics.clone(),
-            keyring: dataset::Keyring::new(client.clone()),
-            made: dataset::Made::new(),
-            progress: dataset::Progress::new(),
+            keyring: dataset::CredentialReader::new(client.clone()),
+            made: dataset::RecentlyCreated::new(),
+            progress: dataset::ProgressLimiter::new(),
             pods: dataset::Pods::new(client),
             places: parking_lot::Mutex::default(),
             written: parking_lot::Mutex::default(),
@@ -139,35 +131,27 @@ async fn serve(options: Options) -> Result<()> {
         options,
     };
     let (mut leading, ended) = (leads, stop.clone());
-    parts.spawn(async move {
+    tasks.spawn_fallible("the reconcilers", async move {
         if leading.wait_for(|leads| *leads).await.is_err() {
-            return ("the reconcilers", Ok(()));
+            return Ok(());
         }
         metrics.leads.set(1);
-        ("the reconcilers", reconciling.run(ended).await)
+        reconciling.run(ended).await
     });
     let ended = stop.clone();
     let mut election = Box::pin(election.run(ended));
     let result = tokio::select! {
         _ = terminate.recv() => Ok(()),
         elected = &mut election => elected.and_then(|()| bail!("the election ended")),
-        Some(part) = parts.join_next() => ended_early(part),
+        exit = tasks.next_exit() => Err(exit.into()),
     };
-    info!("ending");
+    info!("shutting down");
     // The reconcilers first, then the Lease is given back: two never reconcile at once.
     stop.cancel();
     if result.is_ok() {
         election.await?;
     }
     result
-}
-
-fn ended_early(part: Result<Part, tokio::task::JoinError>) -> Result<()> {
-    match part {
-        Ok((part, Ok(()))) => bail!("{part} ended"),
-        Ok((part, Err(error))) => Err(error.context(format!("{part} failed"))),
-        Err(error) => Err(anyhow::Error::from(error).context("a part panicked")),
-    }
 }
 
 /// The authority, as soon as the API server answers.
@@ -177,7 +161,7 @@ async fn authority(client: &Client, namespace: &str) -> Authority {
             Ok(authority) => return authority,
             Err(error) => {
                 warn!(error = format!("{error:#}"), "there is no authority yet");
-                tokio::time::sleep(RETRY).await;
+                tokio::time::sleep(CA_RETRY_DELAY).await;
             }
         }
     }
@@ -200,26 +184,23 @@ async fn keep_identity(
     loop {
         let (certificate, key) = authority.serve_as(names.clone())?;
         let next = Identity::from_pem(&certificate, &key, authority.certificate_pem())?;
-        let renew = next.renew_at().duration_since(SystemTime::now()).unwrap_or(RETRY);
+        let renew = next
+            .renew_at()
+            .duration_since(SystemTime::now())
+            .unwrap_or(CA_RETRY_DELAY);
         identity.send_replace(Some(Arc::new(next)));
         tokio::time::sleep(renew).await;
     }
 }
 
-async fn listen(address: std::net::SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("failed to listen at {address}"))
-}
-
 /// What the leader does.
-struct Reconciling {
-    watching: Watching,
+struct LeaderTasks {
+    watching: Watches,
     common: Arc<dataset::Context>,
     options: Options,
 }
 
-impl Reconciling {
+impl LeaderTasks {
     async fn run(self, stop: CancellationToken) -> Result<()> {
         let Self {
             mut watching,
@@ -244,7 +225,7 @@ impl Reconciling {
             common: Arc::clone(&common),
             places: parking_lot::Mutex::default(),
         });
-        let ready = watching::ready(&cluster);
+        let ready = watches::ready(&cluster);
         tokio::select! {
             ready = ready => ready?,
             _ = reflecting.join_next() => bail!("a watch ended"),
@@ -255,7 +236,7 @@ impl Reconciling {
             .run(pool::reconcile, pool::after_error, pools);
         let for_datasets = watching
             .datasets(&common, &stop)
-            .with_config(kube::runtime::controller::Config::default().concurrency(DATASETS_AT_ONCE))
+            .with_config(kube::runtime::controller::Config::default().concurrency(MAX_CONCURRENT_DATASETS))
             .run(dataset::reconcile, dataset::after_error, Arc::clone(&common));
         // A pool or a Dataset that has not been seen yet is not one that is missing.
         let for_datasets = async {
@@ -287,7 +268,7 @@ impl Reconciling {
                 .chain(load_store.state().into_iter().filter_map(|load| load.uid()))
                 .collect();
             info!(objects = uids.len(), "knows what there is");
-            book.await_all(uids);
+            book.block_until_reconciled(uids);
             sweep(&common).await
         };
         tokio::select! {
@@ -308,7 +289,7 @@ impl Reconciling {
 
 /// Looks for bytes of Datasets that are no more, and for nodes that are no more. Never ends by itself.
 async fn sweep(common: &dataset::Context) -> Result<()> {
-    let mut interval = tokio::time::interval(SWEEP);
+    let mut interval = tokio::time::interval(ORPHAN_SWEEP_INTERVAL);
     let mut removed = HashSet::<String>::new();
     loop {
         interval.tick().await;
@@ -345,7 +326,7 @@ async fn sweep(common: &dataset::Context) -> Result<()> {
             continue;
         }
         // What a watch has not seen yet is no reason to delete anything.
-        match watching::dataset_uids(&common.cluster.client).await {
+        match watches::dataset_uids(&common.cluster.client).await {
             Ok(there) => {
                 for uid in unknown.into_iter().filter(|uid| !there.contains(uid)) {
                     info!(uid, "a node has bytes of a Dataset that is no more: they go");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
-use mesh::Identity;
+use millpond_cluster::Identity;
 use tokio::sync::watch;
 use tracing::error;
 
@@ -37,9 +37,9 @@ fn serve<F>(options: DriverOptions, workers: F) -> anyhow::Result<()>
 where
     F: FnOnce(&DriverOptions, watch::Receiver<Option<Arc<Identity>>>) -> Arc<dyn Workers>,
 {
-    runtime::telemetry::init(&runtime::telemetry::TelemetryOptions::default())?;
-    runtime::raise_file_limit();
-    runtime::tls::install();
+    millpond_process::telemetry::init(&millpond_process::telemetry::TelemetryOptions::default())?;
+    millpond_process::raise_file_limit();
+    millpond_process::tls::install();
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads.clamp(2, MAX_THREADS))

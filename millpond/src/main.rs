@@ -11,7 +11,7 @@ mod mount;
 use std::process::ExitCode;
 
 #[global_allocator]
-static ALLOCATOR: runtime::Allocator = runtime::Allocator;
+static ALLOCATOR: millpond_process::Allocator = millpond_process::Allocator;
 
 fn main() -> ExitCode {
     command::run()

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use bytes::BytesMut;
-use protocol::wire::CatalogChunk;
+use millpond_wire::worker::CatalogChunk;
 use tokio::sync::mpsc;
 use tonic::Status;
 

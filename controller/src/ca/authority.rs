@@ -1,6 +1,6 @@
 //! A certificate authority: its key, its certificate, and what it signs.
 
-use mesh::Peer;
+use millpond_cluster::Peer;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
@@ -117,13 +117,13 @@ fn valid_for(params: &mut CertificateParams, life: Duration) {
 
 #[cfg(test)]
 mod tests {
-    use mesh::{Clients, Identity, Role};
+    use millpond_cluster::{ClientCertPolicy, Identity, Role};
 
     use super::*;
 
     #[test]
     fn what_it_issues_can_be_used_and_names_the_peer() {
-        runtime::tls::install();
+        millpond_process::tls::install();
         let (certificate, key) = Authority::generate().unwrap();
         let authority = Authority::from_pem(&certificate, &key).unwrap();
         let peer = Peer {
@@ -140,7 +140,7 @@ mod tests {
         let identity =
             Identity::from_pem(&issued, &own.serialize_pem(), authority.certificate_pem()).unwrap();
         identity.client_config().unwrap();
-        identity.server_config(Clients::MustShow).unwrap();
+        identity.server_config(ClientCertPolicy::MustShow).unwrap();
         let (served, key) = authority.serve_as(vec!["a.b.svc".to_owned()]).unwrap();
         Identity::from_pem(&served, &key, authority.certificate_pem()).unwrap();
     }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use kube::api::PostParams;
 use kube::{Api, Client};
-use mesh::{Peer, Role, TOKEN_AUDIENCE};
-use protocol::plan::certificates_server::Certificates;
-use protocol::plan::{IssueRequest, IssueResponse};
+use millpond_cluster::{Peer, Role, TOKEN_AUDIENCE};
+use millpond_wire::plan::certificates_server::Certificates;
+use millpond_wire::plan::{IssueRequest, IssueResponse};
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 

@@ -50,7 +50,7 @@ pub(crate) async fn ensure(client: Client, namespace: &str) -> Result<Authority>
     let maps: Api<ConfigMap> = Api::namespaced(client, namespace);
     maps.patch(
         NAME,
-        &PatchParams::apply(api::names::MANAGER).force(),
+        &PatchParams::apply(millpond_api::names::MANAGER).force(),
         &Patch::Apply(&map),
     )
     .await
@@ -83,7 +83,7 @@ async fn make(secrets: &Api<Secret>) -> Result<Secret> {
 }
 
 fn metadata() -> ObjectMeta {
-    let (label, value) = api::names::LABEL_MANAGED_BY;
+    let (label, value) = millpond_api::names::LABEL_MANAGED_BY;
     ObjectMeta {
         name: Some(NAME.to_owned()),
         labels: Some(BTreeMap::from([(label.to_owned(), value.to_owned())])),

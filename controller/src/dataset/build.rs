@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use api::{AccessMode, Dataset, Eviction, View, names};
 use k8s_openapi::api::core::v1::{
     CSIPersistentVolumeSource, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec,
     PersistentVolumeSpec, VolumeResourceRequirements,
@@ -10,10 +9,11 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::ObjectMeta;
 use kube::{Resource, ResourceExt};
-use protocol::plan;
+use millpond_api::{AccessMode, Dataset, Eviction, View, names};
+use millpond_wire::plan;
 
 use super::credentials::Credentials;
-use super::dereference::Named;
+use super::dereference::ResolvedRefs;
 use crate::plan::PlannedDataset;
 
 /// Keys of a Secret that are no options of the source.
@@ -118,7 +118,7 @@ fn access_modes(dataset: &Dataset) -> Vec<String> {
 }
 
 /// What workers and drivers are to know of it.
-pub(super) fn planned(dataset: &Dataset, uid: &str, pool: &str, named: &Named) -> PlannedDataset {
+pub(super) fn planned(dataset: &Dataset, uid: &str, pool: &str, named: &ResolvedRefs) -> PlannedDataset {
     let spec = &dataset.spec;
     let (name, namespace) = (dataset.name_any(), dataset.namespace().unwrap_or_default());
     let eviction = match spec.eviction {
@@ -162,7 +162,7 @@ pub(super) fn planned(dataset: &Dataset, uid: &str, pool: &str, named: &Named) -
     }
 }
 
-fn planned_mount(index: usize, mount: &api::Mount, credentials: &Credentials) -> plan::Mount {
+fn planned_mount(index: usize, mount: &millpond_api::Mount, credentials: &Credentials) -> plan::Mount {
     let mut planned = plan::Mount {
         index: u32::try_from(index).unwrap_or(u32::MAX),
         name: mount.name.clone().unwrap_or_default(),
@@ -192,7 +192,7 @@ fn planned_mount(index: usize, mount: &api::Mount, credentials: &Credentials) ->
     planned
 }
 
-fn planned_owner(owner: &api::Owner) -> plan::Owner {
+fn planned_owner(owner: &millpond_api::Owner) -> plan::Owner {
     let id = |id: i64| u32::try_from(id).unwrap_or(0);
     // The form is the schema's rule.
     let mode = |text: &str, default| u32::from_str_radix(text, 8).unwrap_or(default);

@@ -1,11 +1,11 @@
 //! How far a load is: what the workers say, added up.
 
-use api::condition::{Finding, Status, kind, reason};
-use api::{ByteQuantity, DataLoadStatus, FailedPath, LoadPhase};
 use globset::GlobBuilder;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use protocol::plan;
+use millpond_api::condition::{ConditionUpdate, Status, kind, reason};
+use millpond_api::{ByteQuantity, DataLoadStatus, FailedPath, LoadPhase};
+use millpond_wire::plan;
 
 /// Failed paths that the status holds.
 const SHOWN_FAILURES: usize = 20;
@@ -104,7 +104,7 @@ pub(super) fn take(
 }
 
 /// The condition that follows.
-pub(super) fn finding(status: &DataLoadStatus) -> Finding {
+pub(super) fn finding(status: &DataLoadStatus) -> ConditionUpdate {
     let (holds, reason, message) = match status.phase {
         Some(LoadPhase::Complete) => (
             Status::True,
@@ -129,7 +129,7 @@ pub(super) fn finding(status: &DataLoadStatus) -> Finding {
             "files are being fetched".to_owned(),
         ),
     };
-    Finding {
+    ConditionUpdate {
         kind: kind::COMPLETE,
         status: holds,
         reason,

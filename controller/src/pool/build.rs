@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
-use api::{CachePool, Medium, names};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Service;
 use kube::{Resource, ResourceExt};
+use millpond_api::{CachePool, Medium, names};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -53,7 +53,7 @@ pub(super) fn daemon_set(pool: &CachePool, nodes: Option<&[String]>, options: &O
     volumes.push(json!({"name": "ca", "configMap": {"name": "millpond-ca"}}));
     mounts.push(json!({"name": "ca", "mountPath": "/etc/millpond/ca", "readOnly": true}));
     let token = json!({"serviceAccountToken": {
-        "path": "token", "audience": mesh::TOKEN_AUDIENCE, "expirationSeconds": 3_600
+        "path": "token", "audience": millpond_cluster::TOKEN_AUDIENCE, "expirationSeconds": 3_600
     }});
     volumes.push(json!({"name": "token", "projected": {"sources": [token]}}));
     mounts.push(json!({"name": "token", "mountPath": "/var/run/secrets/millpond", "readOnly": true}));

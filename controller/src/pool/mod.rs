@@ -9,21 +9,21 @@ mod validate;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{CachePool, Medium, names};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::events::Recorder;
 use kube::{Api, Resource, ResourceExt};
-use protocol::plan;
+use millpond_api::{CachePool, Medium, names};
+use millpond_wire::plan;
 
 use crate::cluster::Cluster;
 use crate::dataset::Error;
-use crate::fleet::Fleet;
 use crate::metrics::Metrics;
+use crate::node_reports::NodeReports;
 use crate::options::Options;
-use crate::plan::Book;
+use crate::plan::PlanIndex;
 
 pub(crate) use build::DATA_PORT;
 
@@ -33,8 +33,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// What the reconciler works with.
 pub(crate) struct Context {
     pub(crate) cluster: Cluster,
-    pub(crate) book: Arc<Book>,
-    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) book: Arc<PlanIndex>,
+    pub(crate) fleet: Arc<NodeReports>,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
     pub(crate) options: Options,
@@ -45,7 +45,7 @@ pub(crate) async fn reconcile(pool: Arc<CachePool>, context: Arc<Context>) -> Re
     let timer = context.metrics.begin("CachePool");
     let uid = pool.uid().ok_or(Error::Incomplete("uid"))?;
     let result = keep(&pool, &context).await;
-    context.book.seen(&uid);
+    context.book.mark_reconciled(&uid);
     timer.end(result.is_ok());
     result
 }
@@ -172,7 +172,7 @@ fn chosen(pool: &CachePool, replicas: i32, context: &Context) -> Vec<String> {
 pub(crate) fn after_error(pool: Arc<CachePool>, error: &Error, _context: Arc<Context>) -> Action {
     tracing::warn!(
         name = pool.name_any(),
-        error = runtime::with_causes(error),
+        error = millpond_process::with_causes(error),
         "failed to reconcile a CachePool"
     );
     Action::requeue(Duration::from_secs(5))

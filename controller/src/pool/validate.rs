@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use api::condition::reason;
-use api::{CachePool, Medium};
 use kube::ResourceExt;
+use millpond_api::condition::reason;
+use millpond_api::{CachePool, Medium};
 
 /// One thing that is wrong: a reason, and a message that names the field and the fix.
 pub(super) type Problem = (&'static str, String);

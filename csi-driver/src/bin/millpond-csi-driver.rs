@@ -5,7 +5,7 @@ use std::sync::Arc;
 use csi_driver::remote::RemoteWorkers;
 
 #[global_allocator]
-static ALLOCATOR: runtime::Allocator = runtime::Allocator;
+static ALLOCATOR: millpond_process::Allocator = millpond_process::Allocator;
 
 fn main() {
     csi_driver::main(|_options, identity| Arc::new(RemoteWorkers::new(identity)))

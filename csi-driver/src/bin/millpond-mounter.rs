@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 use clap::Parser;
-use csi_driver::mounter::{MounterOptions, listen};
+use millpond_fs::mounter::{MounterOptions, listen};
 
 fn main() -> Result<()> {
     let options = MounterOptions::parse();
-    runtime::telemetry::init(&runtime::telemetry::TelemetryOptions::default())?;
-    runtime::raise_file_limit();
+    millpond_process::telemetry::init(&millpond_process::telemetry::TelemetryOptions::default())?;
+    millpond_process::raise_file_limit();
     Ok(listen(&options)?)
 }

@@ -20,7 +20,7 @@ use super::wire::csi::{
     NodeUnpublishVolumeResponse, Topology, VolumeCapability, VolumeCondition, VolumeUsage,
 };
 use crate::node::{AccessMode, PodRef, Publish, VolumeError, Volumes};
-use crate::view::ViewError;
+use millpond_fs::view::ViewError;
 
 /// What the kubelet adds to a volume's attributes.
 const POD_NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";
@@ -225,7 +225,7 @@ fn context(mount: MountVolume) -> Result<Option<String>, VolumeError> {
 
 /// The one place where an error becomes a status; and, since only the kubelet would see it else, a line in the log.
 fn status(call: &'static str, error: &VolumeError) -> Status {
-    let words = error.words();
+    let words = error.describe();
     warn!(call, error = words, "a call of the kubelet failed");
     match error {
         VolumeError::Invalid { .. } => Status::invalid_argument(words),

@@ -3,8 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::fuse::FuseError;
-use crate::view::ViewError;
+use millpond_fs::fuse::FuseError;
+use millpond_fs::view::ViewError;
 
 /// Errors of publishing and unpublishing.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +79,7 @@ impl VolumeError {
     }
 
     /// The error with its causes, in one line.
-    pub fn words(&self) -> String {
-        runtime::with_causes(self)
+    pub fn describe(&self) -> String {
+        millpond_process::with_causes(self)
     }
 }

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use protocol::plan::{Medium, Pool};
+use millpond_wire::plan::{Medium, Pool};
 use rustix::fs::{CWD, Gid, Mode, OFlags, ResolveFlags, Uid, fchmod, fchown, mkdirat, openat, openat2};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use super::datasets::Datasets;
 use super::layout::Layout;
 use super::plan::{Plan, write};
-use crate::mount::{MEMORY_SOURCE, MountTable, detach, mount_memory, resize_memory};
+use millpond_fs::mount::{MEMORY_SOURCE, MountTable, detach, mount_memory, resize_memory};
 
 /// How often what failed is tried again.
 const RETRY: std::time::Duration = std::time::Duration::from_secs(10);
@@ -110,7 +110,7 @@ impl Tiers {
                 complaints.insert(format!("pool {}: {problem}", pool.name));
             }
         }
-        if plan.known {
+        if plan.synced {
             let gone: Vec<_> = self
                 .prepared
                 .keys()

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use protocol::{ObjectRef, TierDirectories, Views, Worker};
+use millpond_core::{ObjectRef, TierDirectories, Views, Worker};
 use tokio::sync::watch;
 
 /// A Dataset that is shown on this node.

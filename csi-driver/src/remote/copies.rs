@@ -1,7 +1,7 @@
 //! This node's own copies of a Dataset's catalogs.
 //!
 //! The kernel parses their images as root, so a catalog is copied into a directory that only the driver can write, checked
-//! there byte by byte, and only then shown ([`catalog::check`]). A copy is `gen-N.erofs` and `gen-N.index`, whole from the
+//! there byte by byte, and only then shown ([`millpond_catalog::check`]). A copy is `gen-N.erofs` and `gen-N.index`, whole from the
 //! moment that the former is there. It is kept as long as it is the newest or a view shows its generation.
 
 use std::collections::BTreeSet;
@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use millpond_core::{CatalogFile, Generation};
+use millpond_wire::worker as wire;
+use millpond_wire::worker::worker_client::WorkerClient;
 use parking_lot::Mutex;
-use protocol::wire::worker_client::WorkerClient;
-use protocol::{CatalogFile, Generation, wire};
 use tokio::sync::watch;
 use tonic::transport::Channel;
 use tracing::{info, warn};
@@ -23,7 +24,7 @@ use tracing::{info, warn};
 const MAX_FILE_BYTES: u64 = 256 << 30;
 
 /// A worker that sends nothing for so long is given up.
-const CHUNK_PATIENCE: Duration = Duration::from_secs(30);
+const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why there is no copy.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +46,7 @@ pub enum CopyError {
     },
     /// What came is not what our own writer writes.
     #[error("the catalog that came is refused")]
-    Refused(#[from] catalog::Error),
+    Refused(#[from] millpond_catalog::Error),
 }
 
 #[derive(Debug, Default)]
@@ -148,7 +149,7 @@ impl Copies {
         let (directory, generation) = (self.directory.clone(), Generation(new.generation));
         let checked = tokio::task::spawn_blocking(move || {
             let (image, index) = (place.path().join("image"), place.path().join("index"));
-            let summary = catalog::check(&image, &index, place.path())?;
+            let summary = millpond_catalog::check(&image, &index, place.path())?;
             let copy = files(&directory, generation);
             let moved = fs::rename(&index, &copy.index)
                 .and_then(|()| fs::rename(&image, &copy.image))
@@ -217,7 +218,7 @@ async fn receive(
     let mut file = File::create_new(path).map_err(failed)?;
     let mut left = bytes;
     loop {
-        let next = tokio::time::timeout(CHUNK_PATIENCE, chunks.message()).await;
+        let next = tokio::time::timeout(CHUNK_TIMEOUT, chunks.message()).await;
         let next = next.map_err(|_elapsed| CopyError::Worker {
             reason: "it sends nothing any more".to_owned(),
         })?;

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use catalog::ObjectId;
-use protocol::TierDirectories;
+use millpond_core::ObjectId;
+use millpond_core::TierDirectories;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 /// The tiers' directories on this node, fastest first.

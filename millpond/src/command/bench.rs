@@ -12,10 +12,10 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
-use measure::{Comparison, reading};
+use millpond_measure::{Comparison, reading};
 
 use super::terminal::{bytes, complain, say};
-use crate::mount::place::Place;
+use crate::mount::run_directory::Place;
 use crate::mount::spec::Spec;
 
 /// Rounds of each shape; the median is shown.

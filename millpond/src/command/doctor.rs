@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use csi_driver::view::{Finding, Verdict, allows_kernel_views, probe};
+use millpond_fs::view::{Finding, Verdict, allows_kernel_views, probe};
 
 use super::terminal::{bytes, say};
 
@@ -118,7 +118,7 @@ fn memory() -> Finding {
     let subject = "memory limit";
     /// A quarter of this is the default budget of the read path, which is at least 256 MiB.
     const ENOUGH: u64 = 512 << 20;
-    match runtime::memory_limit_bytes() {
+    match millpond_process::memory_limit_bytes() {
         Some(limit) if limit < ENOUGH => finding(
             subject,
             Verdict::Slower,

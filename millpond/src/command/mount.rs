@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use cache_worker::source::{SourceError, SourceOptions, SourceUrl};
 use clap::{Args, ValueEnum};
+use millpond_cache::source::{SourceError, SourceOptions, SourceUrl};
 
 use super::terminal::{StatusLine, bytes, complain, say};
 use super::value;

@@ -6,15 +6,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use cache_worker::dataset::{CatalogStats, ReadStats, TierStats};
 use clap::Args;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
+use millpond_cache::dataset::{CatalogStats, ReadStats, TierStats};
 
 use super::terminal::{bytes, percent};
 use crate::mount::client::{Client, block_on};
 use crate::mount::control::StatsAnswer;
-use crate::mount::place::Place;
+use crate::mount::run_directory::Place;
 
 /// Between two tables of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use cache_worker::dataset::{LoadOptions, LoadProgress};
 use clap::Args;
+use millpond_cache::dataset::{LoadOptions, LoadProgress};
 
 use super::progress::{Display, Progress};
 use super::terminal::{bytes, complain, say};
 use super::value;
 use crate::mount::client::{Client, block_on};
-use crate::mount::place::Place;
+use crate::mount::run_directory::Place;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

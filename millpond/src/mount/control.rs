@@ -22,11 +22,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
-use cache_worker::dataset::{Dataset, DatasetStats, LoadOptions, LoadProgress};
-use csi_driver::fuse::FuseServer;
-use csi_driver::view::Registry;
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use millpond_cache::dataset::{Dataset, DatasetStats, LoadOptions, LoadProgress};
+use millpond_fs::fuse::FuseServer;
+use millpond_fs::view::Registry;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
 use tracing::warn;
@@ -37,7 +37,7 @@ use super::spec::ViewKind;
 const MAX_LOADS: usize = 4;
 
 /// A new generation is shown within milliseconds; one that cannot be is in the log.
-const SHOW_PATIENCE: Duration = Duration::from_secs(10);
+const GENERATION_VISIBLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the handlers need.
 #[derive(Clone)]
@@ -149,7 +149,12 @@ impl IntoResponse for Failure {
 async fn stats(State(control): State<Control>) -> Result<Json<StatsAnswer>, Failure> {
     // Opens of some milliseconds ago shall be in it.
     let counted = control.views.count_now().await;
-    counted.map_err(|error| Failure(StatusCode::INTERNAL_SERVER_ERROR, runtime::with_causes(&error)))?;
+    counted.map_err(|error| {
+        Failure(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            millpond_process::with_causes(&error),
+        )
+    })?;
     Ok(Json(StatsAnswer {
         mount: MountStats {
             supervised: !control.orphaned.load(Ordering::Relaxed),
@@ -164,11 +169,14 @@ async fn refresh(State(control): State<Control>) -> Result<Json<RefreshAnswer>, 
         .dataset
         .refresh()
         .await
-        .map_err(|error| Failure(StatusCode::BAD_GATEWAY, runtime::with_causes(&error)))?;
+        .map_err(|error| Failure(StatusCode::BAD_GATEWAY, millpond_process::with_causes(&error)))?;
     // Whoever asked shall find it at their next open.
     let mut shown = control.fuse.shown();
     let shown = shown.wait_for(|shown| *shown >= Some(refreshed.generation));
-    if tokio::time::timeout(SHOW_PATIENCE, shown).await.is_err() {
+    if tokio::time::timeout(GENERATION_VISIBLE_TIMEOUT, shown)
+        .await
+        .is_err()
+    {
         warn!(generation = %refreshed.generation, "the live tree does not show the new generation yet");
     }
     Ok(Json(RefreshAnswer {
@@ -189,7 +197,7 @@ async fn warm(State(control): State<Control>, Json(options): Json<LoadOptions>) 
     let load = async move {
         let result = control.dataset.load(options, &sender).await;
         drop(permit);
-        Step::Ended(result.map_err(|error| runtime::with_causes(&error)))
+        Step::Ended(result.map_err(|error| millpond_process::with_causes(&error)))
     };
     let progress = tokio_stream::wrappers::WatchStream::from_changes(receiver).map(Step::Progress);
     let mut steps = futures::stream::select(progress, futures::stream::once(load)).boxed();

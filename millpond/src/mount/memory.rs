@@ -4,11 +4,11 @@
 use std::ffi::CString;
 
 use anyhow::{Context, Result};
-use cache_worker::MemoryTier;
-use csi_driver::mount::MountTable;
+use millpond_cache::MemoryTier;
+use millpond_fs::mount::MountTable;
 use rustix::mount::{MountFlags, mount};
 
-use super::place::Place;
+use super::run_directory::Place;
 use super::spec::Spec;
 
 /// Mounts the tier, or takes the one that is there; `None`: none is wanted.

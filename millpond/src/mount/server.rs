@@ -6,7 +6,7 @@
 //! - SIGTERM: take everything away and end. SIGUSR1: leave all to the next server and end.
 //! - Where its supervisor is killed it serves on, as an [`orphan`](super::orphan).
 //! - It reports to the supervisor through its standard output; its standard input is the keeper's socket.
-//! - Each of its parts must live: where one ends, the process ends, and the supervisor starts another.
+//! - Each of its tasks must live: where one exits, the process ends, and the supervisor starts another.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -14,36 +14,34 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use axum::Router;
-use cache_worker::dataset::{Dataset, DatasetOptions, MountOptions};
-use cache_worker::metrics::WorkerMetrics;
-use cache_worker::source::Environment;
-use cache_worker::{Limit, MemoryTier};
-use csi_driver::ViewMetrics;
-use csi_driver::fuse::{FuseError, FuseMetrics, FuseOptions, FuseServer, Layout, Unmount};
-use csi_driver::keeper::Client as Keeper;
-use csi_driver::mounter::Mounter;
-use csi_driver::view::{InUse, Registry, RegistryOptions, SettleRules};
-use protocol::Worker;
+use anyhow::{Context, Result};
+use millpond_cache::dataset::{Dataset, DatasetOptions, MountOptions};
+use millpond_cache::metrics::WorkerMetrics;
+use millpond_cache::source::Environment;
+use millpond_cache::{Limit, MemoryTier};
+use millpond_core::Worker;
+use millpond_fs::fuse::{FuseError, FuseMetrics, FuseOptions, FuseServer, Layout, Unmount};
+use millpond_fs::keeper::KeeperClient as Keeper;
+use millpond_fs::mounter::Mounter;
+use millpond_fs::view::{InUse, Registry, RegistryOptions, RemountRules};
+use millpond_fs::{NeededGenerations, ViewMetrics};
+use millpond_process::{TaskExit, Tasks, http};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use super::changes::MountChanges;
-use super::clean;
+use super::cleanup;
 use super::control::{Control, MountStats};
 use super::memory;
-use super::orphan::Supervision;
-use super::place::Place;
-use super::readiness::{self, HOPELESS, Ready, Report};
-use super::service::{self, Metrics, Service};
+use super::mount_watch::MountChanges;
+use super::orphan::SupervisorWatch;
+use super::readiness::{self, EXIT_CONFIG, Ready, Report};
+use super::run_directory::Place;
+use super::service::{Metrics, Service};
 use super::spec::{Eviction, Spec, ViewKind};
 use super::start::name_process;
-use super::views::{self, Choice, Holders, Record, Settling, Shown};
-use csi_driver::NeededGenerations;
+use super::views::{self, Holders, MountedView, Record, Settling, ViewChoicePlan};
 
 /// Backing ids of closed files that are kept for their next open: 15,000 cost 4 descriptors (measured).
 const KEPT_BACKING_IDS: usize = 16_384;
@@ -52,13 +50,16 @@ const KEPT_BACKING_IDS: usize = 16_384;
 const MIN_BUDGET_BYTES: u64 = 256 << 20;
 
 /// How long the Dataset may take to end its tasks when everything is taken away.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The same when readers wait for the next server. What is cut off is a fetch that the next one does again.
-const LEAVE_PATIENCE: Duration = Duration::from_millis(500);
+const HANDOVER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How often the listing's progress is told.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The task whose exit means an unmount where the FUSE mount itself is the view.
+const FUSE_SESSION: &str = "the FUSE session";
 
 /// Serves the mount in `run_directory` until it is told to end.
 pub(crate) fn run(run_directory: &Path, predecessors: u64) -> ExitCode {
@@ -70,7 +71,7 @@ pub(crate) fn run(run_directory: &Path, predecessors: u64) -> ExitCode {
             let reason = format!("{error:#}");
             // A supervisor that is gone needs no reason.
             let _gone = readiness::tell(&Report::Failed { reason });
-            if hopeless { HOPELESS } else { 1 }
+            if hopeless { EXIT_CONFIG } else { 1 }
         }
     };
     // Without destructors: they would wait for reads that only the next server can answer.
@@ -97,10 +98,11 @@ fn serve(run_directory: &Path, predecessors: u64) -> Result<(), Failure> {
         hopeless: true,
         error,
     };
-    let telemetry = runtime::telemetry::init(&runtime::telemetry::TelemetryOptions::default());
+    let telemetry =
+        millpond_process::telemetry::init(&millpond_process::telemetry::TelemetryOptions::default());
     telemetry.map_err(|error| hopeless(error.into()))?;
-    runtime::raise_file_limit();
-    runtime::tls::install();
+    millpond_process::raise_file_limit();
+    millpond_process::tls::install();
     let place = Place::at(run_directory);
     let spec = Spec::read(&place.spec()).map_err(hopeless)?;
     let threads = std::thread::available_parallelism()
@@ -134,7 +136,7 @@ enum Reason {
 struct Server {
     spec: Spec,
     place: Place,
-    supervision: Supervision,
+    supervision: SupervisorWatch,
     /// Set once the supervisor is gone.
     orphaned: Arc<AtomicBool>,
     /// From then on it has to be noticed here that somebody unmounts.
@@ -142,11 +144,11 @@ struct Server {
     dataset: Arc<Dataset>,
     registry: Registry,
     fuse: Arc<FuseServer>,
-    shown: Shown,
-    /// The parts that must live.
-    parts: JoinSet<&'static str>,
-    /// What the FUSE server's worker has begun.
-    tasks: TaskTracker,
+    shown: MountedView,
+    /// Those that must live.
+    tasks: Tasks,
+    /// Requests that the FUSE server's worker has begun.
+    requests: TaskTracker,
     signals: Signals,
     /// Held as long as this process lives.
     _lock: std::fs::File,
@@ -177,11 +179,14 @@ impl Server {
     async fn open(spec: Spec, place: Place, predecessors: u64) -> Result<Self> {
         let signals = Signals::new()?;
         let lock = place.serve()?;
-        let supervision = Supervision::of_stdin().context("failed to watch the supervisor")?;
+        let supervision = SupervisorWatch::of_stdin().context("failed to watch the supervisor")?;
         let keeper = Arc::new(Keeper::from_stdin().context("failed to reach the keeper")?);
         let metrics = Metrics::new(predecessors)?;
         let listener = match spec.metrics {
-            Some(address) => Some(service::listen(address).await?),
+            Some(address) => {
+                let listener = http::listen(address).await;
+                Some(listener.context("failed to serve --metrics: choose another address")?)
+            }
             None => None,
         };
         let record = Record::read(&place)?;
@@ -189,7 +194,7 @@ impl Server {
         let view_metrics = ViewMetrics::register(&metrics.views)?;
         let registry = Registry::new(RegistryOptions {
             mode: choice.mode,
-            settle: SettleRules::default(),
+            settle: RemountRules::default(),
             metrics: view_metrics,
             mounter: Mounter::at(place.mounter()),
         })?;
@@ -239,7 +244,7 @@ impl Server {
         // Before the worker is told for the first time what is in use: all else it may delete.
         let needed = NeededGenerations::hold(Arc::clone(&fuse), registry.clone());
         let recorded = record.as_ref().and_then(Record::generation);
-        let recorded = recorded.map(|generation| registry.generations().hold(generation));
+        let recorded = recorded.map(|generation| registry.generations().pin(generation));
         registry.connect(Arc::clone(&worker));
         let shown = views::show(&spec, &place, &mut choice, record, &registry, worker.as_ref()).await;
         drop(recorded);
@@ -248,13 +253,13 @@ impl Server {
             Err(error) => {
                 if taken_over {
                     // The mount is the next server's to try.
-                    fuse.leave()?;
+                    fuse.hand_over()?;
                 }
                 return Err(error);
             }
         };
-        let mut parts = JoinSet::new();
-        parts.spawn(needed.keep());
+        let mut live = Tasks::new();
+        live.spawn("the live tree", needed.run());
         let mut server = Self {
             spec,
             place,
@@ -265,18 +270,18 @@ impl Server {
             registry,
             fuse,
             shown,
-            parts,
-            tasks,
+            tasks: live,
+            requests: tasks,
             signals,
             _lock: lock,
         };
-        server.start_parts(metrics, listener, predecessors)?;
+        server.start_tasks(metrics, listener, predecessors)?;
         keeper.ready()?;
         server.tell_ready(choice.notes);
         Ok(server)
     }
 
-    fn start_parts(
+    fn start_tasks(
         &mut self,
         metrics: Metrics,
         listener: Option<tokio::net::TcpListener>,
@@ -299,22 +304,19 @@ impl Server {
             Arc::clone(&self.orphaned),
         );
         let socket = listen_at(&self.place.control())?;
-        self.parts
-            .spawn(serve_http("the control socket", socket, control.router()));
+        let serving = axum::serve(socket, control.router()).into_future();
+        self.tasks.spawn_fallible("the control socket", serving);
         if let Some(listener) = listener {
             let service = Service {
                 dataset: Arc::clone(&self.dataset),
                 views: self.registry.clone(),
                 metrics,
             };
-            self.parts
-                .spawn(serve_http("the metrics service", listener, service.router()));
+            let serving = axum::serve(listener, http::router(service)).into_future();
+            self.tasks.spawn_fallible("the metrics service", serving);
         }
         let fuse = Arc::clone(&self.fuse);
-        self.parts.spawn(async move {
-            fuse.wait().await;
-            "the FUSE session"
-        });
+        self.tasks.spawn(FUSE_SESSION, async move { fuse.wait().await });
         Ok(())
     }
 
@@ -350,18 +352,17 @@ impl Server {
                 _ = self.signals.hangup.recv() => {}
                 () = self.supervision.lost(), if !self.is_orphan() => self.serve_as_orphan()?,
                 () = next_change(self.changes.as_ref()) => {
-                    if clean::shown(&self.place, &self.spec.directory)?.is_none() {
+                    if cleanup::shown(&self.place, &self.spec.directory)?.is_none() {
                         info!("was unmounted");
                         return Ok(Reason::Stop);
                     }
                 }
-                Some(part) = self.parts.join_next() => match part {
-                    Ok("the FUSE session") if views::is_direct() => {
-                        info!("was unmounted");
+                exit = self.tasks.next_exit() => match exit {
+                    TaskExit::Ended { task: FUSE_SESSION } if views::is_direct() => {
+                        info!("unmounted");
                         return Ok(Reason::Stop);
                     }
-                    Ok(part) => bail!("{part} ended"),
-                    Err(error) => bail!("a part of the server panicked: {error}"),
+                    exit => return Err(exit.into()),
                 },
             }
         }
@@ -387,18 +388,18 @@ impl Server {
         let orphan = self.is_orphan();
         match reason {
             Reason::Leave => {
-                self.fuse.leave()?;
+                self.fuse.hand_over()?;
                 let stop = async {
                     self.registry.stop().await;
                     self.dataset.stop().await;
                 };
-                if tokio::time::timeout(LEAVE_PATIENCE, stop).await.is_err() {
+                if tokio::time::timeout(HANDOVER_TIMEOUT, stop).await.is_err() {
                     info!("left in the middle of work");
                 }
             }
             Reason::Stop => {
                 for target in self.registry.targets() {
-                    if let Err(error) = self.registry.hide(target, InUse::Detach).await {
+                    if let Err(error) = self.registry.unmount(target, InUse::Detach).await {
                         warn!(%error, "failed to take a view away");
                     }
                 }
@@ -412,16 +413,16 @@ impl Server {
                 }
                 let stop = async {
                     self.registry.stop().await;
-                    self.tasks.close();
-                    self.tasks.wait().await;
+                    self.requests.close();
+                    self.requests.wait().await;
                     self.dataset.stop().await;
                 };
-                if tokio::time::timeout(STOP_PATIENCE, stop).await.is_err() {
+                if tokio::time::timeout(SHUTDOWN_TIMEOUT, stop).await.is_err() {
                     warn!("the worker does not end: it is left in the middle of work");
                 }
                 // Whoever ends an orphan to mount again has claimed the place, and needs it.
                 if orphan && let Some(_claim) = self.place.claim()? {
-                    clean::remove(&self.place)?;
+                    cleanup::remove(&self.place)?;
                 }
             }
         }
@@ -450,13 +451,13 @@ fn cannot_be_shown(spec: &Spec) -> String {
     )
 }
 
-async fn choose(spec: &Spec, place: &Place, record: Option<&Record>) -> Result<Choice> {
+async fn choose(spec: &Spec, place: &Place, record: Option<&Record>) -> Result<ViewChoicePlan> {
     let (spec, place, record) = (spec.clone(), place.clone(), record.cloned());
-    tokio::task::spawn_blocking(move || Choice::make(&spec, &place, record.as_ref())).await?
+    tokio::task::spawn_blocking(move || ViewChoicePlan::make(&spec, &place, record.as_ref())).await?
 }
 
 fn dataset_options(spec: &Spec, memory_tier: Option<MemoryTier>, first: bool) -> Result<DatasetOptions> {
-    let boot_id = runtime::boot_id().context("failed to read the kernel's boot id")?;
+    let boot_id = millpond_process::boot_id().context("failed to read the kernel's boot id")?;
     let mount = MountOptions::at_root(spec.source.clone());
     let mut options = DatasetOptions::new(vec![mount], spec.cache.directory.clone(), boot_id);
     options.environment = Environment::of_process();
@@ -466,11 +467,11 @@ fn dataset_options(spec: &Spec, memory_tier: Option<MemoryTier>, first: bool) ->
     };
     options.memory_tier = memory_tier;
     options.eviction = match spec.cache.eviction {
-        Eviction::Never => cache_worker::Eviction::Never,
-        Eviction::Lru => cache_worker::Eviction::Lru,
-        Eviction::TinyLfu => cache_worker::Eviction::TinyLfu,
+        Eviction::Never => millpond_cache::Eviction::Never,
+        Eviction::Lru => millpond_cache::Eviction::Lru,
+        Eviction::TinyLfu => millpond_cache::Eviction::TinyLfu,
     };
-    options.owner = catalog::Owner {
+    options.owner = millpond_catalog::Owner {
         uid: spec.owner.uid,
         gid: spec.owner.gid,
         file_mode: spec.owner.file_mode,
@@ -480,7 +481,7 @@ fn dataset_options(spec: &Spec, memory_tier: Option<MemoryTier>, first: bool) ->
     // A server that follows another shows what that one has shown.
     options.fresh = spec.fresh && first;
     options.memory_bytes = spec.memory_budget_bytes.unwrap_or_else(|| {
-        let limit = runtime::memory_limit_bytes().unwrap_or(0);
+        let limit = millpond_process::memory_limit_bytes().unwrap_or(0);
         (limit / 4).max(MIN_BUDGET_BYTES)
     });
     options.hedging = spec.hedging;
@@ -548,15 +549,4 @@ fn listen_at(socket: &Path) -> Result<UnixListener> {
         _ => {}
     }
     UnixListener::bind(socket).with_context(failed)
-}
-
-async fn serve_http<L>(what: &'static str, listener: L, router: Router) -> &'static str
-where
-    L: axum::serve::Listener,
-    L::Addr: std::fmt::Debug,
-{
-    if let Err(error) = axum::serve(listener, router).await {
-        error!(%error, what, "failed to serve");
-    }
-    what
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use cache_worker::source::SourceOptions;
+use millpond_cache::source::SourceOptions;
 use serde::{Deserialize, Serialize};
 
 /// Raised when a server of another version could misunderstand the file.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use measure::{Caches, drop_caches, reading};
+use millpond_measure::{Caches, drop_caches, reading};
 use rustix::mount::{MountFlags, mount};
 use tokio::runtime::Runtime;
 

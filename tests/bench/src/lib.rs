@@ -2,7 +2,7 @@
 //! process of its own, and shown beside their goals.
 //!
 //! - A ratio compares works that take turns in one run: native ext4 in the same round, the same files on the same file
-//!   system as the cache, read by the same code ([`measure::reading`]); or a plain program ([`plain`]) that fetches the
+//!   system as the cache, read by the same code ([`millpond_measure::reading`]); or a plain program ([`plain`]) that fetches the
 //!   same bytes from the same server. The median over the rounds is what counts; the extremes stand beside it.
 //! - Nothing here asserts a time: a goal that is missed is shown as missed. Bytes are checked, outside of the timed
 //!   passes; wrong ones end the run with an error.

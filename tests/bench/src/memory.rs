@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use measure::{Memory, MemoryPeak, program_below};
+use millpond_measure::{Memory, MemoryPeak, program_below};
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -48,6 +48,6 @@ impl Watch {
 }
 
 /// Millpond's processes that this one started, at some remove.
-pub(crate) fn processes() -> measure::Result<Vec<i32>> {
+pub(crate) fn processes() -> millpond_measure::Result<Vec<i32>> {
     program_below(rustix::process::getpid().as_raw_nonzero().get(), PROGRAM)
 }

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use anyhow::{Context, Result};
-use measure::Measured;
-use measure::statistics::{extremes, median};
+use millpond_measure::Measured;
+use millpond_measure::statistics::{extremes, median};
 use serde::Serialize;
 
 /// What a figure should be.
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn a_ratio_is_of_speeds() {
         let seconds = |list: [u64; 2]| list.map(Duration::from_secs).to_vec();
-        let measured = measure::evaluate(vec![
+        let measured = millpond_measure::evaluate(vec![
             ("native".to_owned(), seconds([1, 3])),
             ("Millpond".to_owned(), seconds([2, 3])),
         ]);

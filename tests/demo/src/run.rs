@@ -45,7 +45,7 @@ pub(crate) struct Arguments {
 /// Runs all of it. Whatever happens, nothing is left behind.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let interrupt = Interrupt::on_signals()?;
-    runtime::tls::install();
+    millpond_process::tls::install();
     let data = DataSet::plan(
         arguments.seed,
         Shape {

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use api::DatasetPhase;
 use futures::{StreamExt, TryStreamExt};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Config, ResourceExt};
+use millpond_api::DatasetPhase;
 use serde_json::json;
 
 use crate::{Namespace, World};
@@ -42,9 +42,9 @@ pub fn create_many(
         });
         Ok(serde_json::from_value(dataset)?)
     });
-    let manifests = manifests.collect::<Result<Vec<api::Dataset>>>()?;
+    let manifests = manifests.collect::<Result<Vec<millpond_api::Dataset>>>()?;
     let (runtime, client) = client(world)?;
-    let api: Api<api::Dataset> = Api::namespaced(client, namespace.name());
+    let api: Api<millpond_api::Dataset> = Api::namespaced(client, namespace.name());
     runtime.block_on(async {
         let watched = watch(api.clone(), names.len());
         let creating = futures::stream::iter(manifests)
@@ -86,7 +86,7 @@ pub(crate) fn sorted_times(
 /// The API server refuses.
 pub fn delete_many(world: &World, namespace: &Namespace) -> Result<()> {
     let (runtime, client) = client(world)?;
-    let api: Api<api::Dataset> = Api::namespaced(client, namespace.name());
+    let api: Api<millpond_api::Dataset> = Api::namespaced(client, namespace.name());
     runtime.block_on(async {
         let (how, which) = (DeleteParams::default(), ListParams::default());
         api.delete_collection(&how, &which).await
@@ -95,7 +95,7 @@ pub fn delete_many(world: &World, namespace: &Namespace) -> Result<()> {
 }
 
 /// When each Dataset that was not Bound at first was Bound, until there are `count` of them.
-async fn watch(api: Api<api::Dataset>, count: usize) -> Result<BTreeMap<String, Instant>> {
+async fn watch(api: Api<millpond_api::Dataset>, count: usize) -> Result<BTreeMap<String, Instant>> {
     let events = watcher(api, watcher::Config::default()).applied_objects();
     let mut events = std::pin::pin!(events);
     let mut before = BTreeMap::new();
@@ -119,7 +119,7 @@ async fn watch(api: Api<api::Dataset>, count: usize) -> Result<BTreeMap<String, 
 
 /// A client of the cluster's API server, and what it runs on.
 pub(crate) fn client(world: &World) -> Result<(tokio::runtime::Runtime, Client)> {
-    runtime::tls::install();
+    millpond_process::tls::install();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use hyper_util::rt::TokioIo;
-use protocol::plan::{DriverDataset, Medium, Member, Pool, Tier};
-use protocol::{CatalogFile, Generation, Local, ObjectRef, Views, Worker};
+use millpond_core::{CatalogFile, Generation, LocalCopy, ObjectRef, Views, Worker};
+use millpond_wire::plan::{DriverDataset, Medium, Member, Pool, Tier};
 use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
@@ -24,13 +24,13 @@ use crate::csi::wire::csi::{
     NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse, NodePublishVolumeRequest,
     NodeUnpublishVolumeRequest, VolumeCapability,
 };
-use crate::fuse::testing::{FakeWorker, TestFile, complete, write_catalog};
-use crate::keeper::{KeeperOptions, listen};
-use crate::mount::{MountTable, detach};
-use crate::mounter::{Mounter, MounterOptions};
 use crate::node::plan::{Plan, PlanStore};
 use crate::node::{DatasetOnNode, Layout, NodeWorker, Workers};
 use crate::options::DriverOptions;
+use millpond_fs::fuse::testing::{FakeWorker, TestFile, complete, write_catalog};
+use millpond_fs::keeper::{KeeperOptions, listen};
+use millpond_fs::mount::{MountTable, detach};
+use millpond_fs::mounter::{Mounter, MounterOptions};
 
 const DRIVER: &str = "MILLPOND_TEST_DRIVER";
 const KEEPER: &str = "MILLPOND_TEST_KEEPER";
@@ -58,8 +58,8 @@ fn drives_when_told_to() {
     let Ok(orders) = std::env::var(DRIVER) else { return };
     let orders: Orders = serde_json::from_str(&orders).unwrap();
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
-    drop(runtime::telemetry::init(
-        &runtime::telemetry::TelemetryOptions::default(),
+    drop(millpond_process::telemetry::init(
+        &millpond_process::telemetry::TelemetryOptions::default(),
     ));
     let options = DriverOptions {
         node: NODE.to_owned(),
@@ -112,7 +112,7 @@ fn mounts_when_told_to() {
     let options = MounterOptions {
         socket: socket.into(),
     };
-    crate::mounter::listen(&options).unwrap();
+    millpond_fs::mounter::listen(&options).unwrap();
 }
 
 fn mounter_socket(directory: &Path) -> PathBuf {
@@ -138,7 +138,7 @@ impl Workers for FakeWorkers {
 #[async_trait]
 impl NodeWorker for FakeWorker {
     async fn has(&self, object: ObjectRef) -> bool {
-        matches!(self.local(object).await, Ok(Local::Complete(_)))
+        matches!(self.open_local(object).await, Ok(LocalCopy::Complete(_)))
     }
 
     fn reachable(&self) -> Result<(), String> {
@@ -245,7 +245,7 @@ impl TestNode {
             }],
         };
         let mut plan = Plan {
-            known: true,
+            synced: true,
             datasets: [(UID.to_owned(), dataset)].into(),
             pools: [("pool".to_owned(), pool)].into(),
         };
@@ -489,7 +489,7 @@ pub(super) async fn read(target: &Path, file: &TestFile) -> std::io::Result<Vec<
         .unwrap()
 }
 
-pub(super) fn mounts_at(path: &Path) -> Vec<crate::mount::Mount> {
+pub(super) fn mounts_at(path: &Path) -> Vec<millpond_fs::mount::Mount> {
     let table = MountTable::read().unwrap();
     table
         .iter()

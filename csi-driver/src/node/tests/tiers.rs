@@ -3,16 +3,16 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 
-use protocol::plan::{Medium, Member, Pool, Tier};
+use millpond_wire::plan::{Medium, Member, Pool, Tier};
 
 use super::fixture::{NODE, mounts_at};
-use crate::mount::detach;
 use crate::node::plan::Plan;
 use crate::node::{Layout, Tiers, TiersOptions};
+use millpond_fs::mount::detach;
 
 fn plan(pools: impl IntoIterator<Item = Pool>) -> Plan {
     Plan {
-        known: true,
+        synced: true,
         pools: pools.into_iter().map(|pool| (pool.name.clone(), pool)).collect(),
         ..Plan::default()
     }

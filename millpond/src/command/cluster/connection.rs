@@ -32,7 +32,7 @@ pub(super) struct Cluster {
 
 impl Cluster {
     pub(super) async fn connect(arguments: ClusterArguments) -> Result<Self> {
-        runtime::tls::install();
+        millpond_process::tls::install();
         let options = KubeConfigOptions {
             context: arguments.context,
             ..KubeConfigOptions::default()

@@ -3,17 +3,17 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use api::{DataLoad, Dataset};
 use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use kube::ResourceExt;
 use kube::api::ListParams;
+use millpond_api::{DataLoad, Dataset};
 use serde::Serialize;
 
 use super::super::terminal::{bytes, complain, percent, say};
+use super::check_result::first_fault;
 use super::connection::{Cluster, list};
-use super::finding::first_fault;
 use super::scrape::{NodeDataset, Nodes, workers};
 
 #[derive(Debug, Args)]

@@ -4,12 +4,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use api::{ByteQuantity, DataLoad, DataLoadSpec, DataLoadStatus, Dataset, LoadPhase, LoadPolicy};
 use clap::Args;
 use futures::{StreamExt, pin_mut};
 use kube::api::{ObjectMeta, PostParams};
 use kube::runtime::watcher::{self, watch_object};
 use kube::{Api, ResourceExt};
+use millpond_api::{ByteQuantity, DataLoad, DataLoadSpec, DataLoadStatus, Dataset, LoadPhase, LoadPolicy};
 
 use super::super::progress::{Display, Progress};
 use super::super::terminal::{bytes, complain, say};

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use kubernetes_tests::{Dataset, Namespace, World};
-use measure::statistics::median;
+use millpond_measure::statistics::median;
 
 use super::Sizes;
 use super::pods::{Script, claim, host, now, seconds};

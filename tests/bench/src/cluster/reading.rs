@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use kubernetes_tests::{Dataset, Namespace, World};
-use measure::evaluate;
+use millpond_measure::evaluate;
 
 use super::Sizes;
 use super::pods::{Script, claim, host, seconds};

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use measure::statistics::median;
-use measure::{Usage, reading};
+use millpond_measure::statistics::median;
+use millpond_measure::{Usage, reading};
 
 use crate::data::expect_bytes;
 use crate::lab::{Lab, Which};

@@ -1,7 +1,7 @@
 //! Three epochs over all data from an empty cache, every byte checked: what was fetched from the origin.
 
 use anyhow::Result;
-use measure::reading;
+use millpond_measure::reading;
 
 use crate::data::Set;
 use crate::lab::Lab;

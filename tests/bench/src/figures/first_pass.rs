@@ -7,8 +7,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use measure::statistics::median;
-use measure::{Caches, Usage, drop_caches, reading};
+use millpond_measure::statistics::median;
+use millpond_measure::{Caches, Usage, drop_caches, reading};
 
 use crate::data::expect_bytes;
 use crate::lab::{Lab, Native};
@@ -59,11 +59,11 @@ pub(crate) fn measure(lab: &mut Lab) -> Result<Vec<Row>> {
     } = times;
     let rate = Rate::Files(lab.small.count());
     let size = lab.small.total_bytes();
-    let first = measure::evaluate(vec![
+    let first = millpond_measure::evaluate(vec![
         (format!("the plain program ({CONNECTIONS} connections)"), plain),
         ("Millpond".to_owned(), cold),
     ]);
-    let again = measure::evaluate(vec![
+    let again = millpond_measure::evaluate(vec![
         ("native".to_owned(), native),
         ("Millpond".to_owned(), second),
     ]);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use measure::{Caches, drop_caches, reading};
+use millpond_measure::{Caches, drop_caches, reading};
 
 use crate::data::expect_bytes;
 use crate::lab::Lab;
@@ -30,7 +30,7 @@ pub(crate) fn measure(lab: &mut Lab) -> Result<Vec<Row>> {
             theirs.push(plainly(lab, connections)?);
         }
     }
-    let measured = measure::evaluate(vec![
+    let measured = millpond_measure::evaluate(vec![
         (format!("the plain program ({connections} connections)"), theirs),
         ("Millpond".to_owned(), ours),
     ]);

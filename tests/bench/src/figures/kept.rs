@@ -1,7 +1,7 @@
 //! Passes over cached files beside the same files on the disk.
 
 use anyhow::Result;
-use measure::{Caches, Comparison, drop_caches, reading};
+use millpond_measure::{Caches, Comparison, drop_caches, reading};
 
 use crate::data::expect_bytes;
 use crate::lab::{Kept, Lab, Which};

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use measure::{Comparison, reading};
+use millpond_measure::{Comparison, reading};
 
 use crate::data::expect_bytes;
 use crate::lab::{Lab, Which};

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use measure::statistics::median;
-use measure::{Caches, drop_caches, reading};
+use millpond_measure::statistics::median;
+use millpond_measure::{Caches, drop_caches, reading};
 
 use super::walk;
 use crate::lab::Lab;

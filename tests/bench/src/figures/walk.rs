@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use measure::Comparison;
+use millpond_measure::Comparison;
 
 use crate::lab::Lab;
 use crate::mount::View;

@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use api::condition::reason;
-use api::names::CSI_DRIVER;
-use api::{CachePool, DataLoad, Dataset, LoadPhase};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
+use millpond_api::condition::reason;
+use millpond_api::names::CSI_DRIVER;
+use millpond_api::{CachePool, DataLoad, Dataset, LoadPhase};
 
+use super::super::check_result::{Finding, faults};
 use super::super::connection::{Cluster, list};
-use super::super::finding::{Finding, faults};
 
 pub(super) async fn look(cluster: &Cluster) -> Result<Vec<Finding>> {
     let everything = ListParams::default();

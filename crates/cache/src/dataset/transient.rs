@@ -1,0 +1,202 @@
+//! Blocks that are kept in memory for a moment, because there is no room for them on disk.
+//!
+//! Without it every 128 KiB request for an object that the cache refuses would be a request to the source. Blocks
+//! leave in the order of their arrival, when others come or after a while: their memory is missed elsewhere. What a block
+//! keeps alive (its part of the memory budget) goes with it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use millpond_core::ObjectId;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::fetch::MemoryPermit;
+
+/// At most this many blocks, however small: a bound on the table itself.
+const MAX_BLOCKS: usize = 8_192;
+
+/// A block that nobody made room for is kept so long: a reader of 128 KiB at a time is through with it by then.
+const BLOCK_TTL: Duration = Duration::from_secs(30);
+
+/// Blocks that hold their part of the memory budget.
+pub(super) type TransientBlocks = Transient<Arc<MemoryPermit>>;
+
+/// Where a block belongs: object and number of the block in it.
+type Key = (ObjectId, u64);
+
+/// A bounded set of blocks, each with a `P` that is dropped with it.
+#[derive(Debug)]
+pub(super) struct Transient<P> {
+    limit_bytes: usize,
+    inner: Mutex<Inner<P>>,
+    /// Told when a block comes.
+    came: Notify,
+}
+
+#[derive(Debug)]
+struct Inner<P> {
+    blocks: HashMap<Key, Kept<P>>,
+    order: VecDeque<Key>,
+    used_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Kept<P> {
+    content: Bytes,
+    permit: P,
+    since: Instant,
+}
+
+impl<P> Inner<P> {
+    /// Takes the oldest block away, for its permit to be dropped after the lock: giving memory back wakes those who
+    /// wait for it.
+    fn pop(&mut self) -> Option<P> {
+        let kept = self.blocks.remove(&self.order.pop_front()?)?;
+        self.used_bytes -= kept.content.len();
+        Some(kept.permit)
+    }
+}
+
+impl<P> Transient<P> {
+    /// An empty set that holds at most `limit_bytes`.
+    pub(super) fn new(limit_bytes: usize) -> Self {
+        let inner = Inner {
+            blocks: HashMap::new(),
+            order: VecDeque::new(),
+            used_bytes: 0,
+        };
+        Self {
+            limit_bytes,
+            inner: Mutex::new(inner),
+            came: Notify::new(),
+        }
+    }
+
+    /// The block, where it is still here.
+    pub(super) fn get(&self, id: ObjectId, block: u64) -> Option<Bytes> {
+        self.inner
+            .lock()
+            .blocks
+            .get(&(id, block))
+            .map(|kept| kept.content.clone())
+    }
+
+    /// Keeps a block; older ones make room for it.
+    pub(super) fn insert(&self, id: ObjectId, block: u64, content: Bytes, permit: P) {
+        if content.len() > self.limit_bytes {
+            return;
+        }
+        let mut dropped = Vec::new();
+        let mut inner = self.inner.lock();
+        while inner.used_bytes + content.len() > self.limit_bytes || inner.order.len() >= MAX_BLOCKS {
+            if inner.order.is_empty() {
+                break;
+            }
+            dropped.extend(inner.pop());
+        }
+        inner.used_bytes += content.len();
+        let kept = Kept {
+            content,
+            permit,
+            since: Instant::now(),
+        };
+        match inner.blocks.insert((id, block), kept) {
+            Some(before) => {
+                inner.used_bytes -= before.content.len();
+                dropped.push(before.permit);
+            }
+            None => inner.order.push_back((id, block)),
+        }
+        drop(inner);
+        self.came.notify_one();
+    }
+
+    /// Lets blocks go that were kept long enough. Never ends.
+    pub(super) async fn keep_young(&self) {
+        loop {
+            self.came.notified().await;
+            while self.used_bytes() > 0 {
+                tokio::time::sleep(BLOCK_TTL / 2).await;
+                self.expire(BLOCK_TTL);
+            }
+        }
+    }
+
+    /// Drops what came longer ago than that.
+    fn expire(&self, age: Duration) {
+        let mut dropped = Vec::new();
+        let mut inner = self.inner.lock();
+        let is_old = |inner: &Inner<P>| {
+            let oldest = inner.order.front().and_then(|key| inner.blocks.get(key));
+            oldest.is_some_and(|kept| kept.since.elapsed() >= age)
+        };
+        while is_old(&inner) {
+            dropped.extend(inner.pop());
+        }
+        drop(inner);
+    }
+
+    /// Bytes held now.
+    pub(super) fn used_bytes(&self) -> usize {
+        self.inner.lock().used_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use millpond_core::Validator;
+
+    use super::*;
+
+    fn id(key: &str) -> ObjectId {
+        ObjectId::derive("memory", key, &Validator::ETag("e".into()), 1)
+    }
+
+    #[test]
+    fn keeps_the_newest_blocks_within_its_limit_and_drops_the_permits_of_the_rest() {
+        let transient = Transient::new(10);
+        let permit = Arc::new(());
+        for block in 0..5 {
+            transient.insert(id("a"), block, Bytes::from_static(b"1234"), Arc::clone(&permit));
+        }
+        assert_eq!(transient.used_bytes(), 8);
+        assert_eq!(Arc::strong_count(&permit), 3);
+        assert!(transient.get(id("a"), 2).is_none());
+        assert!(transient.get(id("a"), 3).is_some());
+        assert!(transient.get(id("b"), 3).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_block_goes_after_a_while() {
+        let transient = Transient::new(10);
+        let permit = Arc::new(());
+        transient.insert(id("a"), 0, Bytes::from_static(b"1234"), Arc::clone(&permit));
+        let mut young = Box::pin(transient.keep_young());
+        tokio::time::timeout(BLOCK_TTL / 3, &mut young).await.unwrap_err();
+        transient.insert(id("a"), 1, Bytes::from_static(b"5678"), Arc::clone(&permit));
+        assert!(transient.get(id("a"), 0).is_some());
+        tokio::time::timeout(BLOCK_TTL, &mut young).await.unwrap_err();
+        assert!(transient.get(id("a"), 0).is_none() && transient.get(id("a"), 1).is_some());
+        tokio::time::timeout(BLOCK_TTL, &mut young).await.unwrap_err();
+        assert_eq!((transient.used_bytes(), Arc::strong_count(&permit)), (0, 1));
+        // It waits for the next.
+        assert!(young.now_or_never().is_none());
+    }
+
+    #[test]
+    fn a_block_that_comes_twice_counts_once() {
+        let transient = Transient::new(10);
+        transient.insert(id("a"), 0, Bytes::from_static(b"1234"), ());
+        transient.insert(id("a"), 0, Bytes::from_static(b"1234"), ());
+        assert_eq!(transient.used_bytes(), 4);
+        transient.insert(id("a"), 1, Bytes::from_static(b"123456"), ());
+        assert!(transient.get(id("a"), 0).is_some());
+        transient.insert(id("a"), 2, Bytes::from_static(b"12345678901"), ());
+        assert_eq!(transient.used_bytes(), 10, "larger than the limit: not kept");
+    }
+}

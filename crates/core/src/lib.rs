@@ -1,0 +1,23 @@
+//! The ids, generations and traits that every other crate speaks in: which object in which version ([`ObjectId`],
+//! [`Validator`]), which snapshot of a Dataset's metadata ([`Generation`]), the worker that owns a cache directory
+//! ([`Worker`]) and the views that mount it ([`Views`]).
+//!
+//! On one machine worker and views live in one process and call each other through the two traits directly; in a
+//! cluster the same traits are spoken over a socket (`millpond_wire`). Neither side knows how the other does its part.
+//! Nothing here depends on a protocol, a file system or Kubernetes.
+
+mod data;
+mod id;
+mod object;
+mod validator;
+mod views;
+mod worker;
+
+pub use data::{Data, Mapping, ServedBytes};
+pub use id::{ObjectId, ParseObjectIdError};
+pub use object::{Generation, Inode, ObjectRef};
+pub use validator::{Time, Validator};
+pub use views::{NoViews, ReleaseError, Views};
+pub use worker::{
+    CatalogFile, LandOutcome, LocalCopy, OpenCount, ReadError, StreamId, TierDirectories, Worker,
+};

@@ -1,0 +1,502 @@
+//! A FUSE server from its mount, or its take-over, to its end.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use fuser::{INodeNo, SessionACL};
+use millpond_core::ObjectId;
+use millpond_core::{CatalogFile, Generation, Worker};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::filesystem::FuseFilesystem;
+use super::handler::{PondParts, RequestHandler};
+use super::live_tree::{LiveTreeUpdater, generations_of};
+use super::metrics::FuseMetrics;
+use super::mounting;
+use super::node::Node;
+use super::opens::Opens;
+use super::session::{self, Negotiated};
+use super::table::Table;
+use super::tree::{FOREVER, Trees};
+use crate::keeper::{KeeperClient, KeeperError};
+use crate::view::FuseOpenLog;
+
+/// Where the kernel cannot be told that all names are doubtful, it asks again after this time.
+const LIVE_TTL: Duration = Duration::from_secs(1);
+
+/// What the root of a mount is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Layout {
+    /// A directory of `gen-N`, `live`, `objects` and `last`.
+    Directories,
+    /// The newest tree itself.
+    Live,
+}
+
+/// How to unmount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmount {
+    /// Only if nobody uses the mount.
+    IfIdle,
+    /// From the tree of names at once; who uses it goes on until it is done.
+    Detach,
+}
+
+/// Why a mount cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum FuseError {
+    /// It cannot be mounted.
+    #[error("failed to mount a FUSE file system at {}", path.display())]
+    Mount {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It cannot be unmounted; `ResourceBusy` when it is in use.
+    #[error("failed to unmount {}", path.display())]
+    Unmount {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel and the server did not come together.
+    #[error("failed to start a FUSE session")]
+    Session(#[source] io::Error),
+    /// The newest catalog cannot be read.
+    #[error("failed to open the newest catalog")]
+    Catalog(#[from] millpond_catalog::Error),
+    /// The keeper failed.
+    #[error("failed to have the mount kept")]
+    Keeper(#[from] KeeperError),
+    /// What the keeper held is not what this server understands.
+    #[error("failed to take over the mount: {reason}")]
+    Foreign {
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// What a server needs.
+pub struct FuseOptions {
+    /// An existing directory.
+    pub mountpoint: PathBuf,
+    /// The mount's name at the keeper, and its source in the list of mounts.
+    pub name: String,
+    /// What the root is.
+    pub layout: Layout,
+    /// Who has the objects.
+    pub worker: Arc<dyn Worker>,
+    /// Where waiting requests wait.
+    pub runtime: Handle,
+    /// Whether to let the kernel read complete objects itself, where it can.
+    pub passthrough: bool,
+    /// How many backing ids of closed files are kept for their next open. A kept id is a use of its object: 0 for a
+    /// Dataset that evicts.
+    pub kept_backing_ids: usize,
+    /// Threads that read requests.
+    pub threads: usize,
+    /// What is counted.
+    pub metrics: FuseMetrics,
+    /// Where the opens of kernel views that come here are written down, so that they are not counted twice. `None`:
+    /// there are no such views.
+    pub ledger: Option<Arc<FuseOpenLog>>,
+    /// Who keeps the mount alive when this process dies. `None`: nobody; the mount dies with it.
+    pub keeper: Option<Arc<KeeperClient>>,
+}
+
+/// What the successor must know.
+#[derive(Debug, Serialize, Deserialize)]
+struct Note {
+    mountpoint: PathBuf,
+    layout: Layout,
+    for_all: bool,
+    negotiated: Negotiated,
+}
+
+/// A served mount. Dropping it unmounts, unless [`FuseServer::hand_over`] was called.
+pub struct FuseServer {
+    pond: Arc<RequestHandler>,
+    mountpoint: PathBuf,
+    name: String,
+    keeper: Option<Arc<KeeperClient>>,
+    connection: u32,
+    /// What a successor must know, as the keeper has it.
+    note: String,
+    cancel: CancellationToken,
+    ended: watch::Receiver<bool>,
+    shown: watch::Receiver<Option<Generation>>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    mounted: AtomicBool,
+}
+
+impl FuseServer {
+    /// Mounts and serves. With a keeper, the mount is kept before this returns.
+    ///
+    /// # Errors
+    /// When it cannot; nothing is mounted then.
+    pub fn mount(mut options: FuseOptions) -> Result<Self, FuseError> {
+        let mount_error = |path: &Path| {
+            let path = path.to_owned();
+            move |source| FuseError::Mount { path, source }
+        };
+        options.mountpoint = options
+            .mountpoint
+            .canonicalize()
+            .map_err(mount_error(&options.mountpoint))?;
+        let table = Table::create().map_err(FuseError::Session)?;
+        let mounted =
+            mounting::mount(&options.mountpoint, &options.name).map_err(mount_error(&options.mountpoint))?;
+        let unmount = UnmountOnDrop(Some(options.mountpoint.clone()));
+        let device = Arc::new(mounted.device);
+        let opens = Opens::new(table, Arc::clone(&device), options.kept_backing_ids);
+        let acl = if mounted.for_all {
+            SessionACL::All
+        } else {
+            SessionACL::Owner
+        };
+        let threads = options.threads;
+        let start = Start::new(options, device, opens)?;
+        let filesystem = FuseFilesystem {
+            pond: Arc::clone(&start.pond),
+            for_all: mounted.for_all,
+        };
+        let session =
+            session::begin(filesystem, &start.pond.device, acl, threads).map_err(FuseError::Session)?;
+        let server = start.run(session, mounted.for_all, false)?;
+        unmount.keep();
+        mounting::widen_read_ahead(&server.mountpoint);
+        info!(mountpoint = %server.mountpoint.display(), "mounted");
+        Ok(server)
+    }
+
+    /// Goes on where a dead server stopped, if the keeper holds a mount of that name. `None`: it does not, so there
+    /// is nothing to take over.
+    ///
+    /// The mount stays as it was mounted: mountpoint, layout and what the kernel agreed to are the first server's.
+    ///
+    /// # Errors
+    /// When it cannot; the keeper still holds the mount when this process has ended.
+    pub fn take_over(mut options: FuseOptions) -> Result<Option<Self>, FuseError> {
+        let Some(keeper) = options.keeper.clone() else {
+            return Ok(None);
+        };
+        let Some(taken) = keeper.take_over(&options.name)? else {
+            return Ok(None);
+        };
+        let note: Note = serde_json::from_str(&taken.note).map_err(|error| FuseError::Foreign {
+            reason: error.to_string(),
+        })?;
+        options.mountpoint.clone_from(&note.mountpoint);
+        options.layout = note.layout;
+        options.passthrough &= note.negotiated.passthrough();
+        let (table, found) = Table::adopt(taken.table).map_err(|error| FuseError::Foreign {
+            reason: format!("table of opens: {error}"),
+        })?;
+        let device = Arc::new(taken.device);
+        let opens = Opens::adopt(table, &found, Arc::clone(&device), options.kept_backing_ids);
+        let acl = if note.for_all {
+            SessionACL::All
+        } else {
+            SessionACL::Owner
+        };
+        let threads = options.threads;
+        let start = Start::new(options, device, opens)?;
+        start.pond.resume();
+        let filesystem = FuseFilesystem {
+            pond: Arc::clone(&start.pond),
+            for_all: note.for_all,
+        };
+        let session = session::resume(filesystem, &start.pond.device, acl, threads, &note.negotiated)
+            .map_err(FuseError::Session)?;
+        if note.negotiated.resends() {
+            // Before the first request is read: what this process has read must not be sent again.
+            session::ask_for_resend(&start.pond.device).map_err(FuseError::Session)?;
+        } else {
+            warn!("the kernel cannot send requests again: those that the dead server had read hang");
+        }
+        let server = start.run(session, note.for_all, true)?;
+        info!(mountpoint = %server.mountpoint.display(), files = found.len(), "took over");
+        Ok(Some(server))
+    }
+
+    /// Where it is mounted. `objects/` and `last/` are below it in [`Layout::Directories`].
+    pub fn mountpoint(&self) -> &Path {
+        &self.mountpoint
+    }
+
+    /// The generations of the files that are open, and the one that the live tree shows: their catalogs must be kept.
+    pub fn needed_generations(&self) -> BTreeSet<Generation> {
+        // In this order: what is opened in between is of the generation that was shown.
+        let shown = self.pond.trees.catalogs.newest().map(|open| open.generation);
+        let mut generations = generations_of(&self.pond.opens.open_nodes());
+        generations.extend(shown);
+        generations
+    }
+
+    /// The generation that new opens in the live tree see, now and later.
+    pub fn shown(&self) -> watch::Receiver<Option<Generation>> {
+        self.shown.clone()
+    }
+
+    /// Closes the backing ids that are kept for these objects, so that their files can be given up.
+    pub fn release(&self, objects: &[ObjectId]) {
+        self.pond.opens.release(objects);
+    }
+
+    /// Unmounts and ends the server.
+    ///
+    /// # Errors
+    /// When the mount is in use and must not be detached.
+    pub fn unmount(&self, how: Unmount) -> Result<(), FuseError> {
+        mounting::unmount(&self.mountpoint, how == Unmount::Detach).map_err(|source| FuseError::Unmount {
+            path: self.mountpoint.clone(),
+            source,
+        })?;
+        self.mounted.store(false, Ordering::Release);
+        self.cancel.cancel();
+        if let Some(keeper) = &self.keeper {
+            keeper.unregister(&self.name)?;
+        }
+        Ok(())
+    }
+
+    /// Leaves the mount to the next server: this process must end now, and without the destructors that
+    /// would unmount or answer. Requests that wait stay unanswered.
+    ///
+    /// # Errors
+    /// When the keeper cannot be told.
+    pub fn hand_over(&self) -> Result<(), FuseError> {
+        self.mounted.store(false, Ordering::Release);
+        self.cancel.cancel();
+        if let Some(keeper) = &self.keeper {
+            keeper.stopping()?;
+        }
+        Ok(())
+    }
+
+    /// Gives the mount to a keeper that has started anew.
+    ///
+    /// # Errors
+    /// When the keeper does not have it afterwards.
+    pub fn reregister(&self) -> Result<(), FuseError> {
+        if let Some(keeper) = &self.keeper {
+            let (device, table) = (self.pond.device.as_fd(), self.pond.opens.table().file());
+            keeper.register(&self.name, self.connection, &self.note, device, table.as_fd())?;
+        }
+        Ok(())
+    }
+
+    /// Ends the connection: every request on it fails from now on.
+    ///
+    /// # Errors
+    /// When the kernel cannot be told.
+    pub fn abort(&self) -> io::Result<()> {
+        mounting::abort(self.connection)
+    }
+
+    /// Waits until the kernel has ended the session: somebody unmounted it, and nobody uses it any more.
+    ///
+    /// # Cancel safety
+    /// May be dropped and called again.
+    pub async fn wait(&self) {
+        let mut ended = self.ended.clone();
+        // The sender lives as long as the session's thread.
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+}
+
+impl Drop for FuseServer {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+        if self.mounted.swap(false, Ordering::AcqRel) && !*self.ended.borrow() {
+            // Whoever still waits gets an error, instead of waiting for a server that is gone.
+            if let Err(error) = mounting::abort(self.connection) {
+                warn!(%error, "failed to end a connection");
+            }
+            // It may be gone already.
+            let _ = mounting::unmount(&self.mountpoint, true);
+            if let Some(thread) = self.thread.lock().take()
+                && thread.join().is_err()
+            {
+                error!("a thread of the FUSE session had panicked");
+            }
+        }
+    }
+}
+
+/// A mount whose server is not running yet.
+struct UnmountOnDrop(Option<PathBuf>);
+
+impl UnmountOnDrop {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for UnmountOnDrop {
+    fn drop(&mut self) {
+        if let Some(mountpoint) = &self.0
+            && let Err(error) = mounting::unmount(mountpoint, true)
+        {
+            warn!(mountpoint = %mountpoint.display(), %error, "failed to unmount");
+        }
+    }
+}
+
+/// A server that is being put together.
+struct Start {
+    pond: Arc<RequestHandler>,
+    mountpoint: PathBuf,
+    name: String,
+    layout: Layout,
+    keeper: Option<Arc<KeeperClient>>,
+    catalogs: watch::Receiver<Option<Arc<CatalogFile>>>,
+    runtime: Handle,
+}
+
+impl Start {
+    fn new(options: FuseOptions, device: Arc<OwnedFd>, opens: Opens) -> Result<Self, FuseError> {
+        let FuseOptions {
+            mountpoint,
+            name,
+            layout,
+            worker,
+            runtime,
+            passthrough,
+            kept_backing_ids: _,
+            threads: _,
+            metrics,
+            ledger,
+            keeper,
+        } = options;
+        let trees = Trees::new(layout);
+        let mut catalogs = worker.catalogs();
+        let newest = catalogs.borrow_and_update().clone();
+        if let Some(newest) = newest {
+            trees
+                .catalogs
+                .update(&newest, &generations_of(&opens.open_nodes()))?;
+        }
+        let parts = PondParts {
+            worker,
+            trees,
+            opens,
+            metrics,
+            device,
+            runtime: runtime.clone(),
+            passthrough,
+            ledger,
+        };
+        let pond = Arc::new(RequestHandler::new(parts));
+        Ok(Self {
+            pond,
+            mountpoint,
+            name,
+            layout,
+            keeper,
+            catalogs,
+            runtime,
+        })
+    }
+
+    fn run(
+        self,
+        session: fuser::Session<FuseFilesystem>,
+        for_all: bool,
+        resumed: bool,
+    ) -> Result<FuseServer, FuseError> {
+        let Self {
+            pond,
+            mountpoint,
+            name,
+            layout,
+            keeper,
+            catalogs,
+            runtime,
+        } = self;
+        let negotiated = *pond.negotiated.get().ok_or_else(|| FuseError::Foreign {
+            reason: "the session began without an agreement".to_owned(),
+        })?;
+        // A new epoch makes all names of the mount doubtful, and overlayfs answers ESTALE from then on for each file that it
+        // has resolved to one of them.
+        let epochs = negotiated.has_epochs() && !pond.has_kernel_views();
+        pond.trees.set_live_ttl(if epochs { FOREVER } else { LIVE_TTL });
+        let connection = mounting::connection(&mountpoint).map_err(FuseError::Session)?;
+        let note = Note {
+            mountpoint: mountpoint.clone(),
+            layout,
+            for_all,
+            negotiated,
+        };
+        let note = serde_json::to_string(&note).map_err(|error| FuseError::Foreign {
+            reason: error.to_string(),
+        })?;
+        if let Some(keeper) = &keeper {
+            let table = pond.opens.table().file();
+            keeper.register(&name, connection, &note, pond.device.as_fd(), table.as_fd())?;
+        }
+        let cancel = CancellationToken::new();
+        let newest = pond.trees.catalogs.newest().map(|open| open.generation);
+        let (sender, shown) = watch::channel(newest);
+        let following = LiveTreeUpdater {
+            pond: Arc::clone(&pond),
+            catalogs,
+            notifier: session.notifier(),
+            live: INodeNo(if layout == Layout::Live {
+                1
+            } else {
+                Node::Live.pack().unwrap_or(1)
+            }),
+            epochs,
+            resumed,
+            shown: sender,
+        };
+        let stop = cancel.clone();
+        drop(pond.tasks.spawn_on(
+            async move { stop.run_until_cancelled(following.run()).await },
+            &runtime,
+        ));
+        let (sender, ended) = watch::channel(false);
+        let stop = cancel.clone();
+        let thread = std::thread::Builder::new()
+            .name("fuse".to_owned())
+            .spawn(move || {
+                if let Err(error) = session.run() {
+                    error!(%error, "the FUSE session failed");
+                }
+                stop.cancel();
+                sender.send_replace(true);
+            })
+            .map_err(FuseError::Session)?;
+        if let Some(keeper) = &keeper {
+            keeper.ready()?;
+        }
+        Ok(FuseServer {
+            pond,
+            mountpoint,
+            name,
+            keeper,
+            connection,
+            note,
+            cancel,
+            ended,
+            shown,
+            thread: Mutex::new(Some(thread)),
+            mounted: AtomicBool::new(true),
+        })
+    }
+}

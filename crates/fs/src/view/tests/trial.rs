@@ -1,0 +1,20 @@
+//! What this kernel can do, as found by trial.
+
+use super::super::{KernelSupport, OverlayMode};
+use crate::mount::MountTable;
+
+#[test]
+fn a_trial_finds_the_better_options_and_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let abilities = KernelSupport::find(directory.path()).unwrap();
+    // The kernel that these tests are for has both.
+    assert_eq!(abilities.mode.unwrap(), OverlayMode::Handles);
+    abilities.counting.unwrap();
+    assert_eq!(directory.path().read_dir().unwrap().count(), 0);
+    let table = MountTable::read().unwrap();
+    assert!(
+        !table
+            .iter()
+            .any(|mount| mount.point.starts_with(directory.path()))
+    );
+}

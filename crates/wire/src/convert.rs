@@ -1,0 +1,195 @@
+//! From the messages between driver and worker to the values of [`millpond_core::Worker`], and back.
+//!
+//! What comes from the other side is not trusted: each value is checked here, once.
+
+use bytes::Bytes;
+use millpond_core::ObjectId;
+
+use crate::worker as wire;
+use millpond_core::{Generation, Inode, LandOutcome, ObjectRef, OpenCount, ReadError};
+
+/// The bytes of an object's id.
+const ID_BYTES: usize = 16;
+
+/// A message that means nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidMessage {
+    /// A part is missing that every sender writes.
+    #[error("a message has no {part}")]
+    Missing {
+        /// Which.
+        part: &'static str,
+    },
+    /// An object's id has another length.
+    #[error("an object's id has {length} bytes instead of 16")]
+    Id {
+        /// Its length.
+        length: usize,
+    },
+}
+
+/// Reads an object's id.
+///
+/// # Errors
+/// It has not its length.
+pub fn id(bytes: &[u8]) -> Result<ObjectId, InvalidMessage> {
+    let bytes =
+        <[u8; ID_BYTES]>::try_from(bytes).map_err(|_length| InvalidMessage::Id { length: bytes.len() })?;
+    Ok(ObjectId::from_bytes(bytes))
+}
+
+/// Writes an object's id.
+pub fn id_bytes(id: ObjectId) -> Bytes {
+    Bytes::copy_from_slice(id.as_bytes())
+}
+
+/// Reads which object is meant.
+///
+/// # Errors
+/// It is missing, or its id is none.
+pub fn object(object: Option<wire::Object>) -> Result<ObjectRef, InvalidMessage> {
+    let wire::Object {
+        generation,
+        inode,
+        id: bytes,
+        size_bytes,
+    } = object.ok_or(InvalidMessage::Missing { part: "object" })?;
+    Ok(ObjectRef {
+        generation: Generation(generation),
+        inode: Inode(inode),
+        id: id(&bytes)?,
+        size_bytes,
+    })
+}
+
+/// Reads how often an object was opened.
+///
+/// # Errors
+/// Its id is none.
+pub fn opens(opens: &wire::Opens) -> Result<OpenCount, InvalidMessage> {
+    Ok(OpenCount {
+        id: id(&opens.id)?,
+        times: opens.times,
+    })
+}
+
+impl From<ObjectRef> for wire::Object {
+    fn from(object: ObjectRef) -> Self {
+        let ObjectRef {
+            generation,
+            inode,
+            id,
+            size_bytes,
+        } = object;
+        Self {
+            generation: generation.0,
+            inode: inode.0,
+            id: id_bytes(id),
+            size_bytes,
+        }
+    }
+}
+
+impl From<OpenCount> for wire::Opens {
+    fn from(OpenCount { id, times }: OpenCount) -> Self {
+        Self {
+            id: id_bytes(id),
+            times,
+        }
+    }
+}
+
+impl From<LandOutcome> for wire::Landed {
+    fn from(landed: LandOutcome) -> Self {
+        match landed {
+            LandOutcome::ThroughFuse => Self::ThroughFuse,
+            LandOutcome::Fetched => Self::Fetched,
+            LandOutcome::Here => Self::Here,
+        }
+    }
+}
+
+impl From<wire::Landed> for LandOutcome {
+    fn from(landed: wire::Landed) -> Self {
+        match landed {
+            wire::Landed::ThroughFuse => Self::ThroughFuse,
+            wire::Landed::Fetched => Self::Fetched,
+            wire::Landed::Here => Self::Here,
+        }
+    }
+}
+
+impl From<ReadError> for wire::Failure {
+    fn from(error: ReadError) -> Self {
+        let kind = match &error {
+            ReadError::Changed { .. } => wire::FailureKind::FailureChanged,
+            ReadError::Unavailable { .. } => wire::FailureKind::FailureUnavailable,
+            ReadError::Unknown { .. } => wire::FailureKind::FailureUnknown,
+            ReadError::Stopping => wire::FailureKind::FailureStopping,
+        };
+        let reason = match error {
+            ReadError::Unavailable { reason, .. } => reason,
+            other => other.to_string(),
+        };
+        Self {
+            kind: kind.into(),
+            reason,
+        }
+    }
+}
+
+impl wire::Failure {
+    /// What became of the question about `id`.
+    pub fn of(self, id: ObjectId) -> ReadError {
+        match self.kind() {
+            wire::FailureKind::FailureChanged => ReadError::Changed { id },
+            wire::FailureKind::FailureUnknown => ReadError::Unknown { id },
+            wire::FailureKind::FailureStopping => ReadError::Stopping,
+            wire::FailureKind::FailureUnavailable => ReadError::Unavailable {
+                id,
+                reason: self.reason,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_come_through_as_they_are() {
+        let sent = ObjectRef {
+            generation: Generation(7),
+            inode: Inode(1 << 35),
+            id: ObjectId::from_bytes([9; 16]),
+            size_bytes: u64::MAX,
+        };
+        assert_eq!(object(Some(sent.into())).unwrap(), sent);
+    }
+
+    #[test]
+    fn an_id_of_another_length_is_refused() {
+        let error = id(&[1; 15]).unwrap_err();
+        assert_eq!(error.to_string(), "an object's id has 15 bytes instead of 16");
+        assert!(object(None).is_err());
+    }
+
+    #[test]
+    fn failures_keep_their_kind() {
+        let id = ObjectId::from_bytes([1; 16]);
+        let errors = [
+            ReadError::Changed { id },
+            ReadError::Unknown { id },
+            ReadError::Stopping,
+            ReadError::Unavailable {
+                id,
+                reason: "no".to_owned(),
+            },
+        ];
+        for error in errors {
+            let words = error.to_string();
+            assert_eq!(wire::Failure::from(error).of(id).to_string(), words);
+        }
+    }
+}
