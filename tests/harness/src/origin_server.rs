@@ -11,14 +11,17 @@ use tokio::runtime::Runtime;
 
 /// A running server. It ends when this is dropped, or this process ends.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub struct OriginServer {
     process: Child,
     endpoint: String,
 }
 
-impl Server {
+impl OriginServer {
     /// Starts `program` with these sets of objects; their bytes lie mapped in `data`, or are made while they are sent.
-    pub(crate) fn start(program: &Path, objects: &[String], data: Option<&Path>) -> Result<Self> {
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start(program: &Path, objects: &[String], data: Option<&Path>) -> Result<Self> {
         let failed = || format!("failed to start {}", program.display());
         let mut command = Command::new(program);
         for set in objects {
@@ -50,25 +53,34 @@ impl Server {
         Ok(server)
     }
 
-    pub(crate) fn endpoint(&self) -> &str {
+    /// Its endpoint, for path-style requests.
+    pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
-    /// `127.0.0.1:PORT`.
-    pub(crate) fn address(&self) -> &str {
+    /// Its address: `127.0.0.1:PORT`.
+    pub fn address(&self) -> &str {
         self.endpoint.trim_start_matches("http://")
     }
 
-    pub(crate) fn counters(&self, runtime: &Runtime) -> Result<Counters> {
-        let reply = self.ask(runtime, Method::GET, "/-/counters")?;
+    /// What it counted since its start or the last [`reset`](Self::reset).
+    ///
+    /// # Errors
+    /// It does not respond.
+    pub fn counters(&self, runtime: &Runtime) -> Result<Counters> {
+        let reply = self.send(runtime, Method::GET, "/-/counters")?;
         serde_json::from_slice(&reply.body).context("the server's counters are no JSON")
     }
 
-    pub(crate) fn reset(&self, runtime: &Runtime) -> Result<()> {
-        self.ask(runtime, Method::POST, "/-/reset").map(drop)
+    /// Sets its counters to zero.
+    ///
+    /// # Errors
+    /// It does not respond.
+    pub fn reset(&self, runtime: &Runtime) -> Result<()> {
+        self.send(runtime, Method::POST, "/-/reset").map(drop)
     }
 
-    fn ask(&self, runtime: &Runtime, method: Method, path: &str) -> Result<Reply> {
+    fn send(&self, runtime: &Runtime, method: Method, path: &str) -> Result<Reply> {
         let client = Client::new(self.endpoint.clone(), None);
         runtime
             .block_on(client.send(method, path, &[], Vec::new()))
@@ -76,7 +88,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for OriginServer {
     fn drop(&mut self) {
         // It ends with its input; what it holds in memory need not be put in order.
         let _ended = self.process.kill();

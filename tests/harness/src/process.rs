@@ -3,8 +3,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::scratch::MARK;
 
@@ -19,7 +18,7 @@ pub enum Role {
     Command,
 }
 
-/// One process that a test started, at some remove.
+/// One process that a test started, directly or through others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
     /// Its number.
@@ -29,25 +28,31 @@ pub struct Process {
 }
 
 impl Process {
-    /// Sends SIGKILL; a process that is gone already is fine.
+    /// Sends SIGKILL; a process that has ended already is fine.
     pub fn kill(self) {
-        let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
+        self.signal(Signal::KILL);
     }
 
-    /// Sends SIGTERM; a process that is gone already is fine.
+    /// Sends SIGTERM; a process that has ended already is fine.
     pub fn terminate(self) {
-        let _ = kill(Pid::from_raw(self.pid), Signal::SIGTERM);
+        self.signal(Signal::TERM);
+    }
+
+    fn signal(self, signal: Signal) {
+        if let Some(pid) = Pid::from_raw(self.pid) {
+            let _ended = kill_process(pid, signal);
+        }
     }
 }
 
-/// The processes that were started for the scratch folder and live, supervisors before servers.
+/// The living processes that were started for the scratch directory, supervisors before servers.
 pub fn processes(scratch: &Path) -> Vec<Process> {
     let Ok(all) = procfs::process::all_processes() else {
         return Vec::new();
     };
     let mut found: Vec<Process> = all
         .flatten()
-        // Only ours are asked for their environment: one that hangs in a page fault would not answer.
+        // Only Millpond's are asked for their environment: another that hangs in a page fault would not answer.
         .filter(|process| process.stat().is_ok_and(|stat| stat.comm == "millpond"))
         .filter(|process| {
             process.environ().is_ok_and(|environ| {

@@ -84,6 +84,5 @@ pub fn files_below(root: &Path) -> Vec<PathBuf> {
 /// # Panics
 /// Without root.
 pub fn drop_caches() {
-    nix::unistd::sync();
-    std::fs::write("/proc/sys/vm/drop_caches", "3").expect("drop the kernel's caches");
+    measure::drop_caches(measure::Caches::All).expect("drop the kernel's caches");
 }
