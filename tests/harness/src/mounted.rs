@@ -166,8 +166,9 @@ impl MountCommand {
             bail!("millpond mount: {}\n{}", output.status, printed(&output));
         }
         Ok(Mount {
+            millpond: self.millpond.clone(),
+            directory: self.directory.clone(),
             printed: printed(&output),
-            ..self.made()
         })
     }
 
@@ -177,15 +178,6 @@ impl MountCommand {
     /// With what the command printed, if it fails.
     pub fn mount(&self) -> Mount {
         self.try_mount().unwrap_or_else(|error| panic!("{error:#}"))
-    }
-
-    /// The mount that a successful [`run`](Self::run) made.
-    pub fn made(&self) -> Mount {
-        Mount {
-            millpond: self.millpond.clone(),
-            directory: self.directory.clone(),
-            printed: String::new(),
-        }
     }
 }
 

@@ -17,6 +17,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
+use crate::millpond::Millpond;
 use crate::process::processes;
 use crate::report::complain;
 use crate::wait::{poll, try_wait_until};
@@ -183,12 +184,29 @@ impl Scratch {
         path
     }
 
+    /// A command of the program that was built with this one, which a test runs.
+    ///
+    /// # Panics
+    /// If it was not built.
+    pub fn millpond(&self) -> Command {
+        let millpond = Millpond::built(self).expect("the program that the tests run");
+        millpond.command()
+    }
+
     /// The mount points below the directory, innermost first.
+    ///
+    /// # Errors
+    /// /proc is not mounted.
+    pub fn try_mounts(&self) -> Result<Vec<PathBuf>> {
+        mounts_below(&self.root)
+    }
+
+    /// [`Self::try_mounts`], for tests.
     ///
     /// # Panics
     /// Where /proc is not mounted.
     pub fn mounts(&self) -> Vec<PathBuf> {
-        mounts_below(&self.root).unwrap_or_else(|error| panic!("{error:#}"))
+        self.try_mounts().unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     /// Ends and removes everything.
@@ -315,7 +333,11 @@ fn run(command: &mut Command) {
         .output()
         .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let printed = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {}: {printed}", output.status);
+    assert!(
+        output.status.success(),
+        "{command:?}: {}: {printed}",
+        output.status
+    );
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use e2e::{Bucket, Mount, MountCommand, Scratch, View};
+use harness::{Bucket, Mount, MountCommand, Scratch, View};
 
 const SMALL: u64 = 60_000;
 
@@ -48,11 +48,11 @@ fn fill_and_unmount(bucket: &Bucket, command: &MountCommand) {
 }
 
 fn kill_everything(scratch: &Scratch) {
-    for process in e2e::processes(scratch.path()) {
+    for process in harness::processes(scratch.path()) {
         process.kill();
     }
-    e2e::wait_until("all processes to be gone", || {
-        e2e::processes(scratch.path()).is_empty()
+    harness::wait_until("all processes to be gone", || {
+        harness::processes(scratch.path()).is_empty()
     });
 }
 
@@ -100,7 +100,7 @@ fn damage_while_mounted(damage: impl Fn(&Scratch)) {
         let mount: Mount = command.mount();
         bucket.check_all(mount.path());
         damage(scratch);
-        e2e::drop_caches();
+        harness::drop_caches();
         bucket.check_all(mount.path());
         // Again from what was fetched again.
         bucket.check_all(mount.path());
@@ -216,7 +216,7 @@ fn a_cache_that_was_killed_while_it_was_written_is_right() {
                     }
                 });
                 let before = bucket.counters().gets;
-                e2e::wait_until("some reads", || {
+                harness::wait_until("some reads", || {
                     bucket.counters().gets >= before + 20 || reading.is_finished()
                 });
                 kill_everything(&scratch);

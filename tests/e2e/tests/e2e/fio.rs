@@ -5,8 +5,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use e2e::{Mount, MountCommand, Scratch, View};
-use origin::{Client, Credentials, Origin, OriginOptions, Versitygw};
+use harness::{Mount, MountCommand, S3Server, Scratch, View};
+use origin::{Client, Origin, OriginOptions};
 
 const BUCKET: &str = "fio";
 
@@ -165,12 +165,9 @@ fn fio_verifies_what_versitygw_serves() {
     let scratch = Scratch::new();
     let data = scratch.directory("data");
     write_files(&scratch, &data);
-    let credentials = Credentials {
-        access_key: "millpond".to_owned(),
-        secret_key: "millpond-secret".to_owned(),
-    };
-    let server = Versitygw::start(&scratch.directory("buckets"), &credentials).expect("start versitygw");
-    let client = Client::new(server.url(), Some(credentials.clone()));
+    let server =
+        S3Server::start(&scratch.directory("buckets"), scratch.join("access.log")).expect("start versitygw");
+    let client = Client::new(server.url(), Some(server.credentials().clone()));
     let runtime = tokio::runtime::Runtime::new().expect("start a runtime");
     runtime.block_on(async {
         let made = client.create_bucket(BUCKET).await.expect("make a bucket");
@@ -181,10 +178,5 @@ fn fio_verifies_what_versitygw_serves() {
             assert!(put.status.is_success(), "{put:?}");
         }
     });
-    check_all(&scratch, |own, view| {
-        MountCommand::new(own, &format!("s3://{BUCKET}"), view)
-            .with("--endpoint", server.url())
-            .env("AWS_ACCESS_KEY_ID", &credentials.access_key)
-            .env("AWS_SECRET_ACCESS_KEY", &credentials.secret_key)
-    });
+    check_all(&scratch, |own, view| server.mount(own, BUCKET, view));
 }

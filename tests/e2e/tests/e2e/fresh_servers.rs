@@ -1,6 +1,6 @@
 //! Servers that are killed when they have just started: before each of their threads has read a request.
 
-use e2e::{Bucket, Mount, Scratch, View, expect_errno, wait_until};
+use harness::{Bucket, Mount, Scratch, View, expect_errno, wait_until};
 
 /// Of each view. One in some 20 showed EIO while the buffers of threads that had read no request were not there yet.
 const ROUNDS: u64 = 40;

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 
-use e2e::{Bucket, Mount, Scratch, View, read_range};
+use harness::{Bucket, Mount, Scratch, View, read_range};
 
 const SIZE: u64 = 60_000;
 
@@ -45,7 +45,7 @@ fn a_kernel_view_of_an_older_generation_survives_its_server() {
         change_and_refresh(&mut bucket, &mount, "dir-000/file-00000", 1_000 + round);
         kill_and_wait(&mount);
         // Cached in the version that the view shows, and not cached but unchanged.
-        assert!(e2e::read(&mount.join("dir-000/file-00000")) == before);
+        assert!(harness::read(&mount.join("dir-000/file-00000")) == before);
         bucket.check(mount.path(), &format!("dir-000/file-0000{}", round + 1));
     }
     mount.unmount();

@@ -1,7 +1,7 @@
-//! A cache of half the data, by what the origin counted. Alone in its program: it keeps the machine busy enough for the
-//! others to see requests hedged.
+//! A cache of half the data, by what the origin counted. It runs alone: it keeps the machine busy enough for others to see
+//! requests hedged.
 
-use e2e::{Bucket, Scratch, View};
+use harness::{Bucket, Scratch, View};
 
 /// What the cache takes beside the bytes of the bucket when it holds all of them: directories and the catalog.
 fn overhead_bytes(bucket: &Bucket) -> u64 {

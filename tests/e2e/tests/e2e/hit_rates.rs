@@ -1,6 +1,6 @@
 //! Hit rates, computed from what the origin counted, and compared with what Millpond says of itself.
 
-use e2e::{Bucket, Scratch, View};
+use harness::{Bucket, Scratch, View};
 
 #[test]
 fn three_epochs_fetch_each_byte_once() {

@@ -1,6 +1,6 @@
 //! Keys that no file system can hold: counted, listed, and never in the way of another key.
 
-use e2e::{Bucket, Scratch, View, files_below};
+use harness::{Bucket, Scratch, View, files_below};
 
 const HOSTILE: &[&str] = &[
     "../x",

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use e2e::{Bucket, Role, Scratch, View, read_range, wait_until};
+use harness::{Bucket, Role, Scratch, View, read_range, wait_until};
 use origin::Fault;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -126,14 +126,14 @@ fn cached_files_read_on_without_any_process() {
     // Before the first lookup, so that every file is the kernel's alone from its first open on.
     mount.succeed(&["warmup"]);
     bucket.check_all(mount.path());
-    for process in e2e::processes(scratch.path()) {
+    for process in harness::processes(scratch.path()) {
         process.kill();
     }
     wait_until("all processes to be gone", || {
-        e2e::processes(scratch.path()).is_empty()
+        harness::processes(scratch.path()).is_empty()
     });
     bucket.check_all(mount.path());
-    e2e::drop_caches();
+    harness::drop_caches();
     bucket.check_all(mount.path());
 }
 
@@ -146,11 +146,11 @@ fn a_mount_can_be_made_again_where_all_processes_were_killed() {
         let mount = command.mount();
         bucket.check_all(mount.path());
         let fetched = bucket.counters().gets;
-        for process in e2e::processes(scratch.path()) {
+        for process in harness::processes(scratch.path()) {
             process.kill();
         }
         wait_until("all processes to be gone", || {
-            e2e::processes(scratch.path()).is_empty()
+            harness::processes(scratch.path()).is_empty()
         });
         let again = command.mount();
         bucket.check_all(again.path());

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use e2e::{Bucket, Mount, Scratch, View};
+use harness::{Bucket, Mount, Scratch, View};
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
@@ -198,7 +198,7 @@ fn keeps_what_is_open(view: View, disturb: impl Fn(&Mount)) {
     for (key, file) in held.iter().zip(&open) {
         let bytes = &bucket.objects()[key];
         assert!(
-            e2e::read_range(file, 0, bytes.len()).expect("read a held file") == *bytes,
+            harness::read_range(file, 0, bytes.len()).expect("read a held file") == *bytes,
             "{key}"
         );
         bucket.check(mount.path(), key);

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::time::{Duration, Instant};
 
-use e2e::{Bucket, Mount, Scratch, View, expect_errno, read_range, wait_until};
+use harness::{Bucket, Mount, Scratch, View, expect_errno, read_range, wait_until};
 use origin::{Fault, Kind, Rule};
 
 /// Short enough for tests, long enough for a retry.
@@ -178,7 +178,7 @@ fn a_kernel_view_says_estale_for_what_changed() {
     }
     bucket.delete("dir-000/file-00002");
     assert!(
-        e2e::read(&mount.join("dir-000/file-00000")) == unchanged,
+        harness::read(&mount.join("dir-000/file-00000")) == unchanged,
         "what is cached keeps its version"
     );
     for key in ["dir-000/file-00001", "dir-000/file-00002", "large"] {

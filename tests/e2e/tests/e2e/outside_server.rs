@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use e2e::{MountCommand, Scratch, View, files_below, wait_until};
-use origin::{Client, Credentials, Versitygw, data};
+use harness::{MountCommand, S3Server, Scratch, View, files_below, wait_until};
+use origin::{Client, data};
 
 const BUCKET: &str = "outside";
 
@@ -20,7 +20,7 @@ const OBJECTS: [(&str, u64, u64); 6] = [
 ];
 
 struct Outside {
-    server: Versitygw,
+    server: S3Server,
     directory: std::path::PathBuf,
 }
 
@@ -28,8 +28,7 @@ impl Outside {
     fn start(scratch: &Scratch) -> Self {
         let directory = scratch.directory("server");
         scratch.directory(&format!("server/{BUCKET}"));
-        let credentials = Credentials::new("outside-key", "outside-secret");
-        let server = Versitygw::start(&directory, &credentials).expect("start versitygw: run scripts/deps");
+        let server = S3Server::start(&directory, scratch.join("access.log")).expect("start versitygw");
         Self { server, directory }
     }
 
@@ -41,11 +40,7 @@ impl Outside {
     }
 
     fn mount(&self, scratch: &Scratch, view: View) -> MountCommand {
-        let credentials = self.server.credentials();
-        MountCommand::new(scratch, &format!("s3://{BUCKET}"), view)
-            .with("--endpoint", self.server.url())
-            .env("AWS_ACCESS_KEY_ID", &credentials.access_key)
-            .env("AWS_SECRET_ACCESS_KEY", &credentials.secret_key)
+        self.server.mount(scratch, BUCKET, view)
     }
 }
 
@@ -56,7 +51,7 @@ fn check(root: &Path, objects: &BTreeMap<&str, (u64, u64)>) {
         .collect();
     assert_eq!(listed, objects.keys().copied().collect::<Vec<_>>());
     for (key, (seed, size)) in objects {
-        let found = e2e::read(&root.join(key));
+        let found = harness::read(&root.join(key));
         assert_eq!(found.len() as u64, *size, "{key}");
         data::check(*seed, 0, &found).unwrap_or_else(|mismatch| panic!("{key}: {mismatch}"));
     }
@@ -124,7 +119,7 @@ fn an_object_without_an_etag_that_changed_is_estale() {
         file.set_modified(later).expect("set a time");
     }
     for key in ["large", "small"] {
-        e2e::expect_errno(std::fs::read(mount.join(key)), libc::ESTALE, key);
+        harness::expect_errno(std::fs::read(mount.join(key)), libc::ESTALE, key);
     }
     mount.unmount();
 }

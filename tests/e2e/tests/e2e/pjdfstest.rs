@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use e2e::{Scratch, View, millpond};
+use harness::{Scratch, View};
 
 /// All EROFS cases of version 0.2.2 on Linux.
 const CASES: [&str; 13] = [
@@ -74,7 +74,7 @@ fn refuses_as_pjdfstest_wants(view: View) {
         .expect("make the script executable");
     let configuration = scratch.join("pjdfstest.toml");
     std::fs::write(&configuration, CONFIGURATION).expect("write the configuration");
-    let millpond = millpond(scratch.path());
+    let millpond = scratch.millpond();
     let path = std::env::var("PATH").unwrap_or_default();
     let mut suite = Command::new(program());
     suite

@@ -3,14 +3,14 @@
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::{Command, Output};
 
-use e2e::{Bucket, Scratch};
+use harness::{Bucket, Scratch};
 
 /// An unprivileged user and group that every system has.
 const NOBODY: u32 = 65_534;
 
 /// The program, where every user can run it.
 fn program(scratch: &Scratch) -> std::path::PathBuf {
-    let real = e2e::millpond(scratch.path());
+    let real = scratch.millpond();
     let program = scratch.join("millpond");
     std::fs::copy(real.get_program(), &program).expect("copy the program");
     program
@@ -54,7 +54,8 @@ fn as_nobody(scratch: &Scratch, bucket: &Bucket, device_mode: &str, script: &str
     Command::new("unshare")
         .args(["--mount", "sh", "-c", &format!("{AS_NOBODY}{script}")])
         .envs(
-            e2e::millpond(scratch.path())
+            scratch
+                .millpond()
                 .get_envs()
                 .filter_map(|(name, value)| Some((name, value?))),
         )
@@ -93,7 +94,7 @@ fn without_root_the_fuse_view_is_taken_and_said_so() {
     );
     bucket.check_all(&scratch.join("home/copy"));
     bucket.check_all(&scratch.join("home/again"));
-    assert!(e2e::processes(scratch.path()).is_empty());
+    assert!(harness::processes(scratch.path()).is_empty());
     let left: Vec<_> = std::fs::read_dir(scratch.join("runtime/millpond"))
         .expect("list run directories")
         .collect();
@@ -113,7 +114,7 @@ fn without_root_and_its_supervisor_a_mount_serves_on_and_can_be_unmounted() {
     "#;
     succeeded(&as_nobody(&scratch, &bucket, "666", script));
     bucket.check_all(&scratch.join("home/copy"));
-    assert!(e2e::processes(scratch.path()).is_empty());
+    assert!(harness::processes(scratch.path()).is_empty());
 }
 
 #[test]
@@ -155,7 +156,7 @@ fn where_the_kernel_refuses_overlays_the_fuse_view_is_taken_and_said_so() {
         "$MILLPOND" doctor || true
         "$MILLPOND" unmount "$S/mnt"
     "#;
-    let millpond = e2e::millpond(scratch.path());
+    let millpond = scratch.millpond();
     let output = Command::new("unshare")
         .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
         .envs(
@@ -175,5 +176,5 @@ fn where_the_kernel_refuses_overlays_the_fuse_view_is_taken_and_said_so() {
     );
     assert!(said.contains("missing") && said.contains("fix:"), "{said}");
     bucket.check_all(&scratch.join("copy"));
-    assert!(e2e::processes(scratch.path()).is_empty());
+    assert!(harness::processes(scratch.path()).is_empty());
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use e2e::{Bucket, Scratch, View, files_below, wait_until};
+use harness::{Bucket, Scratch, View, files_below, wait_until};
 use origin::{Fault, Kind, Rule};
 
 #[test]

@@ -3,7 +3,8 @@
 use std::fs;
 use std::process::Command;
 
-use e2e::{Bucket, MountCommand, Role, Scratch, View, files_below, wait_until};
+use harness::metrics::{self, Metrics};
+use harness::{Bucket, MountCommand, Role, Scratch, View, files_below, wait_until};
 
 fn both(test: impl Fn(View)) {
     for view in View::BOTH {
@@ -26,7 +27,7 @@ fn a_bucket_becomes_a_directory_and_is_fetched_once() {
             bucket.total_bytes(),
             "each byte is fetched once"
         );
-        e2e::drop_caches();
+        harness::drop_caches();
         bucket.check_all(mount.path());
         assert_eq!(
             bucket.counters().gets,
@@ -132,23 +133,19 @@ fn warming_fetches_everything_ahead() {
 fn metrics_and_health_are_served() {
     let scratch = Scratch::new();
     let bucket = Bucket::with_files(20, 10_000);
-    let address = free_address();
+    let address = metrics::free_address().unwrap();
     let mount = bucket
         .mount(&scratch, View::Kernel)
         .with("--metrics", address.as_str())
         .mount();
     bucket.check_all(mount.path());
     let fetched = bucket.counters().bytes_sent;
-    assert!(get(&address, "/healthz").starts_with("HTTP/1.1 200"));
-    let metrics = get(&address, "/metrics");
-    let origin: f64 = metrics
-        .lines()
-        .filter(|line| line.starts_with("millpond_origin_bytes_total"))
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum();
+    assert_eq!(metrics::get(&address, "/healthz").unwrap().status, 200);
+    let metrics = Metrics::read(&address).unwrap();
+    let origin = metrics.sum("millpond_origin_bytes_total", &[]);
     assert!(
         (origin - fetched as f64).abs() < 1.0,
-        "{origin} of {fetched} in\n{metrics}"
+        "{origin} of {fetched} in\n{metrics:?}"
     );
     mount.unmount();
 }
@@ -278,32 +275,9 @@ fn a_directory_is_a_source() {
 #[test]
 fn the_doctor_says_what_there_is() {
     let scratch = Scratch::new();
-    let output = e2e::millpond(scratch.path()).arg("doctor").output().unwrap();
+    let output = scratch.millpond().arg("doctor").output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     for word in ["fuse", "overlay", "erofs"] {
         assert!(said.to_lowercase().contains(word), "{word} in {said}");
     }
-}
-
-fn free_address() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("speak to the metrics address");
-    listener
-        .local_addr()
-        .expect("speak to the metrics address")
-        .to_string()
-}
-
-fn get(address: &str, path: &str) -> String {
-    use std::io::{Read, Write};
-    let mut connection = std::net::TcpStream::connect(address).expect("speak to the metrics address");
-    write!(
-        connection,
-        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    )
-    .expect("speak to the metrics address");
-    let mut answer = String::new();
-    connection
-        .read_to_string(&mut answer)
-        .expect("speak to the metrics address");
-    answer
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use e2e::{Bucket, Mount, Role, Scratch, View, read_range, wait_until};
+use harness::{Bucket, Mount, Role, Scratch, View, read_range, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -22,7 +22,7 @@ fn orphan(mount: &Mount) {
 
 fn no_process_left(scratch: &Scratch) {
     wait_until("all processes to end", || {
-        e2e::processes(scratch.path()).is_empty()
+        harness::processes(scratch.path()).is_empty()
     });
 }
 
@@ -132,7 +132,7 @@ fn what_killed_mounts_left_is_removed_by_the_next_mount_of_anything() {
     mount.succeed(&["warmup"]);
     bucket.check_all(mount.path());
     let run = run_directory(&mount);
-    for process in e2e::processes(scratch.path()) {
+    for process in harness::processes(scratch.path()) {
         process.kill();
     }
     no_process_left(&scratch);
@@ -162,7 +162,7 @@ fn unmount_takes_away_what_killed_processes_left() {
         let bucket = Bucket::with_files(10, SIZE);
         let mount = bucket.mount(&scratch, view).mount();
         let run = run_directory(&mount);
-        for process in e2e::processes(scratch.path()) {
+        for process in harness::processes(scratch.path()) {
             process.kill();
         }
         no_process_left(&scratch);
@@ -203,7 +203,8 @@ struct Foreground(Child);
 impl Foreground {
     fn start(scratch: &Scratch, bucket: &Bucket, log: &Path) -> Self {
         let directory = scratch.directory("mnt");
-        let child = e2e::millpond(scratch.path())
+        let child = scratch
+            .millpond()
             .args(["mount", "--foreground", "--anonymous", "--endpoint"])
             .arg(bucket.origin().url())
             .arg("--cache-dir")
@@ -253,7 +254,8 @@ fn a_foreground_mount_ends_by_interrupt_and_hangup() {
 #[test]
 fn a_foreground_mount_that_cannot_be_says_why_in_words() {
     let scratch = Scratch::new();
-    let output = e2e::millpond(scratch.path())
+    let output = scratch
+        .millpond()
         .args(["mount", "--foreground", "file:///no/such/source", "--cache-dir"])
         .arg(scratch.directory("cache"))
         .arg(scratch.directory("mnt"))

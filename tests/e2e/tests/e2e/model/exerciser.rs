@@ -7,14 +7,14 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 
-use e2e::{Bucket, Mount, Scratch, View};
+use harness::{Bucket, Mount, Scratch, View};
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rustix::fs::Advice;
 
-use crate::operation::{Part, Way};
-use crate::reading::{Outcome, read};
-use crate::source::Content;
+use crate::model::operation::{Part, Way};
+use crate::model::reading::{Outcome, read};
+use crate::model::source::Content;
 
 /// For each file of each view.
 const OPERATIONS: u32 = 2_000;

@@ -7,8 +7,8 @@ use std::mem::MaybeUninit;
 use anyhow::{Result, ensure};
 use rustix::fs::{FileType, RawDir, SeekFrom};
 
-use crate::source::Epoch;
-use crate::tree::{Node, Tree};
+use crate::model::source::Epoch;
+use crate::model::tree::{Node, Tree};
 
 /// A buffer that holds few entries, but the longest.
 const BUFFER: usize = 320;

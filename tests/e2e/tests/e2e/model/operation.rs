@@ -7,7 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::source::{Content, FILES, KEYS, LONGEST, TOO_LONG};
+use crate::model::source::{Content, FILES, KEYS, LONGEST, TOO_LONG};
 
 /// A way to read a range of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,13 +17,13 @@ use std::io;
 use std::path::Path;
 
 use anyhow::{Result, anyhow, bail, ensure};
-use e2e::{Mount, MountCommand, Scratch, View, drop_caches};
+use harness::{Mount, MountCommand, Scratch, View, drop_caches};
 
 use self::held::{HeldFile, pick, take};
-use crate::listing::HeldDirectory;
-use crate::operation::{Cache, Operation, Setting};
-use crate::source::{Content, Epoch, Source};
-use crate::tree::{Node, Tree};
+use crate::model::listing::HeldDirectory;
+use crate::model::operation::{Cache, Operation, Setting};
+use crate::model::source::{Content, Epoch, Source};
+use crate::model::tree::{Node, Tree};
 
 /// What a path or an open file showed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,9 +9,9 @@ use std::os::unix::fs::FileExt;
 use anyhow::{Result, bail, ensure};
 use rustix::fs::{Advice, MemfdFlags};
 
-use crate::io::{Sharing, copy_mapped};
-use crate::operation::{Part, Way};
-use crate::source::Content;
+use crate::model::io::{Sharing, copy_mapped};
+use crate::model::operation::{Part, Way};
+use crate::model::source::Content;
 
 /// Alignment that O_DIRECT wants at most.
 const ALIGNMENT: u64 = 4096;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use bytes::Bytes;
 use origin::{Origin, OriginOptions};
 
-use crate::tree::Tree;
+use crate::model::tree::Tree;
 
 /// The bucket's name.
 const BUCKET: &str = "data";

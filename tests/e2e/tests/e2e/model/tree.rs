@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::source::{Content, Snapshot};
+use crate::model::source::{Content, Snapshot};
 
 /// Longest name of a file.
 const NAME_MAX: usize = 255;

@@ -5,10 +5,10 @@ use std::fs::{self, File};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
-use e2e::{Bucket, Mount, MountCommand, Scratch, View, expect_errno, files_below, read_range};
+use harness::{Bucket, Mount, MountCommand, Scratch, View, expect_errno, files_below, read_range};
 
-use crate::Statement;
-use crate::tree::{EMPTY, Tree};
+use super::Statement;
+use super::tree::{EMPTY, Tree};
 
 pub(crate) const STATEMENTS: &[Statement] = statements![
     an_open_file_keeps_its_version,
@@ -78,7 +78,7 @@ fn a_source_that_cannot_be_reached_is_eio(tree: &Tree) {
     expect_errno(fs::read(mount.join(LARGE)), libc::EIO, "a large file");
     bucket.check(mount.path(), SMALL);
     bucket.origin().reconnect();
-    e2e::wait_until("the next read to try again", || {
+    harness::wait_until("the next read to try again", || {
         fs::read(mount.join("dir-000/file-00001")).is_ok()
     });
     bucket.check_all(mount.path());

@@ -6,10 +6,10 @@ use std::io;
 use std::os::unix::fs::{DirEntryExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use e2e::{expect_errno, files_below};
+use harness::{expect_errno, files_below};
 
-use crate::Statement;
-use crate::tree::{EMPTY, LARGE, LARGE_BYTES, MANY, MANY_FILES, SMALL, SMALL_BYTES, Tree};
+use super::Statement;
+use super::tree::{EMPTY, LARGE, LARGE_BYTES, MANY, MANY_FILES, SMALL, SMALL_BYTES, Tree};
 
 pub(crate) const STATEMENTS: &[Statement] = statements![
     lists_what_the_source_has,

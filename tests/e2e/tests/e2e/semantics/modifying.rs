@@ -5,11 +5,11 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use e2e::expect_errno;
+use harness::expect_errno;
 use nix::sys::stat::{Mode, SFlag};
 
-use crate::Statement;
-use crate::tree::{SMALL, Tree};
+use super::Statement;
+use super::tree::{SMALL, Tree};
 
 pub(crate) const STATEMENTS: &[Statement] = statements![
     opening_for_writing_is_erofs,

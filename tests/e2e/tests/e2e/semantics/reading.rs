@@ -9,12 +9,12 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use e2e::{expect_errno, read_range};
+use harness::{expect_errno, read_range};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use rand::{RngExt, SeedableRng};
 
-use crate::Statement;
-use crate::tree::{EMPTY, LARGE, LARGE_BYTES, SMALL, SMALL_BYTES, Tree};
+use super::Statement;
+use super::tree::{EMPTY, LARGE, LARGE_BYTES, SMALL, SMALL_BYTES, Tree};
 
 pub(crate) const STATEMENTS: &[Statement] = statements![
     a_file_reads_as_its_object,

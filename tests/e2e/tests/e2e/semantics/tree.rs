@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use e2e::{Mount, MountCommand, Scratch, View};
+use harness::{Mount, MountCommand, Scratch, View};
 use origin::{Origin, OriginOptions};
 
 /// A small object: fetched whole on its first lookup.

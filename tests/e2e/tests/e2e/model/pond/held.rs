@@ -3,14 +3,14 @@
 use std::fs::File;
 
 use anyhow::{Result, ensure};
-use e2e::View;
+use harness::View;
 
 use super::paths::until_settled;
 use super::{Pond, Shown, file_xattr};
-use crate::listing::HeldDirectory;
-use crate::modifying::FILE_CALLS;
-use crate::operation::{Part, Way};
-use crate::source::Content;
+use crate::model::listing::HeldDirectory;
+use crate::model::modifying::FILE_CALLS;
+use crate::model::operation::{Part, Way};
+use crate::model::source::Content;
 
 /// As many as are held at most; more are closed from the oldest on.
 const MAX_HELD: usize = 12;

@@ -1,25 +1,18 @@
 //! Operations on the mount itself.
 
 use anyhow::{Context, Result, anyhow, ensure};
-use e2e::{View, millpond, wait_until};
+use harness::{View, wait_until};
 
 use super::{Pond, Shown};
-use crate::operation::{Cache, PATHS};
-use crate::tree::{Node, Tree};
+use crate::model::operation::{Cache, PATHS};
+use crate::model::tree::{Node, Tree};
 
 impl Pond {
     pub(super) fn mount(&mut self, fresh: bool) -> Result<()> {
         let command = self.command.clone();
         let command = if fresh { command.switch("--fresh") } else { command };
         let first = self.seen.borrow().is_empty() && self.shown.is_none();
-        let output = command.run();
-        ensure!(
-            output.status.success(),
-            "millpond mount: {}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        self.mount = Some(command.made());
+        self.mount = Some(command.try_mount()?);
         if fresh || first {
             self.floor = self.source.now();
         }
@@ -97,7 +90,9 @@ impl Pond {
     pub(super) fn warm_up(&mut self, path: &'static str) -> Result<()> {
         self.settle();
         let target = self.path(path);
-        let output = millpond(self.scratch.path())
+        let output = self
+            .scratch
+            .millpond()
             .arg("warmup")
             .arg(&target)
             .output()

@@ -5,15 +5,15 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use e2e::{View, wait_until};
+use harness::{View, wait_until};
 
 use super::{Pond, Shown, file_xattr, number, xattr};
-use crate::listing::Expected;
-use crate::modifying::CALLS;
-use crate::operation::{Part, Way};
-use crate::reading::{Outcome, read};
-use crate::source::Content;
-use crate::tree::Node;
+use crate::model::listing::Expected;
+use crate::model::modifying::CALLS;
+use crate::model::operation::{Part, Way};
+use crate::model::reading::{Outcome, read};
+use crate::model::source::Content;
+use crate::model::tree::Node;
 
 impl Pond {
     pub(super) fn path(&self, path: &str) -> PathBuf {

@@ -7,10 +7,10 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::{Pond, file_xattr, number};
-use crate::operation::{Part, Way};
-use crate::reading::{Outcome, read};
-use crate::source::{Content, Source};
-use crate::tree::{Node, Tree};
+use crate::model::operation::{Part, Way};
+use crate::model::reading::{Outcome, read};
+use crate::model::source::{Content, Source};
+use crate::model::tree::{Node, Tree};
 
 impl Pond {
     /// Several readers read all files that may be there, each in an order of its own.

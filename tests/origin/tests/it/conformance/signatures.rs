@@ -2,7 +2,7 @@
 
 use origin::{Client, Credentials};
 
-use crate::{BUCKET, credentials, expect, expect_error};
+use super::{BUCKET, credentials, expect, expect_error};
 
 /// A client of the same server with other credentials.
 fn other(client: &Client, credentials: Option<Credentials>) -> Client {

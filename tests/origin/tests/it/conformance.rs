@@ -1,5 +1,4 @@
 //! The same checks against the real server and against the tests' own: what one of them answers, the other does.
-#![expect(clippy::unwrap_used, reason = "a step that fails is the test's failure")]
 
 mod listing;
 mod multipart;

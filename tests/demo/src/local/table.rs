@@ -1,69 +1,16 @@
-//! Words and the table, for a person.
+//! The table of the epochs.
 
-use std::fmt::Display;
-use std::io::{IsTerminal, Write};
-use std::time::Instant;
+use harness::Traffic;
+use harness::report::say;
 
-use crate::epoch::Pass;
-use crate::server::HandedOut;
-
-/// Prints a line.
-pub(crate) fn say(line: impl Display) {
-    let _gone = writeln!(std::io::stdout(), "{line}");
-}
-
-/// Prints a line for those who look for what went wrong.
-pub(crate) fn complain(line: impl Display) {
-    let _gone = writeln!(std::io::stderr(), "{line}");
-}
-
-/// Something that takes a while: its line says at the end how long.
-pub(crate) struct Step {
-    begun: Instant,
-}
-
-impl Step {
-    /// Says what begins, on a terminal.
-    pub(crate) fn begin(what: impl Display) -> Self {
-        if std::io::stdout().is_terminal() {
-            let mut output = std::io::stdout();
-            let _gone = write!(output, "  {what} ...").and_then(|()| output.flush());
-        }
-        Self {
-            begun: Instant::now(),
-        }
-    }
-
-    /// Says what was done, in its place.
-    pub(crate) fn done(self, what: impl Display) {
-        clear();
-        say(format_args!(
-            "  {:<92} {:>5.1} s",
-            what.to_string(),
-            self.begun.elapsed().as_secs_f64()
-        ));
-    }
-}
-
-impl Drop for Step {
-    fn drop(&mut self) {
-        clear();
-    }
-}
-
-fn clear() {
-    if std::io::stdout().is_terminal() {
-        let mut output = std::io::stdout();
-        let _gone = write!(output, "\r\x1b[K").and_then(|()| output.flush());
-    }
-}
+use super::epoch::Pass;
 
 /// One epoch, through the mount and from the local disk.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Epoch {
     pub(crate) through: Pass,
     pub(crate) local: Pass,
-    pub(crate) from_origin: HandedOut,
+    pub(crate) from_origin: Traffic,
 }
 
 /// The part of bytes that did not come from the origin, by the origin's account.
@@ -75,24 +22,24 @@ pub(crate) fn hit_rate(epochs: &[Epoch]) -> f64 {
 }
 
 /// The lines above the epochs.
-pub(crate) fn table_head() {
+pub(crate) fn head() {
     say(format_args!(
         "\n  {:5}  {:>29}  {:>31}  {:>27}",
         "", "through Millpond      ", "by the S3 server's own account ", "the local disk beside it "
     ));
-    row([
+    line([
         "epoch", "files/s", "MB/s", "seconds", "hit rate", "bytes", "GETs", "files/s", "MB/s", "ratio",
     ]);
 }
 
 /// The line of an epoch.
-pub(crate) fn table_row(number: usize, epoch: &Epoch) {
+pub(crate) fn row(number: usize, epoch: &Epoch) {
     let Epoch {
         through,
         local,
         from_origin,
     } = epoch;
-    row([
+    line([
         &number.to_string(),
         &whole(files_per_second(through)),
         &whole(megabytes_per_second(through)),
@@ -109,7 +56,7 @@ pub(crate) fn table_row(number: usize, epoch: &Epoch) {
     ]);
 }
 
-fn row(cells: [&str; 10]) {
+fn line(cells: [&str; 10]) {
     let [
         epoch,
         files,

@@ -23,7 +23,7 @@ mod tree;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use e2e::View;
+use harness::View;
 use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestCaseError, TestError, TestRunner};
 
 use operation::{Operation, Setting};

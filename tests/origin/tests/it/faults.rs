@@ -1,5 +1,4 @@
 //! Each fault does what it says, to the requests that it names and to no other.
-#![expect(clippy::unwrap_used, reason = "a step that fails is the test's failure")]
 
 use std::time::{Duration, Instant};
 

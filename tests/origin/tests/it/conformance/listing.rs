@@ -2,7 +2,7 @@
 
 use origin::Client;
 
-use crate::{BUCKET, expect};
+use super::{BUCKET, expect};
 
 /// Keys below a folder of the check's own, in the order of their bytes.
 const KEYS: [&str; 9] = ["A", "a-b", "a/b", "a/c/d", "a/c/e", "aa", "b/x", "z%41", "zz"];

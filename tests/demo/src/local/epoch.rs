@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 
-use crate::dataset::{DataSet, checksum};
+use super::dataset::{DataSet, checksum};
 use crate::interrupt::Interrupt;
 
 /// Files that are read at once, as by the workers of a data loader.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use origin::{Client, data};
 
-use crate::{BUCKET, expect, expect_error};
+use super::{BUCKET, expect, expect_error};
 
 const LEN: u64 = 100_000;
 /// Before any object of these checks.

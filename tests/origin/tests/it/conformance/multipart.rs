@@ -5,7 +5,7 @@ use hyper::Method;
 use md5::{Digest, Md5};
 use origin::{Client, data};
 
-use crate::{BUCKET, expect, expect_error};
+use super::{BUCKET, expect, expect_error};
 
 /// The smallest that S3 takes for a part that is not the last.
 const PART: u64 = 5 * 1024 * 1024;

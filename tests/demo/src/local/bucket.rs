@@ -4,31 +4,31 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use futures::{StreamExt, TryStreamExt};
+use harness::S3Server;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload, WriteMultipart};
 use origin::{Client, Credentials};
 
-use crate::dataset::{DataSet, File, checksum};
+use super::dataset::{DataSet, File, checksum};
 use crate::interrupt::Interrupt;
-use crate::server::Server;
 
 /// Its name.
 pub(crate) const BUCKET: &str = "imagenet";
 
-/// Uploads at once.
-const UPLOADS: usize = 16;
+/// Of the whole data set.
+const MAX_CONCURRENT_UPLOADS: usize = 16;
 
 /// Larger files go up in parts of this size.
 const PART_BYTES: u64 = 16 << 20;
 
-/// Parts of one file that are under way.
-const PARTS: usize = 4;
+/// Of one file.
+const MAX_CONCURRENT_PARTS: usize = 4;
 
-/// Requires that the server looks at credentials: what is shown with them shall mean something.
-pub(crate) async fn refuses_strangers(server: &Server) -> Result<()> {
-    let stranger = Credentials::new(&server.credentials().access_key, "not-the-secret");
-    let reply = Client::new(server.url(), Some(stranger))
+/// Requires that the server checks credentials, so that what is shown with them means something.
+pub(crate) async fn require_authentication(server: &S3Server) -> Result<()> {
+    let wrong = Credentials::new(&server.credentials().access_key, "not-the-secret");
+    let reply = Client::new(server.url(), Some(wrong))
         .list(BUCKET, &[])
         .await?;
     let code = reply.element("Code");
@@ -42,7 +42,7 @@ pub(crate) async fn refuses_strangers(server: &Server) -> Result<()> {
 }
 
 /// Uploads all files; the checksum of each, in the order of the data set.
-pub(crate) async fn fill(server: &Server, data: &DataSet, interrupt: &Interrupt) -> Result<Vec<u64>> {
+pub(crate) async fn fill(server: &S3Server, data: &DataSet, interrupt: &Interrupt) -> Result<Vec<u64>> {
     let store = Arc::new(client(server)?);
     let uploads = data.files.iter().map(|file| {
         let store = Arc::clone(&store);
@@ -54,7 +54,7 @@ pub(crate) async fn fill(server: &Server, data: &DataSet, interrupt: &Interrupt)
         }
     });
     futures::stream::iter(uploads)
-        .buffered(UPLOADS)
+        .buffered(MAX_CONCURRENT_UPLOADS)
         .try_collect()
         .await
 }
@@ -76,14 +76,14 @@ async fn upload(store: &AmazonS3, file: &File, interrupt: &Interrupt) -> Result<
         let part = file.part(offset, PART_BYTES);
         sum.update(&part);
         offset += PART_BYTES;
-        writer.wait_for_capacity(PARTS).await?;
+        writer.wait_for_capacity(MAX_CONCURRENT_PARTS).await?;
         writer.put(part);
     }
     writer.finish().await?;
     Ok(sum.finalize())
 }
 
-fn client(server: &Server) -> Result<AmazonS3> {
+fn client(server: &S3Server) -> Result<AmazonS3> {
     AmazonS3Builder::new()
         .with_endpoint(server.url())
         .with_allow_http(true)

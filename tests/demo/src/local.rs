@@ -1,31 +1,39 @@
-//! The demonstration, step by step.
+//! On one machine: a bucket becomes a local directory, shown on a real S3 server, with every byte checked.
+//!
+//! It starts versitygw with credentials of its own, uploads a data set that follows from a seed, mounts it with the
+//! real `millpond mount`, reads all of it three times in random order beside the same reads from the local disk, kills
+//! the mount's server in the middle of the last pass, and removes everything again: also where it fails, and on Ctrl-C.
+
+mod bucket;
+mod dataset;
+mod epoch;
+mod table;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use anyhow::{Context, Result, bail};
-use clap::Parser;
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use harness::metrics::{self, Metrics};
+use harness::report::{Step, say};
+use harness::{Millpond, Mount, MountCommand, S3Server, Scratch};
 
-use crate::bucket::{self, BUCKET};
-use crate::dataset::{DataSet, Shape};
-use crate::epoch::{READERS, Work};
+use self::bucket::BUCKET;
+use self::dataset::{DataSet, Shape};
+use self::epoch::{READERS, Work};
+use self::table::{Epoch, bytes};
 use crate::interrupt::Interrupt;
-use crate::metrics;
-use crate::mounted::{Mount, is_mounted_below};
-use crate::report::{self, Epoch, Step, bytes, say};
-use crate::server::Server;
 
 /// Passes over all files.
 const EPOCHS: usize = 3;
 
-/// The data lies in the bucket and in the cache, and both want some room besides.
-const ROOM_FOR_DATA: (u64, u64) = (22, 10);
+/// The data lies in the bucket and in the cache, and both need some space besides.
+const SPACE_FOR_DATA: (u64, u64) = (22, 10);
 
-/// Shows Millpond on a real S3 server, with every byte checked.
-#[derive(Debug, Parser)]
-#[command(name = "millpond-demo", version)]
+/// The words of the command line.
+#[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Where bucket, cache and mount lie meanwhile: a local disk with room for the data twice.
+    /// Where bucket, cache and mount lie meanwhile: a local disk with space for the data twice.
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
     directory: PathBuf,
     /// What the data follows from.
@@ -43,8 +51,7 @@ pub(crate) struct Arguments {
 }
 
 /// Runs all of it. Whatever happens, nothing is left behind.
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let interrupt = Interrupt::on_signals()?;
+pub(crate) fn run(arguments: &Arguments, interrupt: &Interrupt) -> Result<()> {
     runtime::tls::install();
     let data = DataSet::plan(
         arguments.seed,
@@ -54,43 +61,29 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             large_bytes: arguments.large_size.as_u64(),
         },
     );
-    require_room(&arguments.directory, data.bytes())?;
-    let scratch = tempfile::Builder::new()
-        .prefix("millpond-demo-")
-        .tempdir_in(&arguments.directory)
-        .with_context(|| format!("failed to make a directory in {}", arguments.directory.display()))?;
-    let root = scratch.path().canonicalize()?;
+    require_space(&arguments.directory, data.bytes())?;
+    let scratch = Scratch::below(&arguments.directory, "millpond-demo-")?;
     say("\nMillpond: a bucket becomes a local directory, at the speed of the disk\n");
-    let result = show(&root, &data, arguments.seed, &interrupt);
-    let step = Step::begin("taking everything away");
-    // The servers and the mount are gone by now; a mount that is not would be emptied here.
-    if is_mounted_below(&root)? {
-        let kept = scratch.keep();
-        let left = format!(
-            "something is still mounted below {}: it is left as it is",
-            kept.display()
-        );
-        return result.and_then(|()| bail!("{left}")).context(left.clone());
-    }
-    scratch
+    let result = show(&scratch, &data, arguments.seed, interrupt);
+    let step = Step::begin("removing everything");
+    let removed = scratch
         .close()
-        .context("failed to remove what the demonstration made")?;
-    result?;
+        .context("failed to remove what the demonstration made");
+    result.and(removed)?;
     step.done("nothing is left: no mount, no process, no file");
     say("");
     Ok(())
 }
 
-fn show(root: &Path, data: &DataSet, seed: u64, interrupt: &Interrupt) -> Result<()> {
-    let (buckets, cache, directory) = (root.join("s3"), root.join("cache"), root.join("data"));
-    for made in [&buckets.join(BUCKET), &cache, &directory] {
-        std::fs::create_dir_all(made).with_context(|| format!("failed to make {}", made.display()))?;
-    }
+fn show(scratch: &Scratch, data: &DataSet, seed: u64, interrupt: &Interrupt) -> Result<()> {
+    let local = scratch.try_directory(&format!("s3/{BUCKET}"))?;
+    let directory = scratch.try_directory("data")?;
+    let millpond = Millpond::built(scratch)?;
     let runtime = tokio::runtime::Runtime::new().context("failed to start")?;
 
     let step = Step::begin("starting an S3 server");
-    let server = Server::start(&buckets, root.join("access.log"))?;
-    runtime.block_on(bucket::refuses_strangers(&server))?;
+    let server = S3Server::start(&scratch.join("s3"), scratch.join("access.log"))?;
+    runtime.block_on(bucket::require_authentication(&server))?;
     step.done(format_args!(
         "versitygw at {}, which refuses a wrong secret",
         server.url()
@@ -106,68 +99,68 @@ fn show(root: &Path, data: &DataSet, seed: u64, interrupt: &Interrupt) -> Result
 
     let address = metrics::free_address()?;
     let step = Step::begin("millpond mount");
-    let mount = Mount::new(&server, &directory, &cache, &address)?;
-    step.done(format_args!("millpond mount: {}", without(&mount.said, root)));
+    let mount = MountCommand::by(millpond, &format!("s3://{BUCKET}"), &directory)
+        .with("--endpoint", server.url())
+        .with("--metrics", &address)
+        .with("--cache-dir", scratch.try_directory("cache")?)
+        .credentials(server.credentials())
+        .try_mount()?;
+    // Without the long path that all directories have in common.
+    let printed = mount
+        .printed()
+        .replace(&format!("{}/", scratch.path().display()), "");
+    step.done(format_args!("millpond mount: {printed}"));
     let work = Work {
         data,
         checksums: &checksums,
         interrupt,
     };
-    epochs(
-        &work,
-        &server,
-        &mount,
-        &directory,
-        &buckets.join(BUCKET),
-        &address,
-    )?;
+    epochs(&work, &server, &mount, &local, &address)?;
 
     let step = Step::begin("millpond unmount");
-    mount.unmount()?;
-    if is_mounted_below(&directory)? {
-        bail!("{} is still mounted", directory.display());
-    }
+    mount.try_unmount()?;
+    let left = scratch.try_mounts()?;
+    ensure!(left.is_empty(), "still mounted: {left:?}");
     step.done("millpond unmount");
     Ok(())
 }
 
 fn epochs(
     work: &Work<'_>,
-    server: &Server,
+    server: &S3Server,
     mount: &Mount,
-    directory: &Path,
     local: &Path,
     metrics_address: &str,
 ) -> Result<()> {
     let killed = OnceLock::new();
     let kill = || -> Result<()> {
-        let pid = mount.kill_server()?;
+        let pid = mount.kill_server().context("the mount has no server")?;
         // It is called once.
         let _set = killed.set(pid);
         Ok(())
     };
     let nothing = || Ok(());
-    report::table_head();
+    table::head();
     let mut shown = Vec::new();
-    let mut reads = Vec::new();
+    let mut counters = None;
     for number in 1..=EPOCHS {
         if number == EPOCHS {
             // The server that is killed takes its counters with it.
-            reads = metrics::reads(metrics_address)?;
+            counters = Some(Metrics::read(metrics_address)?);
         }
         let order = u64::try_from(number)?;
         let halfway: &(dyn Fn() -> Result<()> + Sync) = if number == EPOCHS { &kill } else { &nothing };
         let step = Step::begin(format_args!("epoch {number}"));
-        let before = server.handed_out()?;
-        let through = work.read(directory, order, halfway)?;
-        let from_origin = server.handed_out()?.since(before);
+        let before = server.traffic()?;
+        let through = work.read(mount.path(), order, halfway)?;
+        let from_origin = server.traffic()?.since(before);
         let epoch = Epoch {
             through,
             from_origin,
             local: work.read(local, order, &nothing)?,
         };
         drop(step);
-        report::table_row(number, &epoch);
+        table::row(number, &epoch);
         shown.push(epoch);
     }
     say(format_args!(
@@ -175,37 +168,38 @@ fn epochs(
          same reads, right after, of the same files on the same disk.\n"
     ));
     let pid = *killed.get().context("the server was not killed")?;
-    let successor = mount.successor(pid)?;
+    let successor = mount.try_wait_for_successor(pid)?;
     say(format_args!(
         "  In the middle of epoch {EPOCHS} the mount's server {pid} was killed (kill -9): no error, no wrong byte; {successor} took over."
     ));
     shown.pop();
-    hit_rates(&shown, &reads, metrics_address)
+    let counters = counters.context("the metrics were not read")?;
+    hit_rates(&shown, &counters, metrics_address)
 }
 
-/// What the mount itself said before its server was killed, beside what the origin said of the same epochs.
-fn hit_rates(epochs: &[Epoch], reads: &[String], metrics_address: &str) -> Result<()> {
-    let rate = metrics::hit_rate(reads).context("/metrics counts no reads")?;
+/// What the mount itself counted before its server was killed, beside what the S3 server counted in the same epochs.
+fn hit_rates(epochs: &[Epoch], counters: &Metrics, metrics_address: &str) -> Result<()> {
+    let rate = counters.hit_rate().context("/metrics counts no reads")?;
     say(format_args!(
         "\n  http://{metrics_address}/metrics before that, after {} epochs:",
         epochs.len()
     ));
-    for line in reads {
+    for line in counters.read_bytes() {
         say(format_args!("    {line}"));
     }
     say(format_args!(
         "  hit rate by these {:.2} %, by the S3 server's account {:.2} %\n",
         rate * 100.0,
-        report::hit_rate(epochs) * 100.0
+        table::hit_rate(epochs) * 100.0
     ));
     Ok(())
 }
 
-fn require_room(directory: &Path, data_bytes: u64) -> Result<()> {
+fn require_space(directory: &Path, data_bytes: u64) -> Result<()> {
     let found = rustix::fs::statvfs(directory)
         .with_context(|| format!("--directory {}: failed to look at it", directory.display()))?;
     let free = found.f_bavail.saturating_mul(found.f_frsize);
-    let (parts, of) = ROOM_FOR_DATA;
+    let (parts, of) = SPACE_FOR_DATA;
     let needed = data_bytes.saturating_mul(parts) / of;
     if free < needed {
         bail!(
@@ -216,9 +210,4 @@ fn require_room(directory: &Path, data_bytes: u64) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// The words without the long path that all of them have in common.
-fn without(said: &str, root: &Path) -> String {
-    said.replace(&format!("{}/", root.display()), "")
 }
