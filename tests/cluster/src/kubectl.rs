@@ -4,13 +4,9 @@ use std::ffi::OsStr;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
-
-/// How often is looked again for what cannot be watched.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// No call to the API server takes longer; one that is away is waited for by whoever calls.
 const CALL_SECONDS: &str = "60";
@@ -73,7 +69,7 @@ impl Kubectl {
     }
 
     /// `kubectl millpond`: kubectl hands a plugin no flags that stand before its name.
-    pub(crate) fn plugin_command(&self) -> Command {
+    pub fn plugin_command(&self) -> Command {
         let mut command = Command::new("timeout");
         command.arg(CALL_SECONDS).args(&self.program).arg("millpond");
         command.env("KUBECONFIG", &self.kubeconfig);
@@ -116,36 +112,4 @@ fn said<W: AsRef<OsStr>>(output: Output, words: &[W]) -> Result<String> {
         String::from_utf8_lossy(&output.stderr),
         String::from_utf8_lossy(&output.stdout)
     )
-}
-
-/// Looks until `look` finds what is waited for.
-///
-/// # Errors
-/// It did not within `patience`: with what `look` said last.
-pub fn eventually<T>(
-    what: &str,
-    patience: Duration,
-    mut look: impl FnMut() -> Result<Option<T>>,
-) -> Result<T> {
-    let deadline = Instant::now() + patience;
-    loop {
-        let last = match look() {
-            Ok(Some(found)) => return Ok(found),
-            Ok(None) => None,
-            Err(error) => Some(error),
-        };
-        if Instant::now() >= deadline {
-            let last = last
-                .map(|error| format!("; the last look: {error:#}"))
-                .unwrap_or_default();
-            bail!("waited {} s for {what}{last}", patience.as_secs());
-        }
-        settle(LOOK);
-    }
-}
-
-/// Lets time pass, where passing time is what is tested or nothing can be watched.
-#[expect(clippy::disallowed_methods, reason = "other processes do something meanwhile")]
-pub fn settle(time: Duration) {
-    std::thread::sleep(time);
 }
