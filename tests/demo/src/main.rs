@@ -1,5 +1,5 @@
-//! `millpond-demo`: Millpond on this machine ([`local`], `make demo-local`) and in a real Kubernetes on this machine
-//! ([`cluster`], `make demo`).
+//! `millpond-demo`: Millpond on this machine (`local`, `make demo-local`) and in a real Kubernetes on this machine
+//! (`cluster`, `make demo`).
 
 #![forbid(unsafe_code)]
 

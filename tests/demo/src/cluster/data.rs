@@ -28,8 +28,7 @@ pub(crate) struct Data {
 impl Data {
     /// Writes the files into the bucket's directory at the S3 server.
     pub(crate) fn write(directory: &Path) -> Result<Self> {
-        fs::create_dir_all(directory)
-            .with_context(|| format!("failed to make {}", directory.display()))?;
+        fs::create_dir_all(directory).with_context(|| format!("failed to make {}", directory.display()))?;
         let mut checksum = Sha256::new();
         for number in 0..FILES {
             let path = directory.join(format!("image-{number:04}"));

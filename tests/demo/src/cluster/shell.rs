@@ -82,7 +82,10 @@ pub(crate) fn with_progress<T>(name: &str, work: impl FnOnce() -> io::Result<T>)
     let result = std::thread::scope(|scope| {
         scope.spawn(move || {
             while waiting.recv_timeout(SILENCE) == Err(RecvTimeoutError::Timeout) {
-                say(format_args!("  ... {name}: {} s so far", begun.elapsed().as_secs()));
+                say(format_args!(
+                    "  ... {name}: {} s so far",
+                    begun.elapsed().as_secs()
+                ));
             }
         });
         let result = work();

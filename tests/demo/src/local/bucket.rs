@@ -28,9 +28,7 @@ const MAX_CONCURRENT_PARTS: usize = 4;
 /// Requires that the server checks credentials, so that what is shown with them means something.
 pub(crate) async fn require_authentication(server: &S3Server) -> Result<()> {
     let wrong = Credentials::new(&server.credentials().access_key, "not-the-secret");
-    let reply = Client::new(server.url(), Some(wrong))
-        .list(BUCKET, &[])
-        .await?;
+    let reply = Client::new(server.url(), Some(wrong)).list(BUCKET, &[]).await?;
     let code = reply.element("Code");
     if code != "SignatureDoesNotMatch" {
         bail!(
