@@ -192,7 +192,7 @@ impl Api {
 
 /// Returns a client by an admin's kubeconfig.
 pub(crate) async fn client(kubeconfig: &Path) -> Result<Client> {
-    runtime::tls::install();
+    millpond_process::tls::install();
     let file = Kubeconfig::read_from(kubeconfig)?;
     let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
     Ok(Client::try_from(config)?)

@@ -9,7 +9,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Returns the status and body of a GET.
 pub(crate) fn get(url: &str) -> Result<(u16, Vec<u8>)> {
-    runtime::tls::install();
+    millpond_process::tls::install();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal};
 
 fn demo(directory: &Path, words: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_millpond-demo"))
-        .arg("--directory")
+        .args(["local", "--directory"])
         .arg(directory)
         .args(words)
         .stdout(Stdio::piped())

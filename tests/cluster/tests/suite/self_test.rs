@@ -264,7 +264,7 @@ fn s3_checks_credentials(cluster: &Cluster) -> Result<()> {
 }
 
 fn status(url: &str, ca: reqwest::Certificate) -> Result<u16> {
-    runtime::tls::install();
+    millpond_process::tls::install();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
