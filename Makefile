@@ -29,7 +29,7 @@ image: deps ## The image for Kubernetes, as an OCI archive: target/image/millpon
 	@scripts/image target/image/millpond.tar
 
 crds: ## Writes deploy/crds and deploy/base anew from the API's types and the chart
-	@UPDATE=1 cargo test -q --locked -p millpond-api --test crds
+	@UPDATE=1 cargo test -q --locked -p millpond-api --test it crds
 	@scripts/render
 
 bench: deps ## The figures of this machine beside their goals (docs/benchmarks.md), 12 minutes; FLAGS="--only large"

@@ -6,7 +6,7 @@ use millpond_cache::dataset::{Dataset, RefreshError};
 use millpond_core::{NoViews, ReadError, Worker};
 use origin::{Fault, Kind, Rule};
 
-use crate::pond::{GUARD, MIB, Pond, metrics, peek, stream, tree};
+use crate::dataset::pond::{GUARD, MIB, Pond, metrics, peek, stream, tree};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_is_gone_is_an_error_by_the_deadline_and_heals() {

@@ -7,7 +7,7 @@ use origin::{Fault, Kind, Rule};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::rig::{BUCKET, content, hedging, open, patient, restless, rig, short};
+use crate::sources::rig::{BUCKET, content, hedging, open, patient, restless, rig, short};
 
 const SIZE: usize = 1_000_000;
 

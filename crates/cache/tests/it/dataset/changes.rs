@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use millpond_core::{ReadError, Worker};
 use origin::Body;
 
-use crate::pond::{BUCKET, GUARD, MIB, Pond, newest, peek, tree};
+use crate::dataset::pond::{BUCKET, GUARD, MIB, Pond, newest, peek, tree};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_that_finds_nothing_new_makes_no_generation() {
@@ -156,7 +156,7 @@ async fn versions_that_no_catalog_names_give_their_room_back() {
         "the view may read them all"
     );
     dataset.in_use(&BTreeSet::new());
-    crate::pond::eventually("what nothing names to go", || {
+    crate::dataset::pond::eventually("what nothing names to go", || {
         let left = here(old.values().copied().collect());
         async move { left.await == 1 }
     })

@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::rig::patient;
+use crate::sources::rig::patient;
 
 const WHEN: &str = "Wed, 01 May 2024 10:00:00 GMT";
 /// Until when a source may have changed it in that second.

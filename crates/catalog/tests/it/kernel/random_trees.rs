@@ -8,8 +8,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::mounted::{Mounted, fsck};
-use crate::tree::{expected, os_path, refused, through_the_kernel, through_the_reader, without_places};
+use super::mounted::{Mounted, fsck};
+use super::tree::{expected, os_path, refused, through_the_kernel, through_the_reader, without_places};
 
 const CREATED: Time = Time {
     secs: 1_700_000_000,

@@ -15,8 +15,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use crate::disk::{Disk, Kind, MIB};
-use crate::objects::{self, Sample, options};
+use crate::store::disk::{Disk, Kind, MIB};
+use crate::store::objects::{self, Sample, options};
 
 const CHILD: &str = "MILLPOND_TEST_WRITER";
 const KILLS: u64 = 40;

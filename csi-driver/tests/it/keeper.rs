@@ -1,9 +1,5 @@
 //! The keeper's real process: what it is given outlives the one who gave it, and it needs next to no memory.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
-
-mod program;
-
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -11,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use millpond_fs::keeper::Client;
-use program::{MAX_ANONYMOUS_BYTES, Program};
+use super::program::{MAX_ANONYMOUS_BYTES, Program};
 
 fn keeper(socket: &Path, limit: &str) -> Program {
     let mut command = Command::new(env!("CARGO_BIN_EXE_millpond-keeper"));

@@ -6,7 +6,7 @@ use millpond_core::Worker;
 use origin::Body;
 use tokio::sync::watch;
 
-use crate::pond::{BUCKET, MIB, Pond, is_here, tree};
+use crate::dataset::pond::{BUCKET, MIB, Pond, is_here, tree};
 
 fn of(paths: &[&str]) -> LoadOptions {
     LoadOptions {

@@ -13,7 +13,7 @@ use millpond_core::{NoViews, Worker};
 use origin::{Credentials, Fault, Kind, Origin, OriginOptions, Rule};
 use tokio::sync::watch;
 
-use crate::pond::{BUCKET, Pond, metrics, newest, peek, tree};
+use crate::dataset::pond::{BUCKET, Pond, metrics, newest, peek, tree};
 
 pub(crate) const OTHER: &str = "other";
 

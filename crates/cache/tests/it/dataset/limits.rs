@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures::future::join_all;
 use millpond_cache::Eviction;
 
-use crate::pond::{BUCKET, MIB, Pond, is_here, tree};
+use crate::dataset::pond::{BUCKET, MIB, Pond, is_here, tree};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_cache_keeps_what_is_in_and_serves_the_rest_through() {

@@ -9,7 +9,7 @@ use millpond_cache::listing::{ListError, ListOptions, Listed, Listing, Refused, 
 use origin::{Body, Fault, Kind, Rule};
 use proptest::prelude::*;
 
-use crate::rig::{BUCKET, Rig, content, open, patient, rig, rig_below};
+use crate::sources::rig::{BUCKET, Rig, content, open, patient, rig, rig_below};
 
 async fn all(mut listing: Listing) -> Result<(BTreeMap<String, Listed>, Vec<Refused>), ListError> {
     let mut objects = BTreeMap::new();

@@ -2,7 +2,7 @@
 
 use millpond_core::{Opened, Worker};
 
-use crate::pond::{Pond, eventually, is_here, tree};
+use crate::dataset::pond::{Pond, eventually, is_here, tree};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_walk_is_fetched_ahead_of() {

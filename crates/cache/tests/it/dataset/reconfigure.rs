@@ -11,8 +11,8 @@ use millpond_core::{NoViews, ReadError, Worker};
 use origin::{Credentials, Origin, OriginOptions};
 use tokio::task::JoinSet;
 
-use crate::mounts::{at, contents, options, two_buckets};
-use crate::pond::{BUCKET, GUARD, MIB, Pond, eventually, metrics, newest, peek, tree};
+use crate::dataset::mounts::{at, contents, options, two_buckets};
+use crate::dataset::pond::{BUCKET, GUARD, MIB, Pond, eventually, metrics, newest, peek, tree};
 
 fn disk_used(dataset: &Dataset) -> u64 {
     dataset.stats().tiers[0].used_bytes
@@ -223,7 +223,7 @@ async fn a_smaller_quota_evicts_where_something_is_evicted() {
         let objects: Vec<_> = tree(&dataset).into_values().collect();
         for object in &objects {
             dataset.land(*object).await.unwrap();
-            dataset.closed(*object, crate::pond::stream());
+            dataset.closed(*object, crate::dataset::pond::stream());
         }
         dataset.reconfigure(terms(16 * MIB, Eviction::Lru)).await.unwrap();
         eventually("less than the quota", || async {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use millpond_core::{Landed, Worker};
 
-use crate::pond::{BUCKET, MIB, Pond, eventually, is_here, stream, tree};
+use crate::dataset::pond::{BUCKET, MIB, Pond, eventually, is_here, stream, tree};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_read_is_right_and_fetched_once() {

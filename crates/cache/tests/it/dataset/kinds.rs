@@ -8,8 +8,8 @@ use millpond_cache::source::{Environment, SourceOptions};
 use millpond_core::NoViews;
 use origin::{Credentials, Origin, OriginOptions};
 
-use crate::mounts::{at, options};
-use crate::pond::{BUCKET, Pond, metrics};
+use crate::dataset::mounts::{at, options};
+use crate::dataset::pond::{BUCKET, Pond, metrics};
 
 /// What becomes of a Dataset whose second mount is this one.
 async fn failure(pond: &Pond, mount: MountOptions) -> (FailureKind, Option<usize>, String) {

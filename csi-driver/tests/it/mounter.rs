@@ -1,15 +1,11 @@
 //! The mounter's real process: it ends when it is told to, answers whatever comes, and needs next to no memory.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
-
-mod program;
-
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use program::{MAX_ANONYMOUS_BYTES, Program};
+use super::program::{MAX_ANONYMOUS_BYTES, Program};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 
 fn mounter(socket: &Path) -> Program {

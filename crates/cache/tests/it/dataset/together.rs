@@ -10,7 +10,7 @@ use origin::{Fault, Kind, Rule};
 use prometheus::{Registry, TextEncoder};
 use tokio::task::JoinSet;
 
-use crate::pond::{MIB, Pond, eventually, peek, tree};
+use crate::dataset::pond::{MIB, Pond, eventually, peek, tree};
 
 async fn open(pond: &Pond, name: &str, metrics: &WorkerMetrics) -> Arc<Dataset> {
     let options = DatasetOptions {

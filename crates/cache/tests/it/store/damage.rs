@@ -9,8 +9,8 @@ use millpond_cache::{BlockIndex, Demand, Eviction, Limit, NoRoom, Pace, Progress
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use tempfile::TempDir;
 
-use crate::disk::{Disk, Kind, MIB};
-use crate::objects::{self, Sample, options};
+use crate::store::disk::{Disk, Kind, MIB};
+use crate::store::objects::{self, Sample, options};
 
 /// In the first shard, where every round through the tier begins.
 const SMALL: Sample = Sample {

@@ -8,9 +8,9 @@ use millpond_cache::{Demand, Eviction, Limit, NoRoom, Pace, PoolCapacity, Store}
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-use crate::disk::{Disk, Kind, MIB, Taken};
-use crate::hammer::work;
-use crate::objects::{Sample, open, options};
+use crate::store::disk::{Disk, Kind, MIB, Taken};
+use crate::store::hammer::work;
+use crate::store::objects::{Sample, open, options};
 
 const CAPACITY: u64 = 48 * MIB;
 

@@ -1,4 +1,4 @@
-//! The CRDs in `deploy/crds` are those of the types: `UPDATE=1 cargo test -p api --test crds` writes them.
+//! The CRDs in `deploy/crds` are those of the types: `make crds` writes them.
 
 use std::path::Path;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use millpond_core::{Generation, Worker};
 
-use crate::pond::{BUCKET, MIB, Pond, is_here, newest, tree};
+use crate::dataset::pond::{BUCKET, MIB, Pond, is_here, newest, tree};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn numbers_of_generations_begin_where_they_are_told_and_never_go_back() {
@@ -66,7 +66,7 @@ async fn a_restart_refreshes_in_the_background_and_at_once_when_asked_for() {
     let dataset = pond.start(pond.options()).await;
     let mut catalogs = dataset.catalogs();
     let found = catalogs.wait_for(|newest| newest.as_ref().is_some_and(|newest| newest.generation > first));
-    tokio::time::timeout(crate::pond::GUARD, found)
+    tokio::time::timeout(crate::dataset::pond::GUARD, found)
         .await
         .expect("a new generation")
         .unwrap();

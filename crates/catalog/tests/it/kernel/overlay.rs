@@ -8,7 +8,7 @@ use millpond_core::{ObjectId, Time, Validator};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tempfile::TempDir;
 
-use crate::mounted::Mounted;
+use super::mounted::Mounted;
 
 /// Unmounts when it is dropped.
 struct View {

@@ -11,8 +11,8 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use tokio::task::JoinSet;
 
-use crate::disk::{Disk, Kind, MIB, Taken};
-use crate::objects::{Sample, open, options};
+use crate::store::disk::{Disk, Kind, MIB, Taken};
+use crate::store::objects::{Sample, open, options};
 
 const LIMIT: Taken = Taken {
     bytes: 48 * MIB,
