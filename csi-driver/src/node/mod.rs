@@ -20,6 +20,8 @@ mod request;
 mod settling;
 mod showing;
 mod target;
+#[cfg(any(test, feature = "test-util"))]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 mod tiers;

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use millpond_fs::keeper::Client;
 use super::program::{MAX_ANONYMOUS_BYTES, Program};
+use millpond_fs::keeper::Client;
 
 fn keeper(socket: &Path, limit: &str) -> Program {
     let mut command = Command::new(env!("CARGO_BIN_EXE_millpond-keeper"));

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod bucket;
+mod helper;
 pub mod metrics;
 mod millpond;
 mod mounted;
@@ -20,6 +21,7 @@ mod scratch;
 mod wait;
 
 pub use bucket::Bucket;
+pub use helper::helper;
 pub use millpond::Millpond;
 pub use mounted::{Mount, MountCommand, View};
 pub use origin_server::OriginServer;

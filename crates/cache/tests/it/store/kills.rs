@@ -1,96 +1,23 @@
 //! A process that writes, killed again and again at any moment: what it said was whole is whole, what is served is
 //! right, and a walk finds what is accounted.
 //!
-//! The writer is this very test program, run again with an environment variable that says so. It tells on its standard
-//! output what is done.
+//! The writer is the example `store-writer`. It prints what is done.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
-use millpond_cache::{BlockIndex, Demand, Eviction, Limit, Pace, Progress, Store};
+use harness::helper;
+use millpond_cache::{BlockIndex, Eviction, Store};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::store::disk::{Disk, Kind, MIB};
-use crate::store::objects::{self, Sample, options};
+use crate::store::objects::{OBJECTS, Sample, open_shared};
 
-const CHILD: &str = "MILLPOND_TEST_WRITER";
 const KILLS: u64 = 40;
-const OBJECTS: u64 = 400;
 
-async fn open(cache: &Path, eviction: Eviction) -> Arc<Store> {
-    let limit = match eviction {
-        Eviction::Never => 400 * MIB,
-        Eviction::Lru | Eviction::TinyLfu => 60 * MIB,
-    };
-    let limit = Limit {
-        bytes: Some(limit),
-        inodes: None,
-    };
-    objects::open(options(cache, limit, eviction, "boot"), Pace::default()).await
-}
-
-/// Not a test: the process that the tests start and kill.
-#[test]
-fn writes_until_it_is_killed() {
-    let Ok(orders) = std::env::var(CHILD) else { return };
-    set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
-    let mut words = orders.splitn(3, ' ');
-    let eviction = match words.next().unwrap() {
-        "never" => Eviction::Never,
-        _ => Eviction::Lru,
-    };
-    let seed: u64 = words.next().unwrap().parse().unwrap();
-    let cache = words.next().unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let store = open(Path::new(cache), eviction).await;
-        let mut writers = tokio::task::JoinSet::new();
-        for writer in 0..4 {
-            writers.spawn(write(
-                Arc::clone(&store),
-                StdRng::seed_from_u64(seed * 4 + writer),
-            ));
-        }
-        writers.join_all().await;
-    });
-}
-
-async fn write(store: Arc<Store>, mut random: StdRng) {
-    loop {
-        let sample = Sample::new(random.random_range(0..OBJECTS));
-        if !sample.is_large() {
-            if sample.put(&store).await.is_ok() {
-                say(&format!("whole {}", sample.number));
-            }
-            continue;
-        }
-        let Ok(partial) = store.partial(sample.id(), sample.size_bytes, Demand::Evict).await else {
-            continue;
-        };
-        for block in partial.missing(0..sample.size_bytes).await {
-            match partial.write(block, vec![sample.block(block)]).await {
-                Ok(Progress::Complete(_)) => say(&format!("whole {}", sample.number)),
-                Ok(Progress::Incomplete) => say(&format!("block {} {}", sample.number, block.0)),
-                Err(_) => {}
-            }
-        }
-    }
-}
-
-/// In one write, so that a line is said or not.
-fn say(line: &str) {
-    std::io::stdout()
-        .write_all(format!("\n#{line}\n").as_bytes())
-        .unwrap();
-    std::io::stdout().flush().unwrap();
-}
-
-/// What a writer has said to be here.
+/// What a writer has printed.
 #[derive(Default)]
 struct Said {
     whole: BTreeSet<u64>,
@@ -115,9 +42,9 @@ impl Said {
 
 /// Runs a writer until it has said so many lines, and kills it.
 fn run_and_kill(disk: &Disk, eviction: &str, seed: u64, lines: usize, said: &mut Said) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "kills::writes_until_it_is_killed", "--nocapture"])
-        .env(CHILD, format!("{eviction} {seed} {}", disk.cache().display()))
+    let mut child = helper("store-writer")
+        .args([eviction, &seed.to_string()])
+        .arg(disk.cache())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -182,7 +109,7 @@ fn what_was_whole_before_a_kill_is_whole_after_it() {
         let lines = random.random_range(0..60) * usize::try_from(round.min(4)).unwrap() / 4;
         run_and_kill(&disk, "never", round, lines, &mut said);
         runtime.block_on(async {
-            let store = open(&disk.cache(), Eviction::Never).await;
+            let store = open_shared(&disk.cache(), Eviction::Never).await;
             examine(&store, &disk).await;
             for number in &said.whole {
                 let sample = Sample::new(*number);
@@ -218,7 +145,7 @@ fn a_store_that_was_killed_while_it_evicts_is_right() {
             &mut Said::default(),
         );
         runtime.block_on(async {
-            let store = open(&disk.cache(), Eviction::Lru).await;
+            let store = open_shared(&disk.cache(), Eviction::Lru).await;
             examine(&store, &disk).await;
             store.stop().await;
         });

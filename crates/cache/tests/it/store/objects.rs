@@ -79,6 +79,22 @@ impl Sample {
     }
 }
 
+/// How many objects there are for a writer that is killed.
+pub(crate) const OBJECTS: u64 = 400;
+
+/// Opens the store that a writer and the test that kills it open in turns.
+pub(crate) async fn open_shared(cache: &Path, eviction: Eviction) -> Arc<Store> {
+    let limit = match eviction {
+        Eviction::Never => 400 << 20,
+        Eviction::Lru | Eviction::TinyLfu => 60 << 20,
+    };
+    let limit = Limit {
+        bytes: Some(limit),
+        inodes: None,
+    };
+    open(options(cache, limit, eviction, "boot"), Pace::default()).await
+}
+
 /// Opens a store. One that was open just now may have threads that are about to end.
 pub(crate) async fn open(options: StoreOptions, pace: Pace) -> Arc<Store> {
     loop {
