@@ -36,11 +36,6 @@ impl Shell {
     /// Shows a command, runs it, and shows all that it prints.
     pub(crate) fn show(&self, words: &[&str]) -> Result<()> {
         say(format_args!("\n$ {}", words.join(" ")));
-        self.run(words)
-    }
-
-    /// Runs a command that prints to this program's output.
-    pub(crate) fn run(&self, words: &[&str]) -> Result<()> {
         let (mut command, name) = self.command(words)?;
         let status = with_progress(&name, || command.status())?;
         if !status.success() {
@@ -76,7 +71,7 @@ impl Shell {
 }
 
 /// Does some work; one that takes long is named from time to time.
-pub(crate) fn with_progress<T>(name: &str, work: impl FnOnce() -> io::Result<T>) -> Result<T> {
+fn with_progress<T>(name: &str, work: impl FnOnce() -> io::Result<T>) -> Result<T> {
     let begun = Instant::now();
     let (ended, waiting) = channel::<()>();
     let result = std::thread::scope(|scope| {
