@@ -32,7 +32,7 @@ pub fn mounter_socket(directory: &Path) -> PathBuf {
     directory.join("run/mounter.sock")
 }
 
-/// Runs a driver until it is told to end.
+/// Runs a driver until a signal ends it.
 ///
 /// # Errors
 /// As [`crate::run`].

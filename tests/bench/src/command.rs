@@ -112,7 +112,7 @@ impl Command {
     }
 }
 
-/// Clears up and ends this process when it is told to end. The thread lives as long as the process.
+/// Clears up and ends this process on SIGINT and SIGTERM. The thread lives as long as the process.
 fn clear_when_interrupted(clear: impl Fn() -> Result<()> + Send + 'static) -> Result<()> {
     /// As a shell names an end by SIGINT.
     const INTERRUPTED: i32 = 130;

@@ -2,7 +2,7 @@
 //!
 //! It starts versitygw with credentials of its own, uploads a data set that follows from a seed, mounts it with the
 //! real `millpond mount`, reads all of it three times in random order beside the same reads from the local disk, kills
-//! the mount's server in the middle of the last pass, and removes everything again: also where it fails, and on Ctrl-C.
+//! the mount's server halfway through the last pass, and removes everything again: also where it fails, and on Ctrl-C.
 
 mod bucket;
 mod dataset;
@@ -170,7 +170,7 @@ fn epochs(
     let pid = *killed.get().context("the server was not killed")?;
     let successor = mount.try_wait_for_successor(pid)?;
     say(format_args!(
-        "  In the middle of epoch {EPOCHS} the mount's server {pid} was killed (kill -9): no error, no wrong byte; {successor} took over."
+        "  Halfway through epoch {EPOCHS} the mount's server {pid} was killed (kill -9): no error, no wrong byte; {successor} took over."
     ));
     shown.pop();
     let counters = counters.context("the metrics were not read")?;

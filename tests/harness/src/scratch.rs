@@ -43,7 +43,7 @@ const REMOVAL_RETRY_DELAY: Duration = Duration::from_millis(200);
 pub struct Scratch {
     root: PathBuf,
     interrupted: Arc<AtomicBool>,
-    /// `None`: nobody else knows the name. Held until the directory is removed.
+    /// `None`: no other run knows the name. Held until the directory is removed.
     _lock: Option<File>,
 }
 
