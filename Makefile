@@ -6,10 +6,15 @@ help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST)
 
 demo: ## Millpond in a real Kubernetes on this machine: a Dataset, a pod that reads it, its hit ratio (DEMO=--keep)
-	@scripts/demo $(DEMO)
+	@scripts/deps demo cluster
+	@scripts/image --profile dev --crates controller,cache-worker,csi-driver --beside millpond,demo,test-cluster \
+	    --tag millpond.test/millpond:demo target/image/millpond-demo.tar
+	@. scripts/env && exec target/$$(uname -m)-unknown-linux-musl/debug/millpond-demo cluster $(DEMO)
 
 demo-local: ## A bucket as a local directory, on a real S3 server, every byte checked (DEMO='--help' for its words)
-	@scripts/demo-local $(DEMO)
+	@scripts/deps demo
+	@cargo build --release --locked -p millpond -p demo
+	@. scripts/env && exec target/release/millpond-demo local $(DEMO)
 
 test: deps ## Format, lints, unit, property and kernel-mounted tests, and Millpond in a real Kubernetes
 	@tests/run
@@ -24,7 +29,7 @@ image: deps ## The image for Kubernetes, as an OCI archive: target/image/millpon
 	@scripts/image target/image/millpond.tar
 
 crds: ## Writes deploy/crds and deploy/base anew from the API's types and the chart
-	@UPDATE=1 cargo test -q --locked -p millpond-api --test crds
+	@UPDATE=1 cargo test -q --locked -p millpond-api --test it crds
 	@scripts/render
 
 bench: deps ## The figures of this machine beside their goals (docs/benchmarks.md), 12 minutes; FLAGS="--only large"
