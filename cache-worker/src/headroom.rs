@@ -29,13 +29,13 @@ const INODES_DIVISOR: u64 = 2;
 /// What the kubelet and the container runtime put into every container from directories of their own.
 const OTHERS_FILES: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
 
-const LOOK: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Looks that have to agree before it is said that the disk is short, or no more.
-const LOOKS_TO_TELL: u32 = 5;
+const CHECKS_BEFORE_REPORT: u32 = 5;
 
 /// What is told is told in parts of the capacity, so that it changes seldom.
-const TOLD_PARTS: u64 = 100;
+const REPORT_STEPS: u64 = 100;
 
 /// What a file system has.
 #[derive(Clone, Copy, Debug)]
@@ -90,18 +90,18 @@ pub(super) fn gauge(registry: &Registry) -> prometheus::Result<IntGauge> {
 /// What is said of what cannot be used: whether there is anything, only after several looks agree. A worker that has just started
 /// does not know yet what the disk holds for it, and what others write comes and goes.
 #[derive(Debug, Default)]
-struct Telling {
+struct ShortageDebounce {
     told: u64,
     /// Looks in a row that found the opposite.
     others: u32,
 }
 
-impl Telling {
+impl ShortageDebounce {
     /// Takes note of a look. Says whether it changes more than a number.
     fn saw(&mut self, withheld: u64) -> bool {
         let is_other = (withheld > 0) != (self.told > 0);
         self.others = if is_other { self.others + 1 } else { 0 };
-        let is_news = self.others >= LOOKS_TO_TELL;
+        let is_news = self.others >= CHECKS_BEFORE_REPORT;
         if is_news || !is_other {
             self.told = withheld;
             self.others = 0;
@@ -146,9 +146,9 @@ impl Headroom {
     /// Looks at the disk until it is told to stop.
     pub(super) async fn keep(self, stop: CancellationToken) {
         info!(percent = self.percent, path = %self.path.display(), "this part of the disk stays free");
-        let mut interval = tokio::time::interval(LOOK);
+        let mut interval = tokio::time::interval(CHECK_INTERVAL);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut telling = Telling::default();
+        let mut telling = ShortageDebounce::default();
         while stop.run_until_cancelled(interval.tick()).await.is_some() {
             if stop.run_until_cancelled(self.look()).await.is_none() {
                 break;
@@ -177,14 +177,14 @@ impl Headroom {
                 return;
             }
         };
-        let excess = self.pool.bound(spare);
+        let excess = self.pool.limit_to_spare(spare);
         if excess > 0 {
-            self.make_room(excess).await;
+            self.evict_for_headroom(excess).await;
         }
     }
 
     /// Evicts so much of all Datasets together.
-    async fn make_room(&self, bytes: u64) {
+    async fn evict_for_headroom(&self, bytes: u64) {
         let evictable: Vec<_> = self
             .datasets
             .all()
@@ -208,7 +208,7 @@ impl Headroom {
 
 /// What of a pool's capacity cannot be used, to the hundredth part, rounded up.
 fn withheld_bytes(pool: &PoolCapacity) -> u64 {
-    let step = (pool.capacity_bytes() / TOLD_PARTS).max(1);
+    let step = (pool.capacity_bytes() / REPORT_STEPS).max(1);
     pool.withheld_bytes()
         .div_ceil(step)
         .saturating_mul(step)
@@ -266,10 +266,10 @@ mod tests {
 
     #[test]
     fn it_is_told_when_it_lasts() {
-        let mut telling = Telling::default();
+        let mut telling = ShortageDebounce::default();
         for _ in 0..3 {
             // A start.
-            for _ in 1..LOOKS_TO_TELL {
+            for _ in 1..CHECKS_BEFORE_REPORT {
                 assert!(!telling.saw(7));
             }
             assert!(!telling.saw(0));
@@ -286,9 +286,9 @@ mod tests {
     fn what_is_withheld_is_told_in_hundredths() {
         let pool = PoolCapacity::new(1_000 * GIB);
         assert_eq!(withheld_bytes(&pool), 0);
-        pool.bound(i64::try_from(995 * GIB).unwrap());
+        pool.limit_to_spare(i64::try_from(995 * GIB).unwrap());
         assert_eq!(withheld_bytes(&pool), 10 * GIB);
-        pool.bound(-1);
+        pool.limit_to_spare(-1);
         assert_eq!(withheld_bytes(&pool), 1_000 * GIB);
     }
 }

@@ -17,7 +17,7 @@ use crate::service::Datasets;
 use millpond_cache::dataset::{LoadError, LoadOptions, LoadProgress};
 
 /// How often it is looked whether the Dataset of a load is there.
-const WAIT: Duration = Duration::from_millis(500);
+const DATASET_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 struct Load {
     order: plan::Load,
@@ -131,7 +131,7 @@ async fn load(datasets: Arc<Datasets>, order: plan::Load, state: watch::Sender<p
                 }
             }
         }
-        tokio::time::sleep(WAIT).await;
+        tokio::time::sleep(DATASET_POLL_INTERVAL).await;
     }
 }
 

@@ -12,34 +12,34 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use super::keeping::{self, Kept};
+use super::context::WorkerContext;
+use super::dataset_task::{self, DatasetHandle};
 use super::loads::Loads;
-use super::setup::Setup;
 use super::tiers::is_uid;
 use crate::service::Datasets;
 
 /// A removal is much small work for the disk, which has others to serve.
-const REMOVALS_AT_ONCE: usize = 4;
+const MAX_CONCURRENT_REMOVALS: usize = 4;
 
 /// Follows the plan and keeps what it says.
-pub(super) struct Planned {
-    setup: Arc<Setup>,
+pub(super) struct PlanApplier {
+    setup: Arc<WorkerContext>,
     datasets: Arc<Datasets>,
     loads: Arc<Loads>,
-    kept: HashMap<String, Kept>,
+    kept: HashMap<String, DatasetHandle>,
     /// Datasets whose bytes are being deleted; what the plan says of one that has come again meanwhile.
     removing: HashMap<String, Option<plan::Dataset>>,
     removals: JoinSet<String>,
     /// How many are deleted at once.
-    turns: Arc<Semaphore>,
+    removal_permits: Arc<Semaphore>,
     /// What the current stream has said, until all is said.
     said: Option<(HashSet<String>, HashSet<String>)>,
     /// The current stream's reports.
     reports: Option<mpsc::Sender<plan::WorkerReport>>,
 }
 
-impl Planned {
-    pub(super) fn new(setup: Arc<Setup>, datasets: Arc<Datasets>, loads: Arc<Loads>) -> Self {
+impl PlanApplier {
+    pub(super) fn new(setup: Arc<WorkerContext>, datasets: Arc<Datasets>, loads: Arc<Loads>) -> Self {
         Self {
             setup,
             datasets,
@@ -47,7 +47,7 @@ impl Planned {
             kept: HashMap::new(),
             removing: HashMap::new(),
             removals: JoinSet::new(),
-            turns: Arc::new(Semaphore::new(REMOVALS_AT_ONCE)),
+            removal_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_REMOVALS)),
             said: None,
             reports: None,
         }
@@ -70,7 +70,7 @@ impl Planned {
             PlanEvent::Connected(reports) => {
                 self.said = Some(Default::default());
                 self.reports = Some(reports);
-                self.tell_present().await;
+                self.report_present().await;
             }
             PlanEvent::Lost => {
                 self.said = None;
@@ -86,7 +86,7 @@ impl Planned {
 
     /// Ends all Datasets; what is cached stays.
     pub(super) async fn stop(self) {
-        let stops = self.kept.into_values().map(Kept::stop);
+        let stops = self.kept.into_values().map(DatasetHandle::stop);
         futures::future::join_all(stops).await;
     }
 
@@ -105,7 +105,7 @@ impl Planned {
             Change::Synced(plan::Synced {}) => {
                 if let Some((datasets, loads)) = self.said.take() {
                     self.loads.keep_only(&loads);
-                    self.let_go_of_others(&datasets).await;
+                    self.close_unplanned(&datasets).await;
                 }
             }
         }
@@ -133,7 +133,7 @@ impl Planned {
                     uid,
                     "keeps a Dataset"
                 );
-                let kept = Kept::start(dataset, Arc::clone(&self.setup), Arc::clone(&self.datasets));
+                let kept = DatasetHandle::start(dataset, Arc::clone(&self.setup), Arc::clone(&self.datasets));
                 self.kept.insert(uid, kept);
             }
         }
@@ -149,14 +149,17 @@ impl Planned {
             return;
         }
         let kept = self.kept.remove(&uid);
-        let (directories, turns) = (self.setup.tiers.directories(&uid), Arc::clone(&self.turns));
+        let (directories, turns) = (
+            self.setup.tiers.directories(&uid),
+            Arc::clone(&self.removal_permits),
+        );
         self.removals.spawn(async move {
             // Never closed.
             let _turn = turns.acquire_owned().await;
             if let Some(kept) = kept {
                 kept.stop().await;
             }
-            match keeping::remove(directories).await {
+            match dataset_task::remove(directories).await {
                 Ok(()) => info!(uid, "removed a Dataset and its bytes"),
                 Err(error) => error!(uid, %error, "failed to remove a Dataset's bytes"),
             }
@@ -184,10 +187,10 @@ impl Planned {
                 self.put(dataset);
             }
         }
-        self.tell_present().await;
+        self.report_present().await;
     }
 
-    async fn let_go_of_others(&mut self, datasets: &HashSet<String>) {
+    async fn close_unplanned(&mut self, datasets: &HashSet<String>) {
         let others: Vec<String> = self
             .kept
             .keys()
@@ -203,7 +206,7 @@ impl Planned {
     }
 
     /// Says whose bytes are here.
-    async fn tell_present(&self) {
+    async fn report_present(&self) {
         let Some(reports) = &self.reports else { return };
         let tiers = self.setup.tiers.clone();
         let present = tokio::task::spawn_blocking(move || tiers.present()).await;

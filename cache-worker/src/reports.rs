@@ -11,13 +11,13 @@ use millpond_cache::dataset::DatasetStats;
 
 /// What the current stream has been told.
 #[derive(Default)]
-pub(super) struct Told {
+pub(super) struct SentReports {
     tier: plan::TierState,
     datasets: HashMap<String, plan::DatasetState>,
     loads: HashMap<String, plan::LoadState>,
 }
 
-impl Told {
+impl SentReports {
     /// Forgets: a new stream knows nothing.
     pub(super) fn forget(&mut self) {
         *self = Self::default();

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use millpond_cluster::{Bootstrap, Clients, Controller, Follower, Incoming, Membership, WorkerPlan};
+use millpond_cluster::{
+    Bootstrap, CertificateManager, ClientCertPolicy, Controller, Follower, Incoming, WorkerPlan,
+};
 use millpond_wire::plan;
 use millpond_wire::worker::worker_server::WorkerServer;
 use tokio::net::TcpListener;
@@ -17,15 +19,15 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use tracing::info;
 
+use super::context::{WorkerContext, read_buffers};
 use super::headroom::{self, Headroom};
 use super::http;
 use super::loads::Loads;
 use super::options::Options;
-use super::plan::Planned;
-use super::reports::{Told, dataset_states};
-use super::setup::{Setup, read_buffers};
+use super::plan::PlanApplier;
+use super::reports::{SentReports, dataset_states};
 use super::tiers::Tiers;
-use crate::service::{Datasets, LocalIncoming, Questions};
+use crate::service::{Datasets, LocalIncoming, WorkerService};
 use millpond_cache::PoolCapacity;
 use millpond_cache::metrics::WorkerMetrics;
 
@@ -34,10 +36,10 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The same of what it waits for: the first catalog of a Dataset, or why there is none. All Datasets are looked at for it,
 /// so what comes in a row is told together.
-const SOON: Duration = Duration::from_millis(100);
+const NEWS_DEBOUNCE: Duration = Duration::from_millis(100);
 
 /// What is not done by then is cut off: drivers ask the next worker.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An answer is at most a block and its frame, a notice at most some thousand opens.
 const MAX_MESSAGE_BYTES: usize = 8 << 20;
@@ -65,7 +67,7 @@ async fn serve(options: Options) -> Result<()> {
     let controller = Controller::new(&options.controller).context("--controller cannot be used")?;
     let registry = prometheus::Registry::new();
     let withheld = headroom::gauge(&registry)?;
-    let setup = Arc::new(Setup {
+    let setup = Arc::new(WorkerContext {
         main: PoolCapacity::new(tiers.main.bytes),
         memory: tiers.memory.as_ref().map(|tier| PoolCapacity::new(tier.bytes)),
         tiers,
@@ -80,7 +82,7 @@ async fn serve(options: Options) -> Result<()> {
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let loads = Arc::new(Loads::new(Arc::clone(&datasets), tasks.clone(), stop.clone()));
 
-    let membership = Membership::new(Bootstrap {
+    let membership = CertificateManager::new(Bootstrap {
         controller: controller.clone(),
         authorities: options.ca.clone(),
         token: options.token.clone(),
@@ -90,7 +92,7 @@ async fn serve(options: Options) -> Result<()> {
         Follower::<WorkerPlan>::for_pool(controller, identity.clone(), &options.pool);
 
     let mut parts = JoinSet::new();
-    let questions = Questions::new(Arc::clone(&datasets), tasks.clone());
+    let questions = WorkerService::new(Arc::clone(&datasets), tasks.clone());
     let service = WorkerServer::new(questions)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -104,7 +106,7 @@ async fn serve(options: Options) -> Result<()> {
         ("the socket", served.map_err(anyhow::Error::from))
     });
     let listener = listen(options.data_address).await?;
-    let incoming = Incoming::new(listener, identity, Clients::MustShow);
+    let incoming = Incoming::new(listener, identity, ClientCertPolicy::MustShow);
     let (data, ended) = (Server::builder().add_service(service), stop.clone());
     parts.spawn(async move {
         let served = data
@@ -146,8 +148,8 @@ async fn serve(options: Options) -> Result<()> {
     }
     info!(pool = options.pool, node = options.node, "ready");
 
-    let mut planned = Planned::new(Arc::clone(&setup), Arc::clone(&datasets), Arc::clone(&loads));
-    let mut told = Told::default();
+    let mut planned = PlanApplier::new(Arc::clone(&setup), Arc::clone(&datasets), Arc::clone(&loads));
+    let mut told = SentReports::default();
     let mut interval = tokio::time::interval(REPORT_INTERVAL);
     let mut told_at = Instant::now();
     let result = loop {
@@ -160,7 +162,7 @@ async fn serve(options: Options) -> Result<()> {
                 planned.apply(event).await;
             }
             uid = planned.removed() => planned.finish_removal(uid).await,
-            () = setup.news.notified() => interval.reset_at(told_at + SOON),
+            () = setup.news.notified() => interval.reset_at(told_at + NEWS_DEBOUNCE),
             _ = interval.tick() => {
                 told_at = Instant::now();
                 if let Some(reports) = planned.reports() {
@@ -182,7 +184,7 @@ async fn serve(options: Options) -> Result<()> {
         tasks.wait().await;
         while parts.join_next().await.is_some() {}
     };
-    if tokio::time::timeout(STOP_PATIENCE, rest).await.is_err() {
+    if tokio::time::timeout(SHUTDOWN_TIMEOUT, rest).await.is_err() {
         info!("left in the middle of work");
     }
     result

@@ -7,16 +7,20 @@ use kube::runtime::events::{Event, EventType, Recorder};
 use tokio::sync::broadcast::error::RecvError;
 use tracing::warn;
 
-use millpond_api::condition::{Finding, Status, reason};
+use millpond_api::condition::{ConditionUpdate, Status, reason};
 
-use crate::fleet::Fleet;
+use crate::node_reports::NodeReports;
 
 /// An event holds 1 kB.
 const NOTE_CHARACTERS: usize = 1_000;
 
 /// Tells of every condition that is another than before, and of none that was never otherwise than it should be.
-pub(crate) async fn tell_changes<K>(recorder: &Recorder, object: &K, before: &[Condition], found: &[Finding])
-where
+pub(crate) async fn publish_condition_events<K>(
+    recorder: &Recorder,
+    object: &K,
+    before: &[Condition],
+    found: &[ConditionUpdate],
+) where
     K: Resource<DynamicType = ()>,
 {
     for finding in found {
@@ -24,9 +28,10 @@ where
         let same = known
             .is_some_and(|known| known.status == finding.status.as_str() && known.reason == finding.reason);
         let news = match finding.status {
-            Status::True => known
-                .is_some_and(|known| known.status == Status::False.as_str() && !is_on_its_way(&known.reason)),
-            Status::False => !is_on_its_way(finding.reason),
+            Status::True => known.is_some_and(|known| {
+                known.status == Status::False.as_str() && !is_in_progress(&known.reason)
+            }),
+            Status::False => !is_in_progress(finding.reason),
             Status::Unknown => false,
         };
         if same || !news {
@@ -41,12 +46,12 @@ where
 }
 
 /// Not as it should be yet, and nobody's concern.
-pub(crate) fn is_on_its_way(why: &str) -> bool {
+pub(crate) fn is_in_progress(why: &str) -> bool {
     [reason::LISTING, reason::LOADING, reason::BINDING].contains(&why)
 }
 
 /// Tells that a deletion has to wait.
-pub(crate) async fn tell_blocked<K>(recorder: &Recorder, object: &K, found: &[Finding])
+pub(crate) async fn tell_blocked<K>(recorder: &Recorder, object: &K, found: &[ConditionUpdate])
 where
     K: Resource<DynamicType = ()>,
 {
@@ -56,7 +61,7 @@ where
 }
 
 /// Tells pods when their volumes come to be abnormal, and when they are normal again. Ends with the fleet.
-pub(crate) async fn tell_of_volumes(recorder: &Recorder, fleet: &Fleet) {
+pub(crate) async fn tell_of_volumes(recorder: &Recorder, fleet: &NodeReports) {
     let mut conditions = fleet.conditions();
     loop {
         let view = match conditions.recv().await {
@@ -99,7 +104,7 @@ fn short(text: &str) -> String {
     text.chars().take(NOTE_CHARACTERS).collect()
 }
 
-async fn tell<K>(recorder: &Recorder, object: &K, kind: EventType, finding: &Finding)
+async fn tell<K>(recorder: &Recorder, object: &K, kind: EventType, finding: &ConditionUpdate)
 where
     K: Resource<DynamicType = ()>,
 {

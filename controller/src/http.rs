@@ -10,11 +10,11 @@ use axum::routing::get;
 use prometheus::TextEncoder;
 use tracing::error;
 
-use crate::fleet::Fleet;
 use crate::metrics::Metrics;
+use crate::node_reports::NodeReports;
 
 /// What is answered over HTTP. A replica that waits for its turn to lead is ready as well.
-pub(crate) fn router(metrics: Metrics, fleet: Arc<Fleet>) -> Router {
+pub(crate) fn router(metrics: Metrics, fleet: Arc<NodeReports>) -> Router {
     Router::new()
         .route("/metrics", get(show))
         .route("/healthz", get(|| async { "ok\n" }))
@@ -22,7 +22,7 @@ pub(crate) fn router(metrics: Metrics, fleet: Arc<Fleet>) -> Router {
         .with_state((metrics, fleet))
 }
 
-async fn show(State((metrics, fleet)): State<(Metrics, Arc<Fleet>)>) -> Response {
+async fn show(State((metrics, fleet)): State<(Metrics, Arc<NodeReports>)>) -> Response {
     let (workers, drivers) = fleet.connected();
     for (role, count) in [("worker", workers), ("driver", drivers)] {
         metrics

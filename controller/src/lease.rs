@@ -1,7 +1,7 @@
 //! Which replica leads: whoever holds the Lease.
 //!
-//! [`decide`] is the rule, without a clock or a network. The holder renews every [`RENEW`]; one that has not renewed for
-//! [`DURATION`], by the clock of whoever looks, is taken to be gone. A leader that cannot renew in time ends its process
+//! [`decide`] is the rule, without a clock or a network. The holder renews every [`RETRY_PERIOD`]; one that has not renewed for
+//! [`LEASE_DURATION`], by the clock of whoever looks, is taken to be gone. A leader that cannot renew in time ends its process
 //! before that, so that two never lead at once. On a planned end the Lease is given back, and the next leads at once.
 
 use std::time::Duration;
@@ -18,14 +18,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 const NAME: &str = "millpond-controller";
-const DURATION: Duration = Duration::from_secs(15);
-const RENEW: Duration = Duration::from_secs(5);
+const LEASE_DURATION: Duration = Duration::from_secs(15);
+const RETRY_PERIOD: Duration = Duration::from_secs(5);
 /// A leader that has not renewed for so long ends.
-const GIVE_UP: Duration = Duration::from_secs(12);
+const RENEW_DEADLINE: Duration = Duration::from_secs(12);
 
 /// What a replica saw of the Lease, and when it last changed by its own clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Seen {
+struct ObservedLease {
     holder: String,
     renewed: Option<Timestamp>,
     at: Instant,
@@ -42,10 +42,10 @@ enum Decision {
     Wait,
 }
 
-fn decide(seen: &Seen, me: &str, now: Instant) -> Decision {
+fn decide(seen: &ObservedLease, me: &str, now: Instant) -> Decision {
     if seen.holder == me {
         Decision::Renew
-    } else if seen.holder.is_empty() || now.duration_since(seen.at) > DURATION {
+    } else if seen.holder.is_empty() || now.duration_since(seen.at) > LEASE_DURATION {
         Decision::Acquire
     } else {
         Decision::Wait
@@ -69,7 +69,7 @@ impl Election {
     }
 
     /// Whether this replica leads.
-    pub(crate) fn leads(&self) -> watch::Receiver<bool> {
+    pub(crate) fn leadership(&self) -> watch::Receiver<bool> {
         self.leads.subscribe()
     }
 
@@ -78,7 +78,7 @@ impl Election {
     /// # Errors
     /// It led, and leads no more.
     pub(crate) async fn run(self, stop: CancellationToken) -> Result<()> {
-        let mut seen: Option<Seen> = None;
+        let mut seen: Option<ObservedLease> = None;
         let mut renewed = Instant::now();
         loop {
             let leads = *self.leads.borrow();
@@ -94,10 +94,13 @@ impl Election {
                 Ok(false) => {}
                 Err(error) => warn!(%error, "failed to look at the Lease"),
             }
-            if leads && renewed.elapsed() > GIVE_UP {
-                bail!("the Lease could not be renewed for {} s", GIVE_UP.as_secs());
+            if leads && renewed.elapsed() > RENEW_DEADLINE {
+                bail!(
+                    "the Lease could not be renewed for {} s",
+                    RENEW_DEADLINE.as_secs()
+                );
             }
-            let wait = if leads { RENEW } else { RENEW / 2 };
+            let wait = if leads { RETRY_PERIOD } else { RETRY_PERIOD / 2 };
             if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
                 if *self.leads.borrow() {
                     self.leads.send_replace(false);
@@ -109,7 +112,7 @@ impl Election {
     }
 
     /// Looks, and acquires or renews; whether the Lease is ours now.
-    async fn step(&self, seen: &mut Option<Seen>) -> kube::Result<bool> {
+    async fn step(&self, seen: &mut Option<ObservedLease>) -> kube::Result<bool> {
         let Some(lease) = self.api.get_opt(NAME).await? else {
             let lease = Lease {
                 metadata: ObjectMeta {
@@ -126,7 +129,7 @@ impl Election {
         let holder = spec.holder_identity.clone().unwrap_or_default();
         let current = match seen.take() {
             Some(known) if known.holder == holder && known.renewed == renewed => known,
-            _ => Seen {
+            _ => ObservedLease {
                 holder,
                 renewed,
                 at: now,
@@ -155,7 +158,7 @@ impl Election {
         let now = MicroTime(Timestamp::now());
         LeaseSpec {
             holder_identity: Some(self.me.clone()),
-            lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+            lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
             acquire_time: Some(now.clone()),
             renew_time: Some(now),
             lease_transitions: Some(transitions),
@@ -174,7 +177,7 @@ impl Election {
             }
             kube::Result::<()>::Ok(())
         };
-        match tokio::time::timeout(RENEW, given).await {
+        match tokio::time::timeout(RETRY_PERIOD, given).await {
             Ok(Ok(())) => info!("gave the Lease back"),
             Ok(Err(error)) => warn!(%error, "failed to give the Lease back"),
             Err(_elapsed) => warn!("the Lease could not be given back in time"),
@@ -197,14 +200,17 @@ mod tests {
     #[tokio::test]
     async fn the_rule_of_the_lease() {
         let at = Instant::now();
-        let seen = |holder: &str| Seen {
+        let seen = |holder: &str| ObservedLease {
             holder: holder.to_owned(),
             renewed: None,
             at,
         };
         assert_eq!(decide(&seen(""), "me", at), Decision::Acquire);
         assert_eq!(decide(&seen("me"), "me", at), Decision::Renew);
-        assert_eq!(decide(&seen("other"), "me", at + DURATION), Decision::Wait);
-        assert_eq!(decide(&seen("other"), "me", at + DURATION * 2), Decision::Acquire);
+        assert_eq!(decide(&seen("other"), "me", at + LEASE_DURATION), Decision::Wait);
+        assert_eq!(
+            decide(&seen("other"), "me", at + LEASE_DURATION * 2),
+            Decision::Acquire
+        );
     }
 }

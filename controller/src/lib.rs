@@ -1,8 +1,8 @@
 //! The controller: what users declare becomes what nodes do, and what nodes report becomes what users read.
 //!
 //! - [`pool`], [`dataset`], [`load`]: a reconciler for each kind, in five steps: dereference, validate, build, apply, status.
-//! - [`plan`]: the [`plan::Book`], what every node process is to do, and the service that tells it.
-//! - [`fleet`]: what the node processes report, in memory.
+//! - [`plan`]: the [`plan::PlanIndex`], what every node process is to do, and the service that tells it.
+//! - [`node_reports`]: what the node processes report, in memory.
 //! - [`ca`]: the authority of the data plane, and the certificates that it issues.
 //! - [`lease`]: which replica leads. Only that one reconciles and serves plans.
 //!
@@ -14,16 +14,16 @@ mod ca;
 mod cluster;
 mod dataset;
 mod events;
-mod fleet;
 mod http;
 mod lease;
 mod load;
 mod metrics;
+mod node_reports;
 mod options;
 mod plan;
 mod pool;
-mod recent;
 mod run;
+mod ttl_cache;
 
 pub use options::Options;
 pub use run::run;

@@ -3,7 +3,7 @@
 //! Every replica issues certificates and answers; the one that leads also watches, reconciles and serves the plan. A replica
 //! that leads no more ends its process: the kubelet starts another that knows nothing of what this one thought.
 
-mod watching;
+mod watches;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use futures::StreamExt;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::{Client, ResourceExt};
-use millpond_cluster::{Clients, Identity, Incoming};
+use millpond_cluster::{ClientCertPolicy, Identity, Incoming};
 use millpond_wire::plan::certificates_server::CertificatesServer;
 use millpond_wire::plan::plans_server::PlansServer;
 use tokio::net::TcpListener;
@@ -26,23 +26,23 @@ use tonic::transport::Server;
 use tracing::{error, info, warn};
 
 use crate::ca::{self, Authority, CertificateService};
-use crate::fleet::Fleet;
 use crate::lease::Election;
 use crate::metrics::Metrics;
+use crate::node_reports::NodeReports;
 use crate::options::Options;
-use crate::plan::{Book, PlanService};
+use crate::plan::{PlanIndex, PlanService};
 use crate::{dataset, events, http, load, pool};
-use watching::Watching;
+use watches::Watches;
 
 /// How often it is looked for bytes of Datasets that are no more.
-const SWEEP: Duration = Duration::from_secs(10);
+const ORPHAN_SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Reconciliations of Datasets at once. The API server serves all who ask alike, and the binder of volumes asks for one after
 /// the other: the more of ours are on their way, the longer each of its turns, and without it no Dataset is Bound.
-const DATASETS_AT_ONCE: u16 = 8;
+const MAX_CONCURRENT_DATASETS: u16 = 8;
 
 /// Before the API server answers for the first time.
-const RETRY: Duration = Duration::from_secs(2);
+const CA_RETRY_DELAY: Duration = Duration::from_secs(2);
 
 /// Runs the controller until SIGTERM.
 ///
@@ -60,7 +60,7 @@ pub fn run(options: Options) -> Result<()> {
     result
 }
 
-type Part = (&'static str, Result<()>);
+type TaskExit = (&'static str, Result<()>);
 
 async fn serve(options: Options) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("failed to handle signals")?;
@@ -72,18 +72,18 @@ async fn serve(options: Options) -> Result<()> {
         _ = terminate.recv() => return Ok(()),
     };
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let (book, fleet, metrics) = (Book::new(), Fleet::new(), Metrics::new()?);
+    let (book, fleet, metrics) = (PlanIndex::new(), NodeReports::new(), Metrics::new()?);
     let election = Election::new(client.clone(), &options.namespace, &options.pod_name);
-    let leads = election.leads();
-    let (watching, cluster) = Watching::new(client.clone(), &options.namespace);
+    let leads = election.leadership();
+    let (watching, cluster) = Watches::new(client.clone(), &options.namespace);
 
-    let mut parts: JoinSet<Part> = JoinSet::new();
+    let mut parts: JoinSet<TaskExit> = JoinSet::new();
     let (identity, serving) = watch::channel(None);
     let names = server_names(&options.namespace);
     let own = Arc::clone(&authority);
     parts.spawn(async move { ("its certificate", keep_identity(own, names, identity).await) });
     let listener = listen(options.plan_address).await?;
-    let incoming = Incoming::new(listener, serving, Clients::MayShow);
+    let incoming = Incoming::new(listener, serving, ClientCertPolicy::MayShow);
     let certificates = CertificateService {
         authority,
         client: client.clone(),
@@ -120,7 +120,7 @@ async fn serve(options: Options) -> Result<()> {
         controller: millpond_api::names::MANAGER.to_owned(),
         instance: Some(options.pod_name.clone()),
     };
-    let reconciling = Reconciling {
+    let reconciling = LeaderTasks {
         watching,
         common: Arc::new(dataset::Context {
             cluster,
@@ -128,9 +128,9 @@ async fn serve(options: Options) -> Result<()> {
             fleet,
             recorder: Recorder::new(client.clone(), reporter),
             metrics: metrics.clone(),
-            keyring: dataset::Keyring::new(client.clone()),
-            made: dataset::Made::new(),
-            progress: dataset::Progress::new(),
+            keyring: dataset::CredentialReader::new(client.clone()),
+            made: dataset::RecentlyCreated::new(),
+            progress: dataset::ProgressLimiter::new(),
             pods: dataset::Pods::new(client),
             places: parking_lot::Mutex::default(),
             written: parking_lot::Mutex::default(),
@@ -151,7 +151,7 @@ async fn serve(options: Options) -> Result<()> {
     let result = tokio::select! {
         _ = terminate.recv() => Ok(()),
         elected = &mut election => elected.and_then(|()| bail!("the election ended")),
-        Some(part) = parts.join_next() => ended_early(part),
+        Some(part) = parts.join_next() => task_exited(part),
     };
     info!("ending");
     // The reconcilers first, then the Lease is given back: two never reconcile at once.
@@ -162,7 +162,7 @@ async fn serve(options: Options) -> Result<()> {
     result
 }
 
-fn ended_early(part: Result<Part, tokio::task::JoinError>) -> Result<()> {
+fn task_exited(part: Result<TaskExit, tokio::task::JoinError>) -> Result<()> {
     match part {
         Ok((part, Ok(()))) => bail!("{part} ended"),
         Ok((part, Err(error))) => Err(error.context(format!("{part} failed"))),
@@ -177,7 +177,7 @@ async fn authority(client: &Client, namespace: &str) -> Authority {
             Ok(authority) => return authority,
             Err(error) => {
                 warn!(error = format!("{error:#}"), "there is no authority yet");
-                tokio::time::sleep(RETRY).await;
+                tokio::time::sleep(CA_RETRY_DELAY).await;
             }
         }
     }
@@ -200,7 +200,10 @@ async fn keep_identity(
     loop {
         let (certificate, key) = authority.serve_as(names.clone())?;
         let next = Identity::from_pem(&certificate, &key, authority.certificate_pem())?;
-        let renew = next.renew_at().duration_since(SystemTime::now()).unwrap_or(RETRY);
+        let renew = next
+            .renew_at()
+            .duration_since(SystemTime::now())
+            .unwrap_or(CA_RETRY_DELAY);
         identity.send_replace(Some(Arc::new(next)));
         tokio::time::sleep(renew).await;
     }
@@ -213,13 +216,13 @@ async fn listen(address: std::net::SocketAddr) -> Result<TcpListener> {
 }
 
 /// What the leader does.
-struct Reconciling {
-    watching: Watching,
+struct LeaderTasks {
+    watching: Watches,
     common: Arc<dataset::Context>,
     options: Options,
 }
 
-impl Reconciling {
+impl LeaderTasks {
     async fn run(self, stop: CancellationToken) -> Result<()> {
         let Self {
             mut watching,
@@ -244,7 +247,7 @@ impl Reconciling {
             common: Arc::clone(&common),
             places: parking_lot::Mutex::default(),
         });
-        let ready = watching::ready(&cluster);
+        let ready = watches::ready(&cluster);
         tokio::select! {
             ready = ready => ready?,
             _ = reflecting.join_next() => bail!("a watch ended"),
@@ -255,7 +258,7 @@ impl Reconciling {
             .run(pool::reconcile, pool::after_error, pools);
         let for_datasets = watching
             .datasets(&common, &stop)
-            .with_config(kube::runtime::controller::Config::default().concurrency(DATASETS_AT_ONCE))
+            .with_config(kube::runtime::controller::Config::default().concurrency(MAX_CONCURRENT_DATASETS))
             .run(dataset::reconcile, dataset::after_error, Arc::clone(&common));
         // A pool or a Dataset that has not been seen yet is not one that is missing.
         let for_datasets = async {
@@ -287,7 +290,7 @@ impl Reconciling {
                 .chain(load_store.state().into_iter().filter_map(|load| load.uid()))
                 .collect();
             info!(objects = uids.len(), "knows what there is");
-            book.await_all(uids);
+            book.block_until_reconciled(uids);
             sweep(&common).await
         };
         tokio::select! {
@@ -308,7 +311,7 @@ impl Reconciling {
 
 /// Looks for bytes of Datasets that are no more, and for nodes that are no more. Never ends by itself.
 async fn sweep(common: &dataset::Context) -> Result<()> {
-    let mut interval = tokio::time::interval(SWEEP);
+    let mut interval = tokio::time::interval(ORPHAN_SWEEP_INTERVAL);
     let mut removed = HashSet::<String>::new();
     loop {
         interval.tick().await;
@@ -345,7 +348,7 @@ async fn sweep(common: &dataset::Context) -> Result<()> {
             continue;
         }
         // What a watch has not seen yet is no reason to delete anything.
-        match watching::dataset_uids(&common.cluster.client).await {
+        match watches::dataset_uids(&common.cluster.client).await {
             Ok(there) => {
                 for uid in unknown.into_iter().filter(|uid| !there.contains(uid)) {
                     info!(uid, "a node has bytes of a Dataset that is no more: they go");

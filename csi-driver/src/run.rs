@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millpond_cluster::{Bootstrap, Controller, Follower, Identity, Membership};
+use millpond_cluster::{Bootstrap, CertificateManager, Controller, Follower, Identity};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -26,19 +26,18 @@ use crate::csi::wire::csi::node_server::NodeServer;
 use crate::csi::wire::registration::registration_server::RegistrationServer;
 use crate::csi::{IdentityService, NodeService, RegistrationService, SocketError, listen};
 use crate::node::{
-    Datasets, DatasetsOptions, Layout, PlanFollowing, PlanStore, Reports, Tiers, TiersOptions, Volumes,
-    Workers,
+    Datasets, DatasetsOptions, Layout, PlanStore, PlanSync, Reports, Tiers, TiersOptions, Volumes, Workers,
 };
 use crate::options::DriverOptions;
 use crate::service::Service;
-use millpond_fs::keeper::KeeperLine;
+use millpond_fs::keeper::KeeperConnection;
 use millpond_fs::mounter::Mounter;
 
 /// How often the lock is tried: a part of the pause that readers of what is not cached see.
 const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A keeper restarts at the same time as the driver at most after a reboot, when there is nothing to take over.
-const KEEPER_PATIENCE: Duration = Duration::from_secs(5);
+const KEEPER_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a driver ends.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +94,7 @@ where
         "the metrics service"
     });
     let controller = Controller::new(&options.controller).map_err(start("use --controller"))?;
-    let membership = Membership::new(Bootstrap {
+    let membership = CertificateManager::new(Bootstrap {
         controller: controller.clone(),
         authorities: options.authorities.clone(),
         token: options.token.clone(),
@@ -133,7 +132,7 @@ where
     };
     // Views stay, and the keeper has the FUSE mounts.
     for dataset in served.datasets.all() {
-        if let Err(error) = dataset.fuse.leave() {
+        if let Err(error) = dataset.fuse.hand_over() {
             warn!(%error, "failed to tell the keeper of the end");
         }
     }
@@ -179,7 +178,7 @@ impl Driver {
     /// Waits until no other driver serves this node, takes over from it, and begins to serve.
     async fn serve(&self, parts: &mut JoinSet<&'static str>) -> Result<Served, RunError> {
         let lock = self.lock().await?;
-        let line = KeeperLine::begin(self.options.keeper_socket(), KEEPER_PATIENCE).await;
+        let line = KeeperConnection::begin(self.options.keeper_socket(), KEEPER_CONNECT_TIMEOUT).await;
         let plan = PlanStore::open(self.layout.plan());
         let reports = Arc::new(Reports::default());
         let datasets = DatasetsOptions {
@@ -213,7 +212,7 @@ impl Driver {
             tending.await;
             "the tiers"
         });
-        let tending = Arc::clone(&datasets).tend(self.stop.clone());
+        let tending = Arc::clone(&datasets).run(self.stop.clone());
         parts.spawn(async move {
             tending.await;
             "the Datasets"
@@ -235,7 +234,7 @@ impl Driver {
             following.await;
             "the line to the controller"
         });
-        let plan = PlanFollowing {
+        let plan = PlanSync {
             store: plan,
             reports,
             events,

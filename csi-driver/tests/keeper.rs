@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use millpond_fs::keeper::Client;
+use millpond_fs::keeper::KeeperClient;
 use program::{MAX_ANONYMOUS_BYTES, Program};
 
 fn keeper(socket: &Path, limit: &str) -> Program {
@@ -18,8 +18,8 @@ fn keeper(socket: &Path, limit: &str) -> Program {
     Program::start(command.args(["--limit", limit, "--socket"]).arg(socket))
 }
 
-fn connected(socket: &Path) -> (Client, OwnedFd) {
-    let client = Client::of_lasting();
+fn connected(socket: &Path) -> (KeeperClient, OwnedFd) {
+    let client = KeeperClient::of_lasting();
     let until = Instant::now() + Duration::from_secs(10);
     loop {
         match client.connect(socket) {
@@ -45,13 +45,13 @@ fn what_a_server_gave_is_there_for_the_next_one() {
     for number in 0..50 {
         let name = format!("mount-{number}");
         first
-            .give(&name, u32::MAX, "note", writer.as_fd(), table().as_fd())
+            .register(&name, u32::MAX, "note", writer.as_fd(), table().as_fd())
             .unwrap();
     }
     first.ready().unwrap();
     drop((first, watched, writer));
     let (second, watched) = connected(&socket);
-    let taken = second.take("mount-7").unwrap().unwrap();
+    let taken = second.take_over("mount-7").unwrap().unwrap();
     assert_eq!(taken.note, "note");
     assert!(
         keeper.anonymous_bytes() <= MAX_ANONYMOUS_BYTES,
@@ -65,7 +65,7 @@ fn what_a_server_gave_is_there_for_the_next_one() {
     assert_eq!(rustix::io::read(&watched, &mut [0; 8]).unwrap_or(0), 0);
     second.ready().unwrap();
     assert!(
-        second.take("mount-7").unwrap().is_none(),
+        second.take_over("mount-7").unwrap().is_none(),
         "a keeper that is away holds nothing"
     );
 }
@@ -78,10 +78,10 @@ fn a_mount_that_nobody_serves_is_given_up_and_the_others_are_kept() {
     let ((leaving, watched), (staying, _watched)) = (connected(&socket), connected(&socket));
     let ((mut lost, writer), (_kept, other)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
     leaving
-        .give("lost", u32::MAX, "", writer.as_fd(), table().as_fd())
+        .register("lost", u32::MAX, "", writer.as_fd(), table().as_fd())
         .unwrap();
     staying
-        .give("kept", u32::MAX, "", other.as_fd(), table().as_fd())
+        .register("kept", u32::MAX, "", other.as_fd(), table().as_fd())
         .unwrap();
     leaving.ready().unwrap();
     staying.ready().unwrap();
@@ -91,6 +91,6 @@ fn a_mount_that_nobody_serves_is_given_up_and_the_others_are_kept() {
         0,
         "its descriptor is closed when the time is over"
     );
-    assert!(staying.take("kept").unwrap().is_some());
-    assert!(staying.take("lost").unwrap().is_none());
+    assert!(staying.take_over("kept").unwrap().is_some());
+    assert!(staying.take_over("lost").unwrap().is_none());
 }

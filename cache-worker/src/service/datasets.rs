@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::drivers::Drivers;
+use super::sessions::Drivers;
 use millpond_cache::dataset::Dataset;
 
 /// One Dataset and those who use it.
 #[derive(Clone, Debug)]
-pub struct Served {
+pub struct ServedDataset {
     /// The Dataset.
     pub dataset: Arc<Dataset>,
     /// Its drivers.
@@ -20,12 +20,12 @@ pub struct Served {
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct Datasets {
-    served: RwLock<HashMap<String, Served>>,
+    served: RwLock<HashMap<String, ServedDataset>>,
 }
 
 impl Datasets {
     /// Serves a Dataset.
-    pub fn put(&self, uid: String, served: Served) {
+    pub fn put(&self, uid: String, served: ServedDataset) {
         self.served.write().insert(uid, served);
     }
 
@@ -35,12 +35,12 @@ impl Datasets {
     }
 
     /// The Dataset of that uid.
-    pub fn get(&self, uid: &str) -> Option<Served> {
+    pub fn get(&self, uid: &str) -> Option<ServedDataset> {
         self.served.read().get(uid).cloned()
     }
 
     /// All of them.
-    pub fn all(&self) -> Vec<(String, Served)> {
+    pub fn all(&self) -> Vec<(String, ServedDataset)> {
         let served = self.served.read();
         served
             .iter()

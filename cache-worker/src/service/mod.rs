@@ -1,7 +1,7 @@
 //! What a worker is to the drivers: its Datasets over a socket.
 //!
 //! - [`Datasets`]: which Datasets are served now.
-//! - [`questions`]: the answers to a driver, each from [`millpond_core::Worker`].
+//! - [`worker_service`]: the answers to a driver, each from [`millpond_core::Worker`].
 //! - [`Drivers`]: who attends a Dataset, what they have open and show, and how they are asked to let go of objects.
 //! - [`LocalIncoming`]: connections over the unix socket of the node, from root alone.
 //!
@@ -10,11 +10,11 @@
 
 mod catalog_file;
 mod datasets;
-mod drivers;
 mod listen;
-mod questions;
+mod sessions;
+mod worker_service;
 
-pub use datasets::{Datasets, Served};
-pub use drivers::Drivers;
+pub use datasets::{Datasets, ServedDataset};
 pub use listen::{LocalIncoming, LocalPeer};
-pub use questions::Questions;
+pub use sessions::Drivers;
+pub use worker_service::WorkerService;

@@ -117,7 +117,7 @@ fn valid_for(params: &mut CertificateParams, life: Duration) {
 
 #[cfg(test)]
 mod tests {
-    use millpond_cluster::{Clients, Identity, Role};
+    use millpond_cluster::{ClientCertPolicy, Identity, Role};
 
     use super::*;
 
@@ -140,7 +140,7 @@ mod tests {
         let identity =
             Identity::from_pem(&issued, &own.serialize_pem(), authority.certificate_pem()).unwrap();
         identity.client_config().unwrap();
-        identity.server_config(Clients::MustShow).unwrap();
+        identity.server_config(ClientCertPolicy::MustShow).unwrap();
         let (served, key) = authority.serve_as(vec!["a.b.svc".to_owned()]).unwrap();
         Identity::from_pem(&served, &key, authority.certificate_pem()).unwrap();
     }

@@ -15,26 +15,26 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Context, Error};
-use crate::recent;
+use crate::ttl_cache;
 
 /// On a claim: its volume has been bound to it.
 const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 
 /// The watches show what was made well before this has passed.
-const SHOWN: Duration = Duration::from_secs(5);
+const WATCH_LAG_TTL: Duration = Duration::from_secs(5);
 
 /// What was made a moment ago and no watch has shown yet, by the Dataset's uid: it is not made again.
 #[derive(Clone)]
-pub(crate) struct Made {
+pub(crate) struct RecentlyCreated {
     claims: Cache<String, Arc<PersistentVolumeClaim>>,
     volumes: Cache<String, ()>,
 }
 
-impl Made {
+impl RecentlyCreated {
     pub(crate) fn new() -> Self {
         Self {
-            claims: recent::answers(SHOWN),
-            volumes: recent::answers(SHOWN),
+            claims: ttl_cache::answers(WATCH_LAG_TTL),
+            volumes: ttl_cache::answers(WATCH_LAG_TTL),
         }
     }
 }
@@ -50,7 +50,7 @@ pub(super) struct Objects {
 ///
 /// Applied rather than written, since what the watch has shown is often older than what this controller itself wrote a
 /// moment ago. An object that is gone is not made anew: the API server refuses a uid that it does not know.
-pub(super) async fn take_in_charge(dataset: &Dataset, uid: &str, context: &Context) -> Result<(), Error> {
+pub(super) async fn ensure_finalizer(dataset: &Dataset, uid: &str, context: &Context) -> Result<(), Error> {
     if dataset
         .finalizers()
         .iter()
@@ -74,7 +74,7 @@ pub(super) async fn take_in_charge(dataset: &Dataset, uid: &str, context: &Conte
 }
 
 /// Takes the finalizer away, if the Dataset is still the one that was read.
-pub(super) async fn release(dataset: &Dataset, context: &Context) -> Result<(), Error> {
+pub(super) async fn remove_finalizer(dataset: &Dataset, context: &Context) -> Result<(), Error> {
     let rest = dataset.finalizers().iter();
     let rest: Vec<_> = rest.filter(|finalizer| *finalizer != names::FINALIZER).collect();
     let patch = serde_json::json!({
@@ -117,7 +117,7 @@ pub(super) async fn apply(
         }
         _ => match made.claims.get(uid).await {
             Some(unseen) => unseen,
-            None => match make(&claims, &claim, |found| is_owned(found, dataset)).await? {
+            None => match create_if_absent(&claims, &claim, |found| is_owned(found, dataset)).await? {
                 Some(claim) => {
                     let claim = Arc::new(claim);
                     made.claims.insert(uid.to_owned(), Arc::clone(&claim)).await;
@@ -131,7 +131,7 @@ pub(super) async fn apply(
         return Ok(Vec::new());
     };
     match cluster.volumes.get(&ObjectRef::new(&volume.name_any())) {
-        Some(known) if is_bound_to(&known, &claim) => hasten(&claims, &claim).await?,
+        Some(known) if is_bound_to(&known, &claim) => trigger_binder(&claims, &claim).await?,
         // The claim that it was bound to was deleted, and another made.
         Some(known) if !is_claimed_by(&known, &claim) => {
             let patch = serde_json::json!({"spec": {"claimRef": claim.object_ref(&())}});
@@ -148,7 +148,7 @@ pub(super) async fn apply(
             }
             // Its name has the Dataset's uid in it.
             let ours = |found: &PersistentVolume| found.labels() == volume.labels();
-            if make(&volumes, &volume, ours).await?.is_none() {
+            if create_if_absent(&volumes, &volume, ours).await?.is_none() {
                 return Ok(vec![format!("PersistentVolume {}", volume.name_any())]);
             }
             made.volumes.insert(uid.to_owned(), ()).await;
@@ -169,7 +169,10 @@ fn is_bound_to(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool
 }
 
 /// Says in a claim that its volume is bound to it, so that the binder looks at it now.
-async fn hasten(claims: &Api<PersistentVolumeClaim>, claim: &PersistentVolumeClaim) -> Result<(), Error> {
+async fn trigger_binder(
+    claims: &Api<PersistentVolumeClaim>,
+    claim: &PersistentVolumeClaim,
+) -> Result<(), Error> {
     if claim.annotations().contains_key(BIND_COMPLETED) {
         return Ok(());
     }
@@ -199,7 +202,11 @@ pub(super) fn is_owned<K: Resource>(object: &K, dataset: &Dataset) -> bool {
 }
 
 /// Makes an object unless it is there; `None` where the one that is there is not ours.
-async fn make<K>(api: &Api<K>, object: &K, is_ours: impl Fn(&K) -> bool) -> Result<Option<K>, Error>
+async fn create_if_absent<K>(
+    api: &Api<K>,
+    object: &K,
+    is_ours: impl Fn(&K) -> bool,
+) -> Result<Option<K>, Error>
 where
     K: Resource + Clone + Debug + Serialize + DeserializeOwned,
 {

@@ -13,7 +13,7 @@ use millpond_api::{AccessMode, Dataset, Eviction, View, names};
 use millpond_wire::plan;
 
 use super::credentials::Credentials;
-use super::dereference::Named;
+use super::dereference::ResolvedRefs;
 use crate::plan::PlannedDataset;
 
 /// Keys of a Secret that are no options of the source.
@@ -118,7 +118,7 @@ fn access_modes(dataset: &Dataset) -> Vec<String> {
 }
 
 /// What workers and drivers are to know of it.
-pub(super) fn planned(dataset: &Dataset, uid: &str, pool: &str, named: &Named) -> PlannedDataset {
+pub(super) fn planned(dataset: &Dataset, uid: &str, pool: &str, named: &ResolvedRefs) -> PlannedDataset {
     let spec = &dataset.spec;
     let (name, namespace) = (dataset.name_any(), dataset.namespace().unwrap_or_default());
     let eviction = match spec.eviction {

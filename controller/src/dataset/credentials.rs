@@ -13,11 +13,11 @@ use millpond_api::Mount;
 use moka::future::Cache;
 
 use super::Error;
-use crate::recent;
+use crate::ttl_cache;
 
 /// Short beside the pause between two looks at a Dataset, so that a Secret that was rotated or mended is taken when it is
 /// looked at.
-const FRESH_SECRET: Duration = Duration::from_secs(1);
+const SECRET_TTL: Duration = Duration::from_secs(1);
 
 /// What S3's token service wants to read in a token.
 const WEB_IDENTITY_AUDIENCE: &str = "sts.amazonaws.com";
@@ -25,7 +25,7 @@ const WEB_IDENTITY_AUDIENCE: &str = "sts.amazonaws.com";
 const TOKEN_SECONDS: i64 = 3_600;
 
 /// A token is asked for anew long before it ends.
-const FRESH_TOKEN: Duration = Duration::from_secs(30);
+const TOKEN_TTL: Duration = Duration::from_secs(30);
 
 /// What a mount's Secret is, or its ServiceAccount.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,18 +49,18 @@ type Place = (String, String);
 
 /// Reads credentials.
 #[derive(Clone)]
-pub(crate) struct Keyring {
+pub(crate) struct CredentialReader {
     client: Client,
     secrets: Cache<Place, Option<Arc<Secret>>>,
     tokens: Cache<Place, String>,
 }
 
-impl Keyring {
+impl CredentialReader {
     pub(crate) fn new(client: Client) -> Self {
         Self {
             client,
-            secrets: recent::answers(FRESH_SECRET),
-            tokens: recent::answers(FRESH_TOKEN),
+            secrets: ttl_cache::answers(SECRET_TTL),
+            tokens: ttl_cache::answers(TOKEN_TTL),
         }
     }
 

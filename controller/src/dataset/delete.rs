@@ -9,16 +9,16 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
-use millpond_api::condition::{Finding, Status, kind, reason};
+use millpond_api::condition::{ConditionUpdate, Status, kind, reason};
 use millpond_api::{Dataset, names};
 use tracing::info;
 
 use super::apply::is_owned;
-use super::{Context, Error, apply, status, usage};
+use super::{Context, Error, apply, pod_use, status};
 use crate::events;
 
 /// Pods are looked at again: nothing tells that the last one is gone that had not mounted the Dataset yet.
-const LOOK_AT_PODS: Duration = Duration::from_secs(5);
+const POD_POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What is waited for besides is told by watches and reports; this is for what they have missed.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
@@ -37,14 +37,14 @@ pub(super) async fn delete(dataset: &Dataset, uid: &str, context: &Context) -> R
             return Ok(Action::requeue(LOOK_AGAIN));
         }
     } else {
-        let pods = usage::pods(dataset, uid, context).await?;
+        let pods = pod_use::pods(dataset, uid, context).await?;
         if !pods.is_empty() {
-            say_blocked(dataset, pods.into_iter().collect(), context).await?;
-            return Ok(Action::requeue(LOOK_AT_PODS));
+            set_deletion_blocked(dataset, pods.into_iter().collect(), context).await?;
+            return Ok(Action::requeue(POD_POLL_INTERVAL));
         }
         // What drivers have mounted is known only when they have had time to say so.
-        if !context.fleet.is_settled(status::SETTLING) {
-            return Ok(Action::requeue(LOOK_AT_PODS));
+        if !context.fleet.startup_grace_over(status::STARTUP_GRACE) {
+            return Ok(Action::requeue(POD_POLL_INTERVAL));
         }
     }
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.cluster.client.clone(), &namespace);
@@ -65,7 +65,7 @@ pub(super) async fn delete(dataset: &Dataset, uid: &str, context: &Context) -> R
     if claim || volume || !nodes.is_empty() {
         return Ok(Action::requeue(LOOK_AGAIN));
     }
-    match apply::release(dataset, context).await {
+    match apply::remove_finalizer(dataset, context).await {
         // It is gone already.
         Err(Error::Api { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.code == 404) =>
             {}
@@ -111,8 +111,8 @@ where
     Ok(true)
 }
 
-async fn say_blocked(dataset: &Dataset, pods: Vec<String>, context: &Context) -> Result<(), Error> {
-    let finding = Finding {
+async fn set_deletion_blocked(dataset: &Dataset, pods: Vec<String>, context: &Context) -> Result<(), Error> {
+    let finding = ConditionUpdate {
         kind: kind::DELETION_BLOCKED,
         status: Status::True,
         reason: reason::IN_USE,

@@ -9,7 +9,7 @@ use super::{Context, Error};
 
 /// Everything that a spec names.
 #[derive(Clone, Debug)]
-pub(super) struct Named {
+pub(super) struct ResolvedRefs {
     /// The pool's name, where there is such a pool.
     pub(super) pool: Pool,
     /// Of each mount, in their order.
@@ -29,13 +29,13 @@ pub(super) enum Pool {
     SeveralDefaults(Vec<String>),
 }
 
-pub(super) async fn dereference(dataset: &Dataset, context: &Context) -> Result<Named, Error> {
+pub(super) async fn dereference(dataset: &Dataset, context: &Context) -> Result<ResolvedRefs, Error> {
     let namespace = dataset.namespace().ok_or(Error::Incomplete("namespace"))?;
     let mut credentials = Vec::with_capacity(dataset.spec.mounts.len());
     for mount in &dataset.spec.mounts {
         credentials.push(context.keyring.of(mount, &namespace).await?);
     }
-    Ok(Named {
+    Ok(ResolvedRefs {
         pool: pool(dataset, context),
         credentials,
     })

@@ -9,8 +9,8 @@ mod build;
 mod credentials;
 mod delete;
 mod dereference;
+mod pod_use;
 mod status;
-mod usage;
 mod validate;
 
 use std::collections::HashMap;
@@ -25,19 +25,19 @@ use millpond_api::Dataset;
 use parking_lot::Mutex;
 
 use crate::cluster::Cluster;
-use crate::fleet::Fleet;
 use crate::metrics::Metrics;
-use crate::plan::Book;
-pub(crate) use apply::Made;
-pub(crate) use credentials::Keyring;
-pub(crate) use status::Progress;
-pub(crate) use usage::Pods;
+use crate::node_reports::NodeReports;
+use crate::plan::PlanIndex;
+pub(crate) use apply::RecentlyCreated;
+pub(crate) use credentials::CredentialReader;
+pub(crate) use pod_use::Pods;
+pub(crate) use status::ProgressLimiter;
 
 /// Secrets are read again: they may have been rotated, or made at last.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+const REQUEUE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The same where something is missing.
-const LOOK_AGAIN_SOON: Duration = Duration::from_secs(5);
+const PROBLEM_REQUEUE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why a step failed. The user's mistakes are no errors: they are findings.
 #[derive(Debug, thiserror::Error)]
@@ -66,19 +66,19 @@ impl Error {
 /// What the reconciler works with.
 pub(crate) struct Context {
     pub(crate) cluster: Cluster,
-    pub(crate) book: Arc<Book>,
-    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) book: Arc<PlanIndex>,
+    pub(crate) fleet: Arc<NodeReports>,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
-    pub(crate) keyring: Keyring,
-    pub(crate) made: Made,
-    pub(crate) progress: Progress,
+    pub(crate) keyring: CredentialReader,
+    pub(crate) made: RecentlyCreated,
+    pub(crate) progress: ProgressLimiter,
     /// The pods that may use Datasets.
     pub(crate) pods: Pods,
     /// Where a Dataset is, by its uid: reports know nothing else.
     pub(crate) places: Mutex<HashMap<String, ObjectRef<Dataset>>>,
     /// The last status of each Dataset that this replica has written.
-    pub(crate) written: Mutex<HashMap<String, status::Written>>,
+    pub(crate) written: Mutex<HashMap<String, status::LastWrittenStatus>>,
     /// The only namespaces that are served; empty: all.
     pub(crate) namespaces: Vec<String>,
 }
@@ -99,7 +99,7 @@ pub(crate) async fn reconcile(dataset: Arc<Dataset>, context: Arc<Context>) -> R
     let timer = context.metrics.begin("Dataset");
     let uid = dataset.uid().ok_or(Error::Incomplete("uid"))?;
     if !context.serves(dataset.metadata.namespace.as_deref()) {
-        context.book.seen(&uid);
+        context.book.mark_reconciled(&uid);
         return Ok(Action::await_change());
     }
     context
@@ -109,16 +109,16 @@ pub(crate) async fn reconcile(dataset: Arc<Dataset>, context: Arc<Context>) -> R
     let result = if dataset.metadata.deletion_timestamp.is_some() {
         Box::pin(delete::delete(&dataset, &uid, &context)).await
     } else {
-        Box::pin(keep(&dataset, &uid, &context)).await
+        Box::pin(reconcile_present(&dataset, &uid, &context)).await
     };
     // What cannot be reconciled now must not keep all others from their nodes.
-    context.book.seen(&uid);
+    context.book.mark_reconciled(&uid);
     timer.end(result.is_ok());
     result
 }
 
-async fn keep(dataset: &Dataset, uid: &str, context: &Context) -> Result<Action, Error> {
-    apply::take_in_charge(dataset, uid, context).await?;
+async fn reconcile_present(dataset: &Dataset, uid: &str, context: &Context) -> Result<Action, Error> {
+    apply::ensure_finalizer(dataset, uid, context).await?;
     let named = dereference::dereference(dataset, context).await?;
     let validated = validate::validate(dataset, &named);
     let reports = context.fleet.dataset(uid);
@@ -142,11 +142,11 @@ async fn keep(dataset: &Dataset, uid: &str, context: &Context) -> Result<Action,
         volume: has_catalog.then(|| build::volume(dataset, uid, &reports)),
     };
     let taken = Box::pin(apply::apply(dataset, uid, objects, context)).await?;
-    let findings = status::Findings {
+    let findings = status::StatusInputs {
         validated: &validated,
         taken,
         reports: &reports,
-        is_settled: context.fleet.is_settled(status::SETTLING),
+        is_settled: context.fleet.startup_grace_over(status::STARTUP_GRACE),
         load: context
             .fleet
             .load(uid, validated.pool.as_deref().unwrap_or_default()),
@@ -158,8 +158,8 @@ async fn keep(dataset: &Dataset, uid: &str, context: &Context) -> Result<Action,
     };
     let outcome = Box::pin(status::write(dataset, uid, &findings, context)).await?;
     Ok(Action::requeue(match outcome {
-        status::Outcome::Well => LOOK_AGAIN,
-        status::Outcome::Unwell => LOOK_AGAIN_SOON,
+        status::Outcome::Well => REQUEUE_INTERVAL,
+        status::Outcome::Unwell => PROBLEM_REQUEUE_INTERVAL,
         status::Outcome::Awaited(pause) => pause,
     }))
 }
@@ -174,5 +174,5 @@ pub(crate) fn after_error(dataset: Arc<Dataset>, error: &Error, _context: Arc<Co
         error = millpond_process::with_causes(error),
         "failed to reconcile a Dataset"
     );
-    Action::requeue(LOOK_AGAIN_SOON)
+    Action::requeue(PROBLEM_REQUEUE_INTERVAL)
 }

@@ -1,7 +1,7 @@
 //! How a Dataset is: from what was found wrong, what was applied and what the nodes report.
 //!
-//! Written only when it differs; where only numbers differ, not more often than every [`NUMBERS`]; and where all is on its way,
-//! not before [`FIRST`], since many Datasets are Bound before then, and from then on every [`PROGRESS`], as long as there are
+//! Written only when it differs; where only numbers differ, not more often than every [`NUMBERS_WRITE_INTERVAL`]; and where all is on its way,
+//! not before [`FIRST_PROGRESS_DELAY`], since many Datasets are Bound before then, and from then on every [`PROGRESS_WRITE_INTERVAL`], as long as there are
 //! not too many of them: what holds the API server up is then not said of each.
 
 use std::num::NonZeroU32;
@@ -13,7 +13,7 @@ use governor::{Quota, RateLimiter};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
-use millpond_api::condition::{Finding, Status, kind, reason, update};
+use millpond_api::condition::{ConditionUpdate, Status, kind, reason, update};
 use millpond_api::{ByteQuantity, Dataset, DatasetPhase, DatasetStatus};
 use millpond_wire::plan;
 use tokio::time::Instant;
@@ -23,26 +23,26 @@ use super::{Context, Error};
 use crate::events;
 
 /// Time for every node to connect, before what is missing means anything.
-pub(crate) const SETTLING: Duration = Duration::from_secs(20);
+pub(crate) const STARTUP_GRACE: Duration = Duration::from_secs(20);
 
-const NUMBERS: Duration = Duration::from_secs(5);
+const NUMBERS_WRITE_INTERVAL: Duration = Duration::from_secs(5);
 
-const FIRST: Duration = Duration::from_secs(2);
+const FIRST_PROGRESS_DELAY: Duration = Duration::from_secs(2);
 
-const PROGRESS: Duration = Duration::from_secs(10);
+const PROGRESS_WRITE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How many that are on their way may be told of in a second, all Datasets together.
-const TOLD: u32 = 5;
+const PROGRESS_WRITES_PER_SECOND: u32 = 5;
 
 /// Another try to tell of one that could not be told of.
-const TOLD_LATER: Duration = Duration::from_secs(5);
+const PROGRESS_RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// The limit on statuses that say no more than that all is on its way.
-pub(crate) struct Progress(RateLimiter<NotKeyed, InMemoryState, DefaultClock>);
+pub(crate) struct ProgressLimiter(RateLimiter<NotKeyed, InMemoryState, DefaultClock>);
 
-impl Progress {
+impl ProgressLimiter {
     pub(crate) fn new() -> Self {
-        let told = NonZeroU32::new(TOLD).unwrap_or(NonZeroU32::MIN);
+        let told = NonZeroU32::new(PROGRESS_WRITES_PER_SECOND).unwrap_or(NonZeroU32::MIN);
         Self(RateLimiter::direct(Quota::per_second(told)))
     }
 
@@ -53,7 +53,7 @@ impl Progress {
 
 /// The last status that was written.
 #[derive(Clone, Debug)]
-pub(crate) struct Written {
+pub(crate) struct LastWrittenStatus {
     at: Instant,
     /// The Dataset's version by it. What the watch has shown may be an older one.
     version: u64,
@@ -71,7 +71,7 @@ pub(super) enum Outcome {
 }
 
 /// Everything that a status follows from.
-pub(super) struct Findings<'a> {
+pub(super) struct StatusInputs<'a> {
     pub(super) validated: &'a Validated,
     /// Names that are somebody else's.
     pub(super) taken: Vec<String>,
@@ -90,11 +90,11 @@ pub(super) struct Findings<'a> {
 pub(super) async fn write(
     dataset: &Dataset,
     uid: &str,
-    findings: &Findings<'_>,
+    findings: &StatusInputs<'_>,
     context: &Context,
 ) -> Result<Outcome, Error> {
     let known = context.written.lock().get(uid).cloned();
-    let known = known.unwrap_or_else(|| Written {
+    let known = known.unwrap_or_else(|| LastWrittenStatus {
         at: Instant::now(),
         version: 0,
         status: DatasetStatus::default(),
@@ -114,18 +114,26 @@ pub(super) async fn write(
         return Ok(outcome);
     }
     let since = known.at.elapsed();
-    let pause = if known.version > 0 { PROGRESS } else { FIRST };
+    let pause = if known.version > 0 {
+        PROGRESS_WRITE_INTERVAL
+    } else {
+        FIRST_PROGRESS_DELAY
+    };
     if is_on_its_way(&after, &found) && (since < pause || !context.progress.may_be_told()) {
         context.written.lock().entry(uid.to_owned()).or_insert(known);
         let left = pause.saturating_sub(since);
-        return Ok(Outcome::Awaited(if left.is_zero() { TOLD_LATER } else { left }));
+        return Ok(Outcome::Awaited(if left.is_zero() {
+            PROGRESS_RETRY_DELAY
+        } else {
+            left
+        }));
     }
     let only_numbers = after.conditions == before.conditions
         && after.phase == before.phase
         && after.observed_generation == before.observed_generation
         && after.catalog_generation == before.catalog_generation;
-    if only_numbers && known.version > 0 && since < NUMBERS {
-        return Ok(Outcome::Awaited(NUMBERS.saturating_sub(since)));
+    if only_numbers && known.version > 0 && since < NUMBERS_WRITE_INTERVAL {
+        return Ok(Outcome::Awaited(NUMBERS_WRITE_INTERVAL.saturating_sub(since)));
     }
     let namespace = dataset.namespace().ok_or(Error::Incomplete("namespace"))?;
     let api: Api<Dataset> = Api::namespaced(context.cluster.client.clone(), &namespace);
@@ -137,13 +145,13 @@ pub(super) async fn write(
         .patch_status(&dataset.name_any(), &params, &Patch::Apply(patch))
         .await
         .map_err(Error::api("write the status"))?;
-    let written = Written {
+    let written = LastWrittenStatus {
         at: Instant::now(),
         version: version(&written),
         status: after,
     };
     context.written.lock().insert(uid.to_owned(), written);
-    events::tell_changes(&context.recorder, dataset, &before.conditions, &found).await;
+    events::publish_condition_events(&context.recorder, dataset, &before.conditions, &found).await;
     Ok(outcome)
 }
 
@@ -154,17 +162,18 @@ fn version(dataset: &Dataset) -> u64 {
 }
 
 /// Whether it is not usable yet, with nothing wrong.
-fn is_on_its_way(after: &DatasetStatus, found: &[Finding]) -> bool {
+fn is_on_its_way(after: &DatasetStatus, found: &[ConditionUpdate]) -> bool {
     let mut missing = found.iter().filter(|finding| finding.status == Status::False);
-    after.phase == Some(DatasetPhase::Pending) && missing.all(|finding| events::is_on_its_way(finding.reason))
+    after.phase == Some(DatasetPhase::Pending)
+        && missing.all(|finding| events::is_in_progress(finding.reason))
 }
 
 fn status(
     dataset: &Dataset,
     before: &DatasetStatus,
-    findings: &Findings<'_>,
+    findings: &StatusInputs<'_>,
     now: &Time,
-) -> (DatasetStatus, Vec<Finding>) {
+) -> (DatasetStatus, Vec<ConditionUpdate>) {
     let newest = findings
         .reports
         .iter()
@@ -220,11 +229,11 @@ fn status(
 }
 
 fn conditions(
-    findings: &Findings<'_>,
+    findings: &StatusInputs<'_>,
     newest: Option<&plan::DatasetState>,
     has_catalog: bool,
-) -> Vec<Finding> {
-    let finding = |kind, status, reason, message: String| Finding {
+) -> Vec<ConditionUpdate> {
+    let finding = |kind, status, reason, message: String| ConditionUpdate {
         kind,
         status,
         reason,
@@ -263,7 +272,7 @@ fn conditions(
     vec![ready, source, catalog, warm]
 }
 
-fn is_warm(findings: &Findings<'_>, newest: &plan::DatasetState) -> bool {
+fn is_warm(findings: &StatusInputs<'_>, newest: &plan::DatasetState) -> bool {
     let whole = |report: &plan::DatasetState| {
         report.catalog_generation >= newest.catalog_generation && report.cached_bytes >= newest.size_bytes
     };
@@ -278,7 +287,7 @@ fn is_warm(findings: &Findings<'_>, newest: &plan::DatasetState) -> bool {
 }
 
 /// The last contact with the sources.
-fn source(findings: &Findings<'_>, has_catalog: bool) -> Finding {
+fn source(findings: &StatusInputs<'_>, has_catalog: bool) -> ConditionUpdate {
     let mut problems = findings.reports.iter().flat_map(|(_, report)| &report.problems);
     let (status, reason, message) = match problems.next() {
         Some(problem) => {
@@ -303,7 +312,7 @@ fn source(findings: &Findings<'_>, has_catalog: bool) -> Finding {
             "the sources have not been listed yet".to_owned(),
         ),
     };
-    Finding {
+    ConditionUpdate {
         kind: kind::SOURCE_REACHABLE,
         status,
         reason,
@@ -311,8 +320,8 @@ fn source(findings: &Findings<'_>, has_catalog: bool) -> Finding {
     }
 }
 
-fn ready(findings: &Findings<'_>, has_catalog: bool, source: &Finding) -> Finding {
-    let no = |reason, message: String| Finding {
+fn ready(findings: &StatusInputs<'_>, has_catalog: bool, source: &ConditionUpdate) -> ConditionUpdate {
+    let no = |reason, message: String| ConditionUpdate {
         kind: kind::READY,
         status: Status::False,
         reason,
@@ -351,7 +360,7 @@ fn ready(findings: &Findings<'_>, has_catalog: bool, source: &Finding) -> Findin
         Some(problem) => format!("pods can use it as it was: {}", problem.message),
         None => "pods can use it".to_owned(),
     };
-    Finding {
+    ConditionUpdate {
         kind: kind::READY,
         status: Status::True,
         reason: findings
@@ -405,7 +414,7 @@ mod tests {
 
     fn shown(reports: &[(String, plan::DatasetState)], workers: usize) -> (DatasetPhase, String, String) {
         let validated = validated();
-        let findings = Findings {
+        let findings = StatusInputs {
             validated: &validated,
             taken: Vec::new(),
             reports,

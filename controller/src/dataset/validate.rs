@@ -6,7 +6,7 @@ use millpond_api::Dataset;
 use millpond_api::condition::reason;
 
 use super::credentials::Credentials;
-use super::dereference::{Named, Pool};
+use super::dereference::{Pool, ResolvedRefs};
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub(super) struct Validated {
     pub(super) problems: Vec<Problem>,
 }
 
-pub(super) fn validate(dataset: &Dataset, named: &Named) -> Validated {
+pub(super) fn validate(dataset: &Dataset, named: &ResolvedRefs) -> Validated {
     let mut problems = Vec::new();
     let mut wrong = |reason, message| problems.push(Problem { reason, message });
     let (pool, capacity_bytes) = match &named.pool {
@@ -131,8 +131,8 @@ mod tests {
         .unwrap()
     }
 
-    fn named(credentials: Credentials) -> Named {
-        Named {
+    fn named(credentials: Credentials) -> ResolvedRefs {
+        ResolvedRefs {
             pool: Pool::Found {
                 name: "gpu".to_owned(),
                 capacity_bytes: 1 << 30,
@@ -188,7 +188,7 @@ mod tests {
                 "SeveralDefaultPools",
             ),
         ] {
-            let named = Named {
+            let named = ResolvedRefs {
                 pool,
                 credentials: vec![Credentials::None],
             };

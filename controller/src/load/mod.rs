@@ -15,7 +15,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
-use millpond_api::condition::{Finding, Status, kind, reason, update};
+use millpond_api::condition::{ConditionUpdate, Status, kind, reason, update};
 use millpond_api::{DataLoad, DataLoadStatus, Dataset, LoadPhase, LoadPolicy, names};
 use millpond_wire::plan;
 
@@ -23,7 +23,7 @@ use crate::dataset::{Context as DatasetContext, Error};
 use crate::events;
 
 /// While it runs its progress is written at most so often.
-const PROGRESS: Duration = Duration::from_secs(2);
+const PROGRESS_WRITE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What a load waits for is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -39,7 +39,7 @@ pub(crate) async fn reconcile(load: Arc<DataLoad>, context: Arc<Context>) -> Res
     let timer = context.common.metrics.begin("DataLoad");
     let uid = load.uid().ok_or(Error::Incomplete("uid"))?;
     if !context.common.serves(load.metadata.namespace.as_deref()) {
-        context.common.book.seen(&uid);
+        context.common.book.mark_reconciled(&uid);
         return Ok(Action::await_change());
     }
     context
@@ -47,7 +47,7 @@ pub(crate) async fn reconcile(load: Arc<DataLoad>, context: Arc<Context>) -> Res
         .lock()
         .insert(uid.clone(), ObjectRef::from_obj(&*load));
     let result = keep(&load, &uid, &context.common).await;
-    context.common.book.seen(&uid);
+    context.common.book.mark_reconciled(&uid);
     timer.end(result.is_ok());
     result
 }
@@ -65,7 +65,7 @@ async fn keep(load: &DataLoad, uid: &str, context: &DatasetContext) -> Result<Ac
         .datasets
         .get(&ObjectRef::new(&load.spec.dataset).within(&namespace));
     let next = step(load, uid, &before, dataset.as_deref(), now, context);
-    let Next {
+    let LoadStep {
         mut status,
         finding,
         action,
@@ -89,7 +89,7 @@ async fn keep(load: &DataLoad, uid: &str, context: &DatasetContext) -> Result<Ac
         )
         .await
         .map_err(Error::api("write the status"))?;
-        events::tell_changes(
+        events::publish_condition_events(
             &context.recorder,
             load,
             &before.conditions,
@@ -103,9 +103,9 @@ async fn keep(load: &DataLoad, uid: &str, context: &DatasetContext) -> Result<Ac
 }
 
 /// What a load is next.
-struct Next {
+struct LoadStep {
     status: DataLoadStatus,
-    finding: Finding,
+    finding: ConditionUpdate,
     action: Action,
 }
 
@@ -116,9 +116,9 @@ fn step(
     dataset: Option<&Dataset>,
     now: Timestamp,
     context: &DatasetContext,
-) -> Next {
+) -> LoadStep {
     let mut status = before.clone();
-    let finding = |status, reason, message: String| Finding {
+    let finding = |status, reason, message: String| ConditionUpdate {
         kind: kind::COMPLETE,
         status,
         reason,
@@ -126,7 +126,7 @@ fn step(
     };
     let wait = |mut status: DataLoadStatus, phase, finding, action| {
         status.phase = Some(phase);
-        Next {
+        LoadStep {
             status,
             finding,
             action,
@@ -188,7 +188,7 @@ fn step(
         progress::begin(&mut status, now);
     } else if is_over {
         let finding = progress::finding(&status);
-        return Next {
+        return LoadStep {
             status,
             finding,
             action: Action::await_change(),
@@ -217,9 +217,9 @@ fn step(
     let action = match is_over {
         true if load.spec.policy == LoadPolicy::Once => Action::await_change(),
         true => Action::requeue(Duration::from_secs(1)),
-        false => Action::requeue(PROGRESS),
+        false => Action::requeue(PROGRESS_WRITE_INTERVAL),
     };
-    Next {
+    LoadStep {
         finding: progress::finding(&status),
         status,
         action,

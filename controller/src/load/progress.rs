@@ -3,7 +3,7 @@
 use globset::GlobBuilder;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use millpond_api::condition::{Finding, Status, kind, reason};
+use millpond_api::condition::{ConditionUpdate, Status, kind, reason};
 use millpond_api::{ByteQuantity, DataLoadStatus, FailedPath, LoadPhase};
 use millpond_wire::plan;
 
@@ -104,7 +104,7 @@ pub(super) fn take(
 }
 
 /// The condition that follows.
-pub(super) fn finding(status: &DataLoadStatus) -> Finding {
+pub(super) fn finding(status: &DataLoadStatus) -> ConditionUpdate {
     let (holds, reason, message) = match status.phase {
         Some(LoadPhase::Complete) => (
             Status::True,
@@ -129,7 +129,7 @@ pub(super) fn finding(status: &DataLoadStatus) -> Finding {
             "files are being fetched".to_owned(),
         ),
     };
-    Finding {
+    ConditionUpdate {
         kind: kind::COMPLETE,
         status: holds,
         reason,

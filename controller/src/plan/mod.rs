@@ -1,7 +1,7 @@
 //! What every node process is to do: written by the reconcilers, told by the service.
 
-mod book;
-mod serve;
+mod index;
+mod service;
 
-pub(crate) use book::{Book, PlannedDataset};
-pub(crate) use serve::PlanService;
+pub(crate) use index::{PlanIndex, PlannedDataset};
+pub(crate) use service::PlanService;

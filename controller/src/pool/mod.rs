@@ -20,10 +20,10 @@ use millpond_wire::plan;
 
 use crate::cluster::Cluster;
 use crate::dataset::Error;
-use crate::fleet::Fleet;
 use crate::metrics::Metrics;
+use crate::node_reports::NodeReports;
 use crate::options::Options;
-use crate::plan::Book;
+use crate::plan::PlanIndex;
 
 pub(crate) use build::DATA_PORT;
 
@@ -33,8 +33,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// What the reconciler works with.
 pub(crate) struct Context {
     pub(crate) cluster: Cluster,
-    pub(crate) book: Arc<Book>,
-    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) book: Arc<PlanIndex>,
+    pub(crate) fleet: Arc<NodeReports>,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
     pub(crate) options: Options,
@@ -45,7 +45,7 @@ pub(crate) async fn reconcile(pool: Arc<CachePool>, context: Arc<Context>) -> Re
     let timer = context.metrics.begin("CachePool");
     let uid = pool.uid().ok_or(Error::Incomplete("uid"))?;
     let result = keep(&pool, &context).await;
-    context.book.seen(&uid);
+    context.book.mark_reconciled(&uid);
     timer.end(result.is_ok());
     result
 }

@@ -6,7 +6,7 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
-use millpond_api::condition::{Finding, Status, kind, reason, update};
+use millpond_api::condition::{ConditionUpdate, Status, kind, reason, update};
 use millpond_api::{ByteQuantity, CachePool, CachePoolStatus, PoolPhase, names};
 
 use super::Context;
@@ -67,12 +67,12 @@ pub(super) async fn write(
     )
     .await
     .map_err(Error::api("write the status"))?;
-    events::tell_changes(&context.recorder, pool, &before.conditions, &found).await;
+    events::publish_condition_events(&context.recorder, pool, &before.conditions, &found).await;
     Ok(())
 }
 
-fn ready(problems: &[Problem], taken: Option<String>, wanted: i32, serving: i32) -> Finding {
-    let finding = |status, reason, message| Finding {
+fn ready(problems: &[Problem], taken: Option<String>, wanted: i32, serving: i32) -> ConditionUpdate {
+    let finding = |status, reason, message| ConditionUpdate {
         kind: kind::READY,
         status,
         reason,
@@ -105,8 +105,8 @@ fn ready(problems: &[Problem], taken: Option<String>, wanted: i32, serving: i32)
 }
 
 /// By `withheld`: what the workers of these nodes cannot use of their capacity.
-fn usable(withheld: &BTreeMap<String, u64>) -> Finding {
-    let finding = |status, reason, message| Finding {
+fn usable(withheld: &BTreeMap<String, u64>) -> ConditionUpdate {
+    let finding = |status, reason, message| ConditionUpdate {
         kind: kind::CAPACITY_USABLE,
         status,
         reason,

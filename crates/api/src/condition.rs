@@ -104,7 +104,7 @@ impl Status {
 
 /// What is to be said of one condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct ConditionUpdate {
     /// Its type: one of [`kind`].
     pub kind: &'static str,
     /// Whether it holds.
@@ -119,7 +119,7 @@ pub struct Finding {
 /// looked at this time are dropped.
 pub fn update(
     before: &[Condition],
-    found: &[Finding],
+    found: &[ConditionUpdate],
     observed_generation: Option<i64>,
     now: &Time,
 ) -> Vec<Condition> {
@@ -158,8 +158,8 @@ mod tests {
         Time(k8s_openapi::jiff::Timestamp::from_second(second).unwrap())
     }
 
-    fn finding(status: Status) -> Finding {
-        Finding {
+    fn finding(status: Status) -> ConditionUpdate {
+        ConditionUpdate {
             kind: kind::READY,
             status,
             reason: reason::AS_EXPECTED,

@@ -5,11 +5,11 @@
 //! brings bytes of a certain version, and a [`Store`](crate::store::Store) that keeps them. It answers a driver
 //! through [`millpond_core::Worker`]:
 //!
-//! - `land` fetches a small object whole ([`small`]) and watches for walks through directories ([`walk`]);
+//! - `land` fetches a small object whole ([`small_object`]) and watches for walks through directories ([`directory_prefetch`]);
 //! - `read` answers from the partial file of a large object, fetching what is missing and, for a reader that goes
-//!   forward, what comes next ([`large`], [`pattern`]);
+//!   forward, what comes next ([`block_reader`], [`readahead`]);
 //! - every file that FUSE may have to read for is a use of its object, which is not evicted then ([`uses`]);
-//! - objects of versions that no catalog names any more go ([`superseded`]);
+//! - objects of versions that no catalog names any more go ([`unreferenced`]);
 //! - what there is no room for is served through, its blocks kept in memory for a moment ([`transient`]);
 //! - its options may change while it is read ([`reconfigure`](Dataset::reconfigure)).
 //!
@@ -24,29 +24,29 @@
 //! Locks: the table of an object's runs comes before those of its blocks (on disk and in memory); all others are
 //! leaves. None is held over requests or file contents.
 
-mod active;
+mod block_reader;
 mod catalogs;
+mod directory_prefetch;
 mod failure;
-mod large;
+mod fetch_run;
 mod load;
 mod mounts;
-mod neighbours;
+mod object_state;
 mod options;
-mod pattern;
+mod read_counters;
+mod readahead;
 mod reconfigure;
 mod record;
 mod refresh;
-mod runs;
-mod serve;
-mod served;
-mod small;
+mod sequential;
+mod small_object;
 mod sources;
 mod stats;
 mod streams;
-mod superseded;
 mod transient;
+mod unreferenced;
 mod uses;
-mod walk;
+mod worker;
 
 use std::sync::Arc;
 
@@ -62,28 +62,28 @@ pub use load::{LoadError, LoadOptions, LoadProgress};
 pub use mounts::{MountError, MountId, MountOptions};
 pub use options::DatasetOptions;
 pub use reconfigure::ReconfigureError;
-pub use refresh::{ListingProgress, RefreshError, Refreshed};
+pub use refresh::{ListingProgress, RefreshError, RefreshOutcome};
 pub use stats::{
     CatalogStats, DatasetStats, LoadStats, MemoryStats, OriginStats, ReadStats, RefusedSample, StoreStats,
     TierStats,
 };
 
-use crate::fetch::{Budget, Flights, OriginOptions};
+use crate::fetch::{Budget, OriginOptions, SingleFlight};
 use crate::metrics::{DatasetMetrics, WorkerMetrics};
 use crate::store::{Store, StoreError, StoreOptions};
+use block_reader::BlockReader;
 use catalogs::Catalogs;
-use large::Large;
-use mounts::Opening;
+use directory_prefetch::DirectoryPrefetcher;
+use mounts::MountContext;
 use options::MIN_MEMORY_BYTES;
+use read_counters::ReadCounters;
 use reconfigure::Current;
 use refresh::{RefreshSettings, RefreshState, Refresher};
-use served::Reads;
-use small::{Fetching, Small};
+use small_object::{FetchContext, SmallObjectFetcher};
 use sources::Sources;
 use streams::Streams;
 use transient::Transient;
-use uses::Uses;
-use walk::Walks;
+use uses::OpenFiles;
 
 /// At most this much of the budget holds blocks that there is no room for on disk.
 const MAX_TRANSIENT_BYTES: u64 = 48 << 20;
@@ -123,13 +123,13 @@ pub struct Dataset {
     store: Arc<Store>,
     catalogs: Arc<Catalogs>,
     budget: Budget,
-    fetching: Arc<Fetching>,
+    fetching: Arc<FetchContext>,
     refresher: Arc<Refresher>,
-    small: Arc<Small>,
-    large: Arc<Large>,
-    walks: Arc<Walks>,
+    small: Arc<SmallObjectFetcher>,
+    large: Arc<BlockReader>,
+    walks: Arc<DirectoryPrefetcher>,
     streams: Streams,
-    reads: Arc<Reads>,
+    reads: Arc<ReadCounters>,
     metrics: DatasetMetrics,
     tasks: TaskTracker,
     runtime: Handle,
@@ -152,7 +152,7 @@ impl Dataset {
             Some(common) => Budget::sharing(bytes, common),
             None => Budget::new(bytes),
         };
-        let opening = Opening {
+        let opening = MountContext {
             environment: options.environment.clone(),
             clients: options.clients.clone(),
             origin: origin_options(&options, &budget),
@@ -187,24 +187,27 @@ impl Dataset {
             stop: stop.clone(),
             state: RefreshState::default(),
         });
-        let fetching = Arc::new(Fetching {
+        let fetching = Arc::new(FetchContext {
             store: Arc::clone(&store),
             sources: Arc::clone(&sources),
             budget: budget.clone(),
             catalogs: Arc::clone(&catalogs),
             refresher: Arc::clone(&refresher),
             transient: Transient::new(usize::try_from(transient_bytes).unwrap_or(usize::MAX)),
-            uses: Uses::default(),
+            uses: OpenFiles::default(),
         });
-        let small = Arc::new(Small::new(Arc::clone(&fetching), Flights::new(tasks.clone())));
-        let large = Large::new(
+        let small = Arc::new(SmallObjectFetcher::new(
+            Arc::clone(&fetching),
+            SingleFlight::new(tasks.clone()),
+        ));
+        let large = BlockReader::new(
             Arc::clone(&fetching),
             Arc::clone(&small),
             small_object_bytes,
             tasks.clone(),
         );
-        let reads = Arc::new(Reads::new(metrics.reads.clone()));
-        let walks = Walks::new(
+        let reads = Arc::new(ReadCounters::new(metrics.reads.clone()));
+        let walks = DirectoryPrefetcher::new(
             Arc::clone(&catalogs),
             Arc::clone(&store),
             Arc::clone(&small),
@@ -249,7 +252,7 @@ impl Dataset {
         if listed {
             self.refresher.refresh().await?;
         }
-        self.tasks.spawn(superseded::remove_all(
+        self.tasks.spawn(unreferenced::remove_all(
             Arc::clone(&self.catalogs),
             Arc::clone(&self.store),
             self.stop.clone(),
@@ -268,7 +271,7 @@ impl Dataset {
     ///
     /// # Errors
     /// The source could not be listed or the catalog not be written; the old one stays.
-    pub async fn refresh(&self) -> Result<Refreshed, RefreshError> {
+    pub async fn refresh(&self) -> Result<RefreshOutcome, RefreshError> {
         self.refresher.refresh().await
     }
 
@@ -344,7 +347,7 @@ struct Parts {
 /// Opens sources, store and catalogs, which all may walk directories.
 fn open_directory(
     options: &DatasetOptions,
-    opening: &Opening,
+    opening: &MountContext,
     views: Arc<dyn Views>,
 ) -> Result<Parts, OpenError> {
     let mounts = mounts::open_all(&options.mounts, opening, &[])?;

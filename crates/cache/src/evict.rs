@@ -22,13 +22,13 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-pub(crate) use self::order::{Order, spare};
-use crate::store::Demand;
+pub(crate) use self::order::{EvictionQueue, spare};
+use crate::store::ReservePolicy;
 use crate::tier::Tier;
-use crate::tier::content::{Hidden, Hiding, Purge};
-use crate::tier::costs::Amount;
-use crate::tier::ledger::{Promise, shard_of};
-use crate::tier::partials::Evicted;
+use crate::tier::accounting::{SpaceReservation, shard_of};
+use crate::tier::costs::DiskSpace;
+use crate::tier::objects::{EvictingObject, EvictionEnd, EvictionStart};
+use crate::tier::partials::PartialEviction;
 
 /// Objects hidden before the views are asked to let go of them: a remount drops hot inodes too, so not for a few.
 const BATCH_OBJECTS: usize = 1024;
@@ -40,22 +40,22 @@ const PRESSURE_PERCENT: u64 = 96;
 const ATTEMPTS: usize = 8;
 
 /// A reader is served through rather than kept waiting longer. Measured: a remount takes 20 to 650 ms.
-const PATIENCE: Duration = Duration::from_secs(5);
+const RESERVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// After a pass that freed nothing, the next one that nobody waits for.
-const PAUSE: Duration = Duration::from_millis(500);
+const FUTILE_PASS_DELAY: Duration = Duration::from_millis(500);
 
 /// Hidden objects that somebody held are tried again after so long, if nobody wants their room sooner: each attempt is
 /// a remount.
-const HELD_PAUSE: Duration = Duration::from_secs(10);
+const HELD_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long a pass waits for space that will be free in a moment, before it evicts more instead.
-const SETTLE_PAUSE: Duration = Duration::from_millis(1);
-const SETTLE_ATTEMPTS: usize = 20;
+const FREE_POLL_INTERVAL: Duration = Duration::from_millis(1);
+const FREE_POLL_ATTEMPTS: usize = 20;
 
 /// What the askers want, and how far the passes are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Passes {
+struct PassStatus {
     /// The number of the last pass that ended.
     ended: u64,
     /// Whether it freed anything.
@@ -63,10 +63,10 @@ struct Passes {
 }
 
 #[derive(Debug, Default)]
-struct Wanted {
+struct PendingDemand {
     /// The number of the pass that serves whoever asks now.
     next: u64,
-    amount: Amount,
+    amount: DiskSpace,
 }
 
 /// Makes room in one tier.
@@ -74,18 +74,18 @@ pub(crate) struct Evictor {
     tier: Arc<Tier>,
     views: Arc<dyn Views>,
     wake: Notify,
-    wanted: Mutex<Wanted>,
-    passes: watch::Sender<Passes>,
+    wanted: Mutex<PendingDemand>,
+    passes: watch::Sender<PassStatus>,
     /// Objects hidden by earlier passes whose space could not be freed yet.
-    held: Mutex<Vec<Hidden>>,
+    held: Mutex<Vec<EvictingObject>>,
     /// Objects that nothing leads to any more, for the next pass.
     superseded: Mutex<Vec<ObjectId>>,
 }
 
 /// What became of some victims.
 struct Batch {
-    hidden: Vec<Hidden>,
-    in_use: Vec<(ObjectId, Amount)>,
+    hidden: Vec<EvictingObject>,
+    in_use: Vec<(ObjectId, DiskSpace)>,
     /// Whether space was freed already.
     freed: bool,
 }
@@ -104,11 +104,11 @@ impl Evictor {
             tier,
             views,
             wake: Notify::new(),
-            wanted: Mutex::new(Wanted {
+            wanted: Mutex::new(PendingDemand {
                 next: 1,
-                amount: Amount::default(),
+                amount: DiskSpace::default(),
             }),
-            passes: watch::Sender::new(Passes::default()),
+            passes: watch::Sender::new(PassStatus::default()),
             held: Mutex::new(Vec::new()),
             superseded: Mutex::new(Vec::new()),
         })
@@ -118,16 +118,16 @@ impl Evictor {
     ///
     /// # Cancel safety
     /// Safe: a dropped future has promised nothing.
-    pub(crate) async fn promise(
+    pub(crate) async fn reserve(
         &self,
         id: ObjectId,
-        cost: Amount,
+        cost: DiskSpace,
         seal_is_file: bool,
-        demand: Demand,
-    ) -> Option<Promise> {
+        demand: ReservePolicy,
+    ) -> Option<SpaceReservation> {
         self.tier.counted().await;
         let attempt = || self.tier.promise(id, cost, seal_is_file, demand);
-        if demand == Demand::Spare {
+        if demand == ReservePolicy::FreeOnly {
             return attempt();
         }
         if let Some(promise) = attempt() {
@@ -152,16 +152,19 @@ impl Evictor {
             }
             None
         };
-        tokio::time::timeout(PATIENCE, waiting).await.ok().flatten()
+        tokio::time::timeout(RESERVE_TIMEOUT, waiting)
+            .await
+            .ok()
+            .flatten()
     }
 
     /// Takes objects away that nothing leads to any more, and waits for it. Those that are in use stay.
     ///
     /// # Cancel safety
     /// Safe: they go all the same.
-    pub(crate) async fn take_away(&self, superseded: Vec<ObjectId>) {
+    pub(crate) async fn evict_unreferenced(&self, superseded: Vec<ObjectId>) {
         self.superseded.lock().extend(superseded);
-        self.pass_for(Amount::default()).await;
+        self.pass_for(DiskSpace::default()).await;
     }
 
     /// Makes a pass where more is held than may be, and waits for it, for as long as a reader would.
@@ -171,7 +174,7 @@ impl Evictor {
     pub(crate) async fn shrink(&self) {
         let totals = self.tier.ledger().totals();
         if self.tier.order().is_some() && !totals.used.fits(totals.capacity) {
-            tokio::time::timeout(PATIENCE, self.pass_for(Amount::default()))
+            tokio::time::timeout(RESERVE_TIMEOUT, self.pass_for(DiskSpace::default()))
                 .await
                 .ok();
         }
@@ -181,17 +184,19 @@ impl Evictor {
     ///
     /// # Cancel safety
     /// Safe: the pass goes on, and this tier keeps what it frees until it is used.
-    pub(crate) async fn give_way(&self, bytes: u64) {
+    pub(crate) async fn evict_bytes(&self, bytes: u64) {
         if self.tier.order().is_none() {
             return;
         }
-        let amount = Amount { bytes, inodes: 0 };
-        tokio::time::timeout(PATIENCE, self.pass_for(amount)).await.ok();
-        self.tier.ledger().forget_slack();
+        let amount = DiskSpace { bytes, inodes: 0 };
+        tokio::time::timeout(RESERVE_TIMEOUT, self.pass_for(amount))
+            .await
+            .ok();
+        self.tier.ledger().return_surplus();
     }
 
     /// Asks for a pass, and waits for its end. Says whether it freed anything.
-    async fn pass_for(&self, amount: Amount) -> bool {
+    async fn pass_for(&self, amount: DiskSpace) -> bool {
         let mut passes = self.passes.subscribe();
         let number = {
             let mut wanted = self.wanted.lock();
@@ -234,13 +239,13 @@ impl Evictor {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = self.wake.notified() => {}
-                () = tokio::time::sleep(HELD_PAUSE), if is_any_held => {}
+                () = tokio::time::sleep(HELD_RETRY_INTERVAL), if is_any_held => {}
             }
-            let is_asked = self.wanted.lock().amount != Amount::default();
+            let is_asked = self.wanted.lock().amount != DiskSpace::default();
             if !freed && !is_asked {
                 tokio::select! {
                     () = stop.cancelled() => break,
-                    () = tokio::time::sleep(PAUSE) => {}
+                    () = tokio::time::sleep(FUTILE_PASS_DELAY) => {}
                     () = self.wake.notified() => self.wake.notify_one(),
                 }
             }
@@ -251,18 +256,18 @@ impl Evictor {
                 (number, std::mem::take(&mut wanted.amount))
             };
             freed = self.pass(amount).await;
-            self.passes.send_replace(Passes { ended: number, freed });
+            self.passes.send_replace(PassStatus { ended: number, freed });
         }
         // Nobody waits for a pass that will not come.
-        self.passes.send_replace(Passes {
+        self.passes.send_replace(PassStatus {
             ended: u64::MAX,
             freed: false,
         });
     }
 
     /// Frees what the order says has to go, and goes on until `wanted` fits as well. Says whether anything was freed.
-    async fn pass(&self, wanted: Amount) -> bool {
-        let mut freed = self.release(self.tier.take_condemned()).await | self.settle().await;
+    async fn pass(&self, wanted: DiskSpace) -> bool {
+        let mut freed = self.release(self.tier.take_corrupt()).await | self.wait_for_frees().await;
         freed |= self.pass_superseded().await;
         let Some(order) = self.tier.order() else {
             return freed;
@@ -276,7 +281,7 @@ impl Evictor {
         loop {
             let victims = order.take_victims(BATCH_OBJECTS);
             // Without a wish there is no need to go for others' sake.
-            let is_crowded = wanted.bytes > 0 && self.tier.ledger().is_crowded(wanted);
+            let is_crowded = wanted.bytes > 0 && self.tier.ledger().is_pool_exhausted(wanted);
             let is_satisfied = !is_crowded && self.tier.ledger().totals().used.plus(wanted).fits(capacity);
             if victims.is_empty() {
                 if is_satisfied || pressed_bytes >= capacity.bytes {
@@ -290,7 +295,7 @@ impl Evictor {
                         break;
                     }
                     crowded_bytes = (crowded_bytes * 2).max(wanted.bytes).max(held / 32).min(held);
-                    order.press(full.saturating_sub(held).saturating_add(crowded_bytes));
+                    order.add_pressure(full.saturating_sub(held).saturating_add(crowded_bytes));
                     continue;
                 }
                 // The order knows neither what is promised nor what was spared: ask it for more by as much.
@@ -298,7 +303,7 @@ impl Evictor {
                     .max(wanted.bytes)
                     .max(capacity.bytes / 64)
                     .min(capacity.bytes);
-                order.press(pressed_bytes);
+                order.add_pressure(pressed_bytes);
                 continue;
             }
             let Some(batch) = self.hide(victims).await else {
@@ -307,9 +312,9 @@ impl Evictor {
             spared.extend(batch.in_use);
             freed |= batch.freed;
             freed |= self.release(batch.hidden).await;
-            freed |= self.settle().await;
+            freed |= self.wait_for_frees().await;
         }
-        order.press(0);
+        order.add_pressure(0);
         self.tier
             .counters()
             .spared_objects
@@ -348,10 +353,10 @@ impl Evictor {
             };
             for id in victims {
                 match hide(&tier, id) {
-                    Hid::Hidden(victim) => batch.hidden.push(victim),
-                    Hid::Freed => batch.freed = true,
-                    Hid::InUse(cost) => batch.in_use.push((id, cost)),
-                    Hid::Gone => {}
+                    EvictionAttempt::Hidden(victim) => batch.hidden.push(victim),
+                    EvictionAttempt::Freed => batch.freed = true,
+                    EvictionAttempt::InUse(cost) => batch.in_use.push((id, cost)),
+                    EvictionAttempt::Gone => {}
                 }
             }
             batch
@@ -360,9 +365,9 @@ impl Evictor {
     }
 
     /// Waits a little for the space of what is gone to be free. Says whether any became free.
-    async fn settle(&self) -> bool {
+    async fn wait_for_frees(&self) -> bool {
         let mut freed = false;
-        for _ in 0..SETTLE_ATTEMPTS {
+        for _ in 0..FREE_POLL_ATTEMPTS {
             if !self.tier.lingering().is_any() {
                 break;
             }
@@ -372,14 +377,14 @@ impl Evictor {
                 .await
                 .unwrap_or(false);
             if self.tier.lingering().is_any() {
-                tokio::time::sleep(SETTLE_PAUSE).await;
+                tokio::time::sleep(FREE_POLL_INTERVAL).await;
             }
         }
         freed
     }
 
     /// Makes the views let go of hidden objects, these and those of earlier passes, and frees their space.
-    async fn release(&self, hidden: Vec<Hidden>) -> bool {
+    async fn release(&self, hidden: Vec<EvictingObject>) -> bool {
         let mut all = std::mem::take(&mut *self.held.lock());
         all.extend(hidden);
         if all.is_empty() {
@@ -401,8 +406,8 @@ impl Evictor {
             let mut freed = false;
             for hidden in all {
                 let condemned = hidden.is_condemned().then(|| shard_of(hidden.id));
-                match tier.purge(hidden) {
-                    Purge::Freed(cost) => {
+                match tier.finish_eviction(hidden) {
+                    EvictionEnd::Freed(cost) => {
                         freed = true;
                         count_evicted(&tier, cost);
                         // It may have been of another length than it was counted with.
@@ -410,9 +415,9 @@ impl Evictor {
                             recount(&tier, shard);
                         }
                     }
-                    Purge::Lingers(cost) => count_evicted(&tier, cost),
-                    Purge::Back(id, cost) => tier.order_insert(id, cost),
-                    Purge::Held(hidden) => still_held.push(hidden),
+                    EvictionEnd::FreePending(cost) => count_evicted(&tier, cost),
+                    EvictionEnd::Cancelled(id, cost) => tier.order_insert(id, cost),
+                    EvictionEnd::InUse(hidden) => still_held.push(hidden),
                 }
             }
             (still_held, freed)
@@ -425,54 +430,54 @@ impl Evictor {
     }
 }
 
-enum Hid {
-    Hidden(Hidden),
+enum EvictionAttempt {
+    Hidden(EvictingObject),
     Freed,
-    InUse(Amount),
+    InUse(DiskSpace),
     Gone,
 }
 
-fn hide(tier: &Tier, id: ObjectId) -> Hid {
+fn hide(tier: &Tier, id: ObjectId) -> EvictionAttempt {
     if tier.partials().has(id) {
         return match tier.evict_partial(id) {
-            Evicted::Freed(cost) => {
+            PartialEviction::Freed(cost) => {
                 count_evicted(tier, cost);
-                Hid::Freed
+                EvictionAttempt::Freed
             }
-            Evicted::Lingers(cost) => {
+            PartialEviction::Lingers(cost) => {
                 count_evicted(tier, cost);
-                Hid::Gone
+                EvictionAttempt::Gone
             }
-            Evicted::InUse => Hid::InUse(
+            PartialEviction::InUse => EvictionAttempt::InUse(
                 tier.partials()
                     .size_bytes(id)
-                    .map_or_else(Amount::default, |size_bytes| {
+                    .map_or_else(DiskSpace::default, |size_bytes| {
                         tier.ledger().costs().partial(size_bytes)
                     }),
             ),
         };
     }
-    match tier.hide(id) {
-        Hiding::Hidden(hidden) => Hid::Hidden(hidden),
-        Hiding::InUse => match tier.size_on_disk(id) {
-            Some(size_bytes) => Hid::InUse(tier.ledger().costs().object(size_bytes)),
-            None => Hid::Gone,
+    match tier.begin_eviction(id) {
+        EvictionStart::Hidden(hidden) => EvictionAttempt::Hidden(hidden),
+        EvictionStart::InUse => match tier.size_on_disk(id) {
+            Some(size_bytes) => EvictionAttempt::InUse(tier.ledger().costs().object(size_bytes)),
+            None => EvictionAttempt::Gone,
         },
-        Hiding::Gone => {
+        EvictionStart::Gone => {
             // Deleted behind our back: its room is found by counting.
             recount(tier, shard_of(id));
-            Hid::Gone
+            EvictionAttempt::Gone
         }
     }
 }
 
 fn recount(tier: &Tier, shard: usize) {
-    if let Err(error) = tier.recount_shard(shard) {
+    if let Err(error) = tier.rescan_shard(shard) {
         tier.failed("count objects", &error);
     }
 }
 
-fn count_evicted(tier: &Tier, cost: Amount) {
+fn count_evicted(tier: &Tier, cost: DiskSpace) {
     tier.counters().evicted_objects.fetch_add(1, Ordering::Relaxed);
     tier.counters()
         .evicted_bytes

@@ -18,6 +18,7 @@ mod store;
 mod tier;
 
 pub use store::{
-    BLOCK_BYTES, BlockIndex, Demand, Eviction, Limit, Medium, MemoryTier, NoRoom, Pace, Partial,
-    PoolCapacity, Progress, Room, Store, StoreCounters, StoreError, StoreOptions, StoreTerms, TierUsage,
+    BLOCK_BYTES, BackgroundRates, BlockIndex, Eviction, Limit, Medium, MemoryTier, NotStored, Partial,
+    PoolCapacity, Progress, Reservation, ReservePolicy, Store, StoreCounters, StoreError, StoreOptions,
+    StoreSettings, TierUsage,
 };

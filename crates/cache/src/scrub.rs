@@ -16,21 +16,21 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use tokio_util::sync::CancellationToken;
 
 use crate::evict::Evictor;
-use crate::store::{BLOCK_BYTES, Pace};
+use crate::store::{BLOCK_BYTES, BackgroundRates};
 use crate::tier::Tier;
+use crate::tier::accounting::SHARDS;
 use crate::tier::directory::{Place, name_in};
-use crate::tier::ledger::SHARDS;
 use crate::tier::seal::{BlockCrc, Hasher, block_bytes};
 
 /// Between two shards, so that an empty tier is not walked without end: a round takes at least 17 minutes.
-const SHARD_PAUSE: Duration = Duration::from_secs(1);
+const SHARD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Checks one tier.
 #[derive(Debug)]
 pub(crate) struct Scrubber {
     tier: Arc<Tier>,
     evictor: Arc<Evictor>,
-    pace: Pace,
+    pace: BackgroundRates,
 }
 
 /// What a check of one object found.
@@ -43,7 +43,7 @@ enum Check {
 }
 
 impl Scrubber {
-    pub(crate) const fn new(tier: Arc<Tier>, evictor: Arc<Evictor>, pace: Pace) -> Self {
+    pub(crate) const fn new(tier: Arc<Tier>, evictor: Arc<Evictor>, pace: BackgroundRates) -> Self {
         Self { tier, evictor, pace }
     }
 
@@ -86,14 +86,14 @@ impl Scrubber {
     /// Goes through the whole tier once.
     async fn round(&self) {
         for shard in 0..SHARDS {
-            tokio::time::sleep(SHARD_PAUSE).await;
+            tokio::time::sleep(SHARD_INTERVAL).await;
             // Most are, where many small Datasets are: they cost no thread and no look at the disk.
             if self.tier.ledger().is_empty(shard) {
                 continue;
             }
             let tier = Arc::clone(&self.tier);
             // Failures show where objects are opened.
-            tokio::task::spawn_blocking(move || tier.recount_shard(shard).ok())
+            tokio::task::spawn_blocking(move || tier.rescan_shard(shard).ok())
                 .await
                 .ok();
             for (id, size_bytes) in self.objects(Place::Objects, shard).await {
@@ -142,7 +142,7 @@ fn check(tier: &Tier, id: ObjectId, size_bytes: u64) -> Check {
     };
     drop(file);
     if verdict == Check::Wrong {
-        tier.condemn(id, size_bytes);
+        tier.quarantine(id, size_bytes);
     }
     verdict
 }

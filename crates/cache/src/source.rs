@@ -31,20 +31,20 @@ mod environment;
 mod file;
 mod identity_token;
 mod isolation;
+mod location;
 mod page;
-mod place;
 mod remote;
 mod wire;
 
 use file::Directory;
 use identity_token::IdentityToken;
-use place::Place;
+use location::SourceLocation;
 use remote::{Lister, Remote};
 
 pub use clients::Clients;
 pub use environment::Environment;
+pub use location::SourceUrl;
 pub(crate) use page::{Entry, Page, path_of};
-pub use place::SourceUrl;
 
 /// Why a source cannot be used as it was described.
 #[derive(Debug, thiserror::Error)]
@@ -137,7 +137,7 @@ impl std::fmt::Debug for SourceOptions {
 
 /// What to ask a source for. The range is not empty and lies within the size.
 #[derive(Clone, Debug)]
-pub(crate) struct Ask {
+pub(crate) struct GetRequest {
     pub(crate) key: String,
     pub(crate) validator: Validator,
     pub(crate) size_bytes: u64,
@@ -155,7 +155,7 @@ pub(crate) enum Depth {
 
 /// Why an answer is not what was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Trouble {
+pub(crate) enum AttemptError {
     #[error("it is not there in this version")]
     Changed,
     #[error("{0}")]
@@ -217,7 +217,7 @@ impl Source {
         let url = SourceUrl::parse(&options.url)?;
         let token = identity_token(options)?;
         let (backend, endpoint) = match &url.place {
-            Place::File { directory } => {
+            SourceLocation::File { directory } => {
                 only_a_url(options)?;
                 if !environment.may_open(directory) {
                     return Err(SourceError::Denied {
@@ -227,7 +227,10 @@ impl Source {
                 }
                 (Backend::File(Directory::open(directory)?), None)
             }
-            Place::S3 { .. } | Place::Gcs { .. } | Place::Azure { .. } | Place::Http { .. } => {
+            SourceLocation::S3 { .. }
+            | SourceLocation::Gcs { .. }
+            | SourceLocation::Azure { .. }
+            | SourceLocation::Http { .. } => {
                 let remote = connect::connect(&url, options, environment, clients, token.as_ref())?;
                 let endpoint = remote.endpoint.clone();
                 (Backend::Remote(remote), endpoint)
@@ -272,7 +275,10 @@ impl Source {
     }
 
     /// Asks once for a range of one version of an object. The stream may end early, or bring too much.
-    pub(crate) async fn get(&self, ask: &Ask) -> Result<BoxStream<'static, Result<Bytes, Trouble>>, Trouble> {
+    pub(crate) async fn get(
+        &self,
+        ask: &GetRequest,
+    ) -> Result<BoxStream<'static, Result<Bytes, AttemptError>>, AttemptError> {
         match &self.backend {
             Backend::Remote(remote) => remote.get(ask).await,
             Backend::File(directory) => directory.get(ask).await,
@@ -285,7 +291,7 @@ impl Source {
         prefix: &str,
         depth: Depth,
         token: Option<String>,
-    ) -> Result<Page, Trouble> {
+    ) -> Result<Page, AttemptError> {
         match &self.backend {
             Backend::Remote(remote) => remote.page(prefix, depth, token).await,
             Backend::File(directory) => directory.page(prefix).await,

@@ -24,7 +24,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use millpond_core::ObjectId;
-use millpond_core::{Opened, TierDirectories, Views};
+use millpond_core::{OpenCount, TierDirectories, Views};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,20 +32,20 @@ use tracing::error;
 
 pub(crate) use self::options::Counters;
 pub use self::options::{
-    BLOCK_BYTES, BlockIndex, Demand, Eviction, Limit, Medium, MemoryTier, NoRoom, Pace, StoreCounters,
-    StoreError, StoreOptions, StoreTerms, TierUsage,
+    BLOCK_BYTES, BackgroundRates, BlockIndex, Eviction, Limit, Medium, MemoryTier, NotStored, ReservePolicy,
+    StoreCounters, StoreError, StoreOptions, StoreSettings, TierUsage,
 };
-pub(crate) use self::pool::Counting;
+pub(crate) use self::pool::PendingScan;
 pub use self::pool::PoolCapacity;
 use self::writers::Writers;
 use crate::evict::Evictor;
 use crate::scrub::Scrubber;
-use crate::tier::content::shared;
-use crate::tier::costs::Amount;
+use crate::tier::accounting::SpaceReservation;
+use crate::tier::costs::DiskSpace;
 use crate::tier::directory::Place;
-use crate::tier::ledger::Promise;
+use crate::tier::objects::shared;
 pub use crate::tier::partial::Partial;
-use crate::tier::terms::Terms;
+use crate::tier::settings::TierSettings;
 use crate::tier::{Tier, TierOptions};
 
 /// Objects of so many bytes or fewer may go to the memory tier.
@@ -53,14 +53,14 @@ const MEMORY_OBJECT_BYTES_MAX: u64 = 8 * BLOCK_BYTES;
 
 /// Room in a tier, promised to one object. Given back when dropped, unless [`Store::put`] has used it.
 #[derive(Debug)]
-pub struct Room {
+pub struct Reservation {
     id: ObjectId,
     size_bytes: u64,
     tier: Arc<Tier>,
-    promise: Promise,
+    promise: SpaceReservation,
 }
 
-impl Room {
+impl Reservation {
     /// The object that the room is for.
     pub const fn id(&self) -> ObjectId {
         self.id
@@ -72,7 +72,7 @@ impl Room {
     }
 
     /// Writes the object; blocks.
-    fn fill(self, content: &[Bytes]) -> Result<(), NoRoom> {
+    fn fill(self, content: &[Bytes]) -> Result<(), NotStored> {
         let Self {
             id,
             size_bytes,
@@ -123,7 +123,7 @@ impl Store {
     /// [`StoreError::InUse`] while another store has it open; [`StoreError::OtherIdentity`] and
     /// [`StoreError::OtherLayout`] for a directory that is not this Dataset's.
     pub fn open(options: StoreOptions, views: Arc<dyn Views>) -> Result<Arc<Self>, StoreError> {
-        Self::open_with(options, views, Pace::default())
+        Self::open_with(options, views, BackgroundRates::default())
     }
 
     /// Opens the cache directory with another pace of the background work.
@@ -133,7 +133,7 @@ impl Store {
     pub fn open_with(
         options: StoreOptions,
         views: Arc<dyn Views>,
-        pace: Pace,
+        pace: BackgroundRates,
     ) -> Result<Arc<Self>, StoreError> {
         let StoreOptions {
             disk,
@@ -149,7 +149,7 @@ impl Store {
             let options = TierOptions {
                 medium,
                 path,
-                terms: Terms { limit, eviction },
+                terms: TierSettings { limit, eviction },
                 pool,
                 identity: identity.clone(),
                 boot_id: boot_id.clone(),
@@ -189,14 +189,14 @@ impl Store {
     }
 
     /// Starts a tier's background work.
-    fn start(&self, member: &Member, pace: Pace) {
+    fn start(&self, member: &Member, pace: BackgroundRates) {
         let Member { tier, evictor } = member.clone();
         let counting = Arc::clone(&tier);
         self.tasks.spawn_blocking(move || {
-            if let Err(error) = counting.take_stock() {
+            if let Err(error) = counting.scan() {
                 error!(path = %counting.options().path.display(), %error, "failed to count the cache directory, nothing is kept");
             }
-            counting.stock_taken();
+            counting.finish_scan();
         });
         self.tasks.spawn(Arc::clone(&evictor).run(self.stop.clone()));
         self.tasks.spawn(sweep(Arc::clone(&tier), self.stop.clone()));
@@ -236,7 +236,7 @@ impl Store {
             // What was found to be corrupt goes at once.
             members
                 .iter()
-                .filter(|member| member.tier.is_any_condemned())
+                .filter(|member| member.tier.has_corrupt())
                 .for_each(|member| member.evictor.wake());
             found.map(shared)
         };
@@ -288,7 +288,7 @@ impl Store {
         self.blocking(land).await.unwrap_or(false)
     }
 
-    /// Whether some blocks of an object are here, and not all. Too little until it is [`counted`](Self::counted).
+    /// Whether some blocks of an object are here, and not all. Too little until it is [`scanned`](Self::scanned).
     pub fn has_partial(&self, id: ObjectId) -> bool {
         self.tiers().any(|tier| tier.partials().has(id))
     }
@@ -301,7 +301,12 @@ impl Store {
     ///
     /// # Cancel safety
     /// Safe: a dropped future has promised nothing.
-    pub async fn reserve(&self, id: ObjectId, size_bytes: u64, demand: Demand) -> Result<Room, NoRoom> {
+    pub async fn reserve(
+        &self,
+        id: ObjectId,
+        size_bytes: u64,
+        demand: ReservePolicy,
+    ) -> Result<Reservation, NotStored> {
         for Member { tier, evictor } in &self.members {
             if tier.is_memory() && size_bytes > MEMORY_OBJECT_BYTES_MAX {
                 continue;
@@ -311,15 +316,15 @@ impl Store {
             let promise = if tier.is_memory() {
                 // No room there: better on the disk now than in memory later.
                 tier.counted().await;
-                if demand == Demand::Evict {
+                if demand == ReservePolicy::MayEvict {
                     evictor.wake_under_pressure();
                 }
                 tier.promise(id, cost, seal_is_file, demand)
             } else {
-                evictor.promise(id, cost, seal_is_file, demand).await
+                evictor.reserve(id, cost, seal_is_file, demand).await
             };
             if let Some(promise) = promise {
-                return Ok(Room {
+                return Ok(Reservation {
                     id,
                     size_bytes,
                     tier: Arc::clone(tier),
@@ -328,7 +333,7 @@ impl Store {
             }
         }
         self.counters.refused.fetch_add(1, Ordering::Relaxed);
-        Err(NoRoom::Full)
+        Err(NotStored::Full)
     }
 
     /// Keeps a whole object: when this returns, it is in `objects/` and in `landing/`.
@@ -340,7 +345,7 @@ impl Store {
     ///
     /// # Cancel safety
     /// Safe: the object is kept or not, never half.
-    pub async fn put(&self, room: Room, content: Vec<Bytes>) -> Result<(), NoRoom> {
+    pub async fn put(&self, room: Reservation, content: Vec<Bytes>) -> Result<(), NotStored> {
         self.writers.put(room, content, &self.tasks).await
     }
 
@@ -357,25 +362,25 @@ impl Store {
         &self,
         id: ObjectId,
         size_bytes: u64,
-        demand: Demand,
-    ) -> Result<Arc<Partial>, NoRoom> {
+        demand: ReservePolicy,
+    ) -> Result<Arc<Partial>, NotStored> {
         if let Some(partial) = self.existing_partial(id, size_bytes).await {
             return Ok(partial);
         }
         let Member { tier, evictor } = &self.disk;
         let cost = tier.ledger().costs().partial(size_bytes);
-        let Some(promise) = evictor.promise(id, cost, true, demand).await else {
+        let Some(promise) = evictor.reserve(id, cost, true, demand).await else {
             self.counters.refused.fetch_add(1, Ordering::Relaxed);
-            return Err(NoRoom::Full);
+            return Err(NotStored::Full);
         };
         let tier = Arc::clone(tier);
         let make = move || {
             let partial = tier.new_partial(promise, id, size_bytes)?;
             // One without bytes is complete at once.
-            partial.publish_if_whole()?;
+            partial.publish_if_complete()?;
             Ok(partial)
         };
-        self.blocking(make).await.unwrap_or(Err(NoRoom::Failed))
+        self.blocking(make).await.unwrap_or(Err(NotStored::Failed))
     }
 
     /// Opens what is here of an object, or `None` where there is nothing yet. Reserves nothing.
@@ -395,7 +400,7 @@ impl Store {
                 let partial = tier.existing_partial(id, size_bytes)?;
                 // Killed between the last block and the renaming, it is published now; where that fails, it is read
                 // as it is.
-                partial.publish_if_whole().ok();
+                partial.publish_if_complete().ok();
                 if let Some(order) = tier.order() {
                     order.touch(id);
                 }
@@ -406,7 +411,7 @@ impl Store {
     }
 
     /// Counts opens that the kernel answered alone: the eviction order goes by them.
-    pub fn used(&self, opens: &[Opened]) {
+    pub fn used(&self, opens: &[OpenCount]) {
         for order in self.tiers().filter_map(|tier| tier.order()) {
             for open in opens {
                 // TinyLFU counts to 15.
@@ -419,7 +424,7 @@ impl Store {
 
     /// Counts what others keep in the disk tier's directory (the catalogs) as used.
     pub fn set_aside(&self, bytes: u64, inodes: u64) {
-        self.disk.tier.ledger().set_aside(Amount { bytes, inodes });
+        self.disk.tier.ledger().set_aside(DiskSpace { bytes, inodes });
         self.disk.evictor.wake_under_pressure();
     }
 
@@ -436,7 +441,7 @@ impl Store {
     /// Safe: what was begun goes on.
     pub async fn give_way(&self, bytes: u64) {
         self.disk.tier.counted().await;
-        self.disk.evictor.give_way(bytes).await;
+        self.disk.evictor.evict_bytes(bytes).await;
     }
 
     /// Sets how much may be held, and what makes room, and evicts what is too much where something is evicted. What is in
@@ -444,8 +449,8 @@ impl Store {
     ///
     /// # Cancel safety
     /// Safe: what was begun goes on.
-    pub async fn set_terms(&self, terms: StoreTerms) {
-        let StoreTerms {
+    pub async fn apply_settings(&self, terms: StoreSettings) {
+        let StoreSettings {
             disk_limit,
             memory_bytes,
             eviction,
@@ -461,7 +466,7 @@ impl Store {
             tier.counted().await;
             let changed = Arc::clone(tier);
             let set = self
-                .blocking(move || changed.set_terms(Terms { limit, eviction }))
+                .blocking(move || changed.set_terms(TierSettings { limit, eviction }))
                 .await;
             if let Some(Err(error)) = set {
                 tier.failed("look for objects", &error);
@@ -477,7 +482,7 @@ impl Store {
     ///
     /// # Cancel safety
     /// Safe: some of it may be gone, and the rest not.
-    pub async fn remove_unnamed(&self, is_named: Arc<dyn Fn(ObjectId) -> bool + Send + Sync>) -> usize {
+    pub async fn remove_unreferenced(&self, is_named: Arc<dyn Fn(ObjectId) -> bool + Send + Sync>) -> usize {
         let mut found = 0;
         for Member { tier, evictor } in &self.members {
             tier.counted().await;
@@ -487,7 +492,7 @@ impl Store {
                 Some(Ok(unnamed)) if unnamed.is_empty() => {}
                 Some(Ok(unnamed)) => {
                     found += unnamed.len();
-                    evictor.take_away(unnamed).await;
+                    evictor.evict_unreferenced(unnamed).await;
                 }
                 Some(Err(error)) => tier.failed("look for objects that no catalog names", &error),
                 None => {}
@@ -500,13 +505,13 @@ impl Store {
     ///
     /// # Cancel safety
     /// Safe.
-    pub async fn counted(&self) {
+    pub async fn scanned(&self) {
         for tier in self.tiers() {
             tier.counted().await;
         }
     }
 
-    /// What each tier holds, fastest first. Too little until it is [`counted`](Self::counted).
+    /// What each tier holds, fastest first. Too little until it is [`scanned`](Self::scanned).
     pub fn usage(&self) -> Vec<TierUsage> {
         self.tiers()
             .map(|tier| {
@@ -580,7 +585,7 @@ async fn sweep(tier: Arc<Tier>, stop: CancellationToken) {
             // One that was landed again meanwhile has its time before it.
             old.into_iter()
                 .filter(|id| !tier.landing().remembers(*id))
-                .for_each(|id| tier.unland(id));
+                .for_each(|id| tier.remove_landing_link(id));
         };
         // An error means that the runtime is going down.
         tokio::task::spawn_blocking(sweeping).await.ok();

@@ -11,21 +11,21 @@
 //!
 //! Failures of the file system never reach a reader: they are misses, counted, and logged once until it works again.
 
-pub(crate) mod content;
+pub(crate) mod accounting;
 pub(crate) mod costs;
 pub(crate) mod directory;
 pub(crate) mod io;
 pub(crate) mod landing;
-pub(crate) mod ledger;
-mod lingering;
+pub(crate) mod objects;
 pub(crate) mod partial;
 pub(crate) mod partials;
+mod pool_share;
 mod publish;
+mod scan;
 pub(crate) mod seal;
-mod share;
+pub(crate) mod settings;
 pub(crate) mod state;
-mod stock;
-pub(crate) mod terms;
+mod unlinked;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,23 +39,23 @@ use rustix::io::Errno;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use self::costs::Amount;
+use self::accounting::{SpaceAccounting, SpaceReservation};
+use self::costs::DiskSpace;
 use self::directory::{Directory, Place};
-use self::landing::Landing;
-use self::ledger::{Ledger, Promise};
-use self::lingering::Lingering;
+use self::landing::LandingLinks;
 use self::partials::Partials;
+use self::settings::TierSettings;
 use self::state::{Epoch, LAYOUT, State};
-use self::terms::Terms;
-use crate::evict::{Order, spare};
-use crate::store::{Counters, Counting, Demand, Medium, NoRoom, PoolCapacity, StoreError};
+use self::unlinked::UnlinkedFiles;
+use crate::evict::{EvictionQueue, spare};
+use crate::store::{Counters, Medium, NotStored, PendingScan, PoolCapacity, ReservePolicy, StoreError};
 
 /// How to open a tier.
 #[derive(Clone, Debug)]
 pub(crate) struct TierOptions {
     pub(crate) medium: Medium,
     pub(crate) path: PathBuf,
-    pub(crate) terms: Terms,
+    pub(crate) terms: TierSettings,
     /// What it shares with others; `None`: it is alone.
     pub(crate) pool: Option<Arc<PoolCapacity>>,
     pub(crate) identity: String,
@@ -68,18 +68,18 @@ pub(crate) struct TierOptions {
 pub(crate) struct Tier {
     options: TierOptions,
     directory: ArcSwap<Directory>,
-    ledger: Arc<Ledger>,
+    ledger: Arc<SpaceAccounting>,
     /// Empty until stock is taken, and while nothing is evicted.
-    order: ArcSwapOption<Order>,
+    order: ArcSwapOption<EvictionQueue>,
     /// Held while they are changed, over a walk of the directory.
-    terms: Mutex<Terms>,
+    terms: Mutex<TierSettings>,
     state: Mutex<State>,
     /// Whether the state on disk says something else.
     state_changed: bool,
     epoch: Epoch,
-    landing: Landing,
+    landing: LandingLinks,
     partials: Partials,
-    lingering: Lingering,
+    lingering: UnlinkedFiles,
     /// Whether there may be objects in `unverified/`.
     unverified: AtomicBool,
     counters: Arc<Counters>,
@@ -92,13 +92,13 @@ pub(crate) struct Tier {
     sealing: Mutex<()>,
     stock: watch::Sender<bool>,
     /// Others who share the capacity wait for the stock too.
-    counting: Mutex<Option<Counting>>,
-    condemned: Mutex<Vec<content::Hidden>>,
+    counting: Mutex<Option<PendingScan>>,
+    condemned: Mutex<Vec<objects::EvictingObject>>,
     names: AtomicU64,
 }
 
 impl Tier {
-    /// Opens and locks the directory. Fast: [`take_stock`](Self::take_stock) does the rest.
+    /// Opens and locks the directory. Fast: [`scan`](Self::scan) does the rest.
     pub(crate) fn open(options: TierOptions, counters: Arc<Counters>) -> Result<Arc<Self>, StoreError> {
         let (path, terms) = (options.path.clone(), options.terms);
         let io = |doing| {
@@ -129,15 +129,16 @@ impl Tier {
         }
         let mut verdict = State::judge(found, &options.identity, &options.boot_id);
         if verdict.crashed {
-            directory = stock::distrust(directory).map_err(io("set aside what came through a crash"))?;
+            directory =
+                scan::mark_unverified(directory).map_err(io("set aside what came through a crash"))?;
             verdict.state.write(&directory).map_err(io("write the state"))?;
             verdict.changed = false;
         }
-        let costs = stock::probe(&directory).map_err(io("write"))?;
-        let ledger = Ledger::new(costs, stock::fixed(&costs, &directory), options.pool.clone());
+        let costs = scan::probe(&directory).map_err(io("write"))?;
+        let ledger = SpaceAccounting::new(costs, scan::fixed(&costs, &directory), options.pool.clone());
         let counting = options.pool.as_ref().map(PoolCapacity::counting);
         Ok(Arc::new(Self {
-            landing: Landing::new(options.landing_keep),
+            landing: LandingLinks::new(options.landing_keep),
             options,
             directory: ArcSwap::from_pointee(directory),
             ledger,
@@ -147,7 +148,7 @@ impl Tier {
             state: Mutex::new(verdict.state),
             state_changed: verdict.changed,
             partials: Partials::default(),
-            lingering: Lingering::default(),
+            lingering: UnlinkedFiles::default(),
             unverified: AtomicBool::new(true),
             counters,
             failing: AtomicBool::new(false),
@@ -168,15 +169,15 @@ impl Tier {
         self.directory.load_full()
     }
 
-    pub(crate) const fn ledger(&self) -> &Arc<Ledger> {
+    pub(crate) const fn ledger(&self) -> &Arc<SpaceAccounting> {
         &self.ledger
     }
 
-    pub(crate) fn order(&self) -> Option<Arc<Order>> {
+    pub(crate) fn order(&self) -> Option<Arc<EvictionQueue>> {
         self.order.load_full()
     }
 
-    pub(crate) const fn landing(&self) -> &Landing {
+    pub(crate) const fn landing(&self) -> &LandingLinks {
         &self.landing
     }
 
@@ -205,19 +206,19 @@ impl Tier {
     pub(crate) fn promise(
         &self,
         id: ObjectId,
-        cost: Amount,
+        cost: DiskSpace,
         seal_is_file: bool,
-        demand: Demand,
-    ) -> Option<Promise> {
+        demand: ReservePolicy,
+    ) -> Option<SpaceReservation> {
         let mut capacity = self.ledger.totals().capacity;
-        if demand == Demand::Spare && self.order().is_some() {
+        if demand == ReservePolicy::FreeOnly && self.order().is_some() {
             capacity = spare(capacity);
         }
         self.ledger.promise(id, cost, seal_is_file, capacity)
     }
 
     /// Puts an object into the order of eviction.
-    pub(crate) fn order_insert(&self, id: ObjectId, cost: Amount) {
+    pub(crate) fn order_insert(&self, id: ObjectId, cost: DiskSpace) {
         if let Some(order) = self.order() {
             order.insert(id, cost.bytes);
         }
@@ -231,13 +232,15 @@ impl Tier {
         &self,
         doing: &'static str,
         write: impl Fn(&Directory) -> std::io::Result<T>,
-    ) -> Result<T, NoRoom> {
+    ) -> Result<T, NotStored> {
         let mut result = write(&self.directory());
         if result
             .as_ref()
             .is_err_and(|error| error.raw_os_error() == Some(libc::ENOENT))
         {
-            result = self.heal().and_then(|()| write(&self.directory()));
+            result = self
+                .recreate_directories()
+                .and_then(|()| write(&self.directory()));
         }
         match result {
             Ok(done) => {
@@ -248,7 +251,7 @@ impl Tier {
             }
             Err(error) => {
                 self.failed(doing, &error);
-                Err(NoRoom::Failed)
+                Err(NotStored::Failed)
             }
         }
     }
@@ -262,22 +265,22 @@ impl Tier {
     }
 
     /// Makes deleted directories again, and counts what is left.
-    fn heal(&self) -> std::io::Result<()> {
+    fn recreate_directories(&self) -> std::io::Result<()> {
         let _only = self.healing.lock();
         let directory = self.directory();
         if Place::BELOW.iter().all(|place| is_in_place(&directory, *place)) {
             return Ok(());
         }
         warn!(path = %self.options.path.display(), "the cache directory was deleted, making it again");
-        let again = directory.again()?;
+        let again = directory.recreate()?;
         self.state.lock().write(&again)?;
         self.directory.store(Arc::new(again));
         self.partials.forget_deleted(&self.directory());
-        self.recount()
+        self.rescan()
     }
 
     /// Marks the stop as clean, after everything is on disk.
-    pub(crate) fn close(&self) -> Result<(), NoRoom> {
+    pub(crate) fn close(&self) -> Result<(), NotStored> {
         let mut state = self.state.lock().clone();
         state.clean = true;
         self.writing("mark the clean stop", |directory| {

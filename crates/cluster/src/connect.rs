@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 
 /// Connecting takes one round trip and a handshake; a node that is gone does not answer at all.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A side that has been silent for so long is asked whether it is there, and has as long to answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -83,7 +83,7 @@ impl Controller {
             address: self.address.clone(),
             source,
         };
-        let found = tokio::time::timeout(CONNECT_PATIENCE, tokio::net::lookup_host(&self.address)).await;
+        let found = tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::lookup_host(&self.address)).await;
         let found = found.map_err(|_elapsed| failed(io::ErrorKind::TimedOut.into()))?;
         Ok(found.map_err(failed)?.collect())
     }
@@ -120,7 +120,7 @@ pub async fn connect(
     };
     // The address is the connector's.
     Endpoint::from_static("http://millpond.internal")
-        .connect_timeout(CONNECT_PATIENCE)
+        .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true)

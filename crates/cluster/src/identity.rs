@@ -34,7 +34,7 @@ pub enum IdentityError {
 
 /// Whether who connects must show a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Clients {
+pub enum ClientCertPolicy {
     /// Without one there is no connection.
     MustShow,
     /// Who has none may ask for one.
@@ -111,11 +111,11 @@ impl Identity {
     ///
     /// # Errors
     /// The key does not belong to the certificate, or there are no authorities.
-    pub fn server_config(&self, clients: Clients) -> Result<ServerConfig, IdentityError> {
+    pub fn server_config(&self, clients: ClientCertPolicy) -> Result<ServerConfig, IdentityError> {
         let verifier = WebPkiClientVerifier::builder(Arc::clone(&self.authorities));
         let verifier = match clients {
-            Clients::MustShow => verifier,
-            Clients::MayShow => verifier.allow_unauthenticated(),
+            ClientCertPolicy::MustShow => verifier,
+            ClientCertPolicy::MayShow => verifier.allow_unauthenticated(),
         };
         let mut config = ServerConfig::builder()
             .with_client_cert_verifier(verifier.build()?)

@@ -1,7 +1,7 @@
 //! Connections from other processes, each with who made it.
 //!
-//! A handshake that does not come to its end is given up after [`HANDSHAKE_PATIENCE`], and at most
-//! [`HANDSHAKES_AT_ONCE`] are under way: a peer that connects and says nothing keeps nobody else out.
+//! A handshake that does not come to its end is given up after [`HANDSHAKE_TIMEOUT`], and at most
+//! [`MAX_CONCURRENT_HANDSHAKES`] are under way: a peer that connects and says nothing keeps nobody else out.
 
 use std::io;
 use std::pin::Pin;
@@ -20,14 +20,14 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
-use crate::identity::{Clients, Identity};
+use crate::identity::{ClientCertPolicy, Identity};
 use crate::peer::{Peer, PeerError};
 
-const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
-const HANDSHAKES_AT_ONCE: usize = 64;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_CONCURRENT_HANDSHAKES: usize = 64;
 
 /// How long to wait where the process has no descriptor left for a connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Who made a connection: in the extensions of each request of it.
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ impl Incoming {
     pub fn new(
         listener: TcpListener,
         identity: watch::Receiver<Option<Arc<Identity>>>,
-        clients: Clients,
+        clients: ClientCertPolicy,
     ) -> Self {
         let (sender, ready) = mpsc::channel(1);
         #[expect(clippy::disallowed_methods, reason = "aborted when this is dropped")]
@@ -79,7 +79,7 @@ impl Stream for Incoming {
 async fn accept(
     listener: TcpListener,
     mut identity: watch::Receiver<Option<Arc<Identity>>>,
-    clients: Clients,
+    clients: ClientCertPolicy,
     ready: mpsc::Sender<Connection>,
 ) {
     let mut handshakes = JoinSet::new();
@@ -87,7 +87,7 @@ async fn accept(
         if identity.wait_for(Option::is_some).await.is_err() {
             return;
         }
-        while handshakes.len() >= HANDSHAKES_AT_ONCE {
+        while handshakes.len() >= MAX_CONCURRENT_HANDSHAKES {
             handshakes.join_next().await;
         }
         while handshakes.try_join_next().is_some() {}
@@ -95,7 +95,7 @@ async fn accept(
             Ok((stream, _)) => stream,
             Err(error) => {
                 warn!(%error, "failed to accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 continue;
             }
         };
@@ -104,7 +104,7 @@ async fn accept(
         };
         let ready = ready.clone();
         handshakes.spawn(async move {
-            let handshake = tokio::time::timeout(HANDSHAKE_PATIENCE, shake_hands(stream, &identity, clients));
+            let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, shake_hands(stream, &identity, clients));
             match handshake.await {
                 // Nobody serves any more where it cannot be sent.
                 Ok(Ok(connection)) => drop(ready.send(connection).await),
@@ -115,7 +115,11 @@ async fn accept(
     }
 }
 
-async fn shake_hands(stream: TcpStream, identity: &Identity, clients: Clients) -> io::Result<Connection> {
+async fn shake_hands(
+    stream: TcpStream,
+    identity: &Identity,
+    clients: ClientCertPolicy,
+) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
     let config = identity.server_config(clients).map_err(io::Error::other)?;
     let stream = TlsAcceptor::from(Arc::new(config)).accept(stream).await?;

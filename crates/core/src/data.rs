@@ -36,7 +36,7 @@ impl AsRef<[u8]> for Mapping {
 
 /// How many bytes of an answer came from where.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Served {
+pub struct ServedBytes {
     /// From this node's cache.
     pub local_bytes: u64,
     /// From another worker.
@@ -49,14 +49,14 @@ pub struct Served {
 #[derive(Clone, Debug)]
 pub enum Data {
     /// Bytes in memory.
-    Bytes(Bytes, Served),
+    Bytes(Bytes, ServedBytes),
     /// Bytes of a mapped cache file, which nobody has to copy before they go to the kernel.
-    Mapped(Mapping, Served),
+    Mapped(Mapping, ServedBytes),
 }
 
 impl Data {
     /// Where the bytes came from.
-    pub const fn served(&self) -> Served {
+    pub const fn served(&self) -> ServedBytes {
         match self {
             Self::Bytes(_, served) | Self::Mapped(_, served) => *served,
         }

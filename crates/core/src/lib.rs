@@ -13,9 +13,11 @@ mod validator;
 mod views;
 mod worker;
 
-pub use data::{Data, Mapping, Served};
+pub use data::{Data, Mapping, ServedBytes};
 pub use id::{ObjectId, ParseObjectIdError};
 pub use object::{Generation, Inode, ObjectRef};
 pub use validator::{Time, Validator};
 pub use views::{NoViews, ReleaseError, Views};
-pub use worker::{CatalogFile, Landed, Local, Opened, ReadError, StreamId, TierDirectories, Worker};
+pub use worker::{
+    CatalogFile, LandOutcome, LocalCopy, OpenCount, ReadError, StreamId, TierDirectories, Worker,
+};

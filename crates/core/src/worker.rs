@@ -34,7 +34,7 @@ pub struct TierDirectories {
 
 /// What became of an object that a kernel view looked up and did not find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Landed {
+pub enum LandOutcome {
     /// It was fetched for this lookup, and is complete and in a landing directory now: "no such entry" makes the kernel
     /// find it there.
     Fetched,
@@ -47,7 +47,7 @@ pub enum Landed {
 
 /// How an object that is opened through FUSE can be read.
 #[derive(Clone, Debug)]
-pub enum Local {
+pub enum LocalCopy {
     /// All of it is in this file, checked, at the same offsets.
     Complete(Arc<File>),
     /// Some or none of it is here: ask [`Worker::read`] for each range.
@@ -60,7 +60,7 @@ pub struct StreamId(pub u64);
 
 /// Opens of one object that the kernel answered by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Opened {
+pub struct OpenCount {
     /// What was opened.
     pub id: ObjectId,
     /// How often since the last report.
@@ -111,27 +111,27 @@ pub trait Worker: Send + Sync + 'static {
     ///
     /// # Errors
     /// The kernel view must show this very error to the reader, through its last layer.
-    async fn land(&self, object: ObjectRef) -> Result<Landed, ReadError>;
+    async fn fetch_to_landing(&self, object: ObjectRef) -> Result<LandOutcome, ReadError>;
 
     /// Opens what is here of an object. Never asks the source.
-    async fn local(&self, object: ObjectRef) -> Result<Local, ReadError>;
+    async fn open_local(&self, object: ObjectRef) -> Result<LocalCopy, ReadError>;
 
     /// Reads `range` of an object from wherever it is.
     async fn read(&self, object: ObjectRef, stream: StreamId, range: Range<u64>) -> Result<Data, ReadError>;
 
     /// Says that a file is open whose reads come here, as `stream`; `complete` is its object's file, where
-    /// [`local`](Self::local) has just given it. Until it is [`closed`](Self::closed), what is or comes here of the object is in use:
+    /// [`open_local`](Self::open_local) has just given it. Until it is [`file_closed`](Self::file_closed), what is or comes here of the object is in use:
     /// it is not evicted. Said again of files that are open already when a driver takes over from a dead one.
     ///
     /// May be called from any thread, under locks: it must not block.
-    fn reading(&self, object: ObjectRef, stream: StreamId, complete: Option<Arc<File>>);
+    fn file_opened(&self, object: ObjectRef, stream: StreamId, complete: Option<Arc<File>>);
 
     /// Says that the open file behind `stream` was closed.
-    fn closed(&self, object: ObjectRef, stream: StreamId);
+    fn file_closed(&self, object: ObjectRef, stream: StreamId);
 
     /// Counts opens that the kernel answered alone: eviction goes by them.
-    fn opened(&self, opens: &[Opened]);
+    fn count_kernel_opens(&self, opens: &[OpenCount]);
 
     /// Says which generations views still show; the worker keeps these catalogs and the newest.
-    fn in_use(&self, generations: &BTreeSet<Generation>);
+    fn retain_generations(&self, generations: &BTreeSet<Generation>);
 }

@@ -25,7 +25,7 @@ struct State {
 impl State {
     fn tell(&self) {
         if let Some(worker) = &self.worker {
-            worker.in_use(&self.in_use());
+            worker.retain_generations(&self.in_use());
         }
     }
 
@@ -43,14 +43,14 @@ impl Generations {
     }
 
     /// Keeps `generation` in use until the answer is dropped.
-    pub fn hold(self: &Arc<Self>, generation: Generation) -> HeldGeneration {
+    pub fn pin(self: &Arc<Self>, generation: Generation) -> GenerationPin {
         let mut state = self.state.lock();
         let holders = state.holders.entry(generation).or_insert(0);
         *holders = holders.saturating_add(1);
         if *holders == 1 {
             state.tell();
         }
-        HeldGeneration {
+        GenerationPin {
             generations: Arc::clone(self),
             generation,
         }
@@ -75,19 +75,19 @@ impl Generations {
 }
 
 /// A generation in use, until it is dropped.
-pub struct HeldGeneration {
+pub struct GenerationPin {
     generations: Arc<Generations>,
     generation: Generation,
 }
 
-impl HeldGeneration {
+impl GenerationPin {
     /// Its number.
     pub fn generation(&self) -> Generation {
         self.generation
     }
 }
 
-impl Drop for HeldGeneration {
+impl Drop for GenerationPin {
     fn drop(&mut self) {
         self.generations.release(self.generation);
     }

@@ -14,10 +14,10 @@ pub mod keeper;
 mod metrics;
 pub mod mount;
 pub mod mounter;
-mod needed;
+mod needed_generations;
 mod peer;
 pub mod view;
 
-pub use generations::{Generations, HeldGeneration};
+pub use generations::{GenerationPin, Generations};
 pub use metrics::{ServedFrom, ViewMetrics};
-pub use needed::{NeededGenerations, hold_newest};
+pub use needed_generations::{NeededGenerations, pin_newest};

@@ -4,17 +4,17 @@
 #![deny(unsafe_code)]
 
 mod allocator;
+mod backoff;
 mod boot;
-mod causes;
+mod error_chain;
 mod files;
 mod memory;
-mod pauses;
 pub mod telemetry;
 pub mod tls;
 
 pub use allocator::Allocator;
+pub use backoff::backoff;
 pub use boot::{BOOT_ID_OVERRIDE, boot_id};
-pub use causes::with_causes;
+pub use error_chain::with_causes;
 pub use files::raise_file_limit;
 pub use memory::{memory_bytes, memory_limit_bytes};
-pub use pauses::pauses;

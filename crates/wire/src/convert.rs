@@ -6,7 +6,7 @@ use bytes::Bytes;
 use millpond_core::ObjectId;
 
 use crate::worker as wire;
-use millpond_core::{Generation, Inode, Landed, ObjectRef, Opened, ReadError};
+use millpond_core::{Generation, Inode, LandOutcome, ObjectRef, OpenCount, ReadError};
 
 /// The bytes of an object's id.
 const ID_BYTES: usize = 16;
@@ -66,8 +66,8 @@ pub fn object(object: Option<wire::Object>) -> Result<ObjectRef, InvalidMessage>
 ///
 /// # Errors
 /// Its id is none.
-pub fn opens(opens: &wire::Opens) -> Result<Opened, InvalidMessage> {
-    Ok(Opened {
+pub fn opens(opens: &wire::Opens) -> Result<OpenCount, InvalidMessage> {
+    Ok(OpenCount {
         id: id(&opens.id)?,
         times: opens.times,
     })
@@ -90,8 +90,8 @@ impl From<ObjectRef> for wire::Object {
     }
 }
 
-impl From<Opened> for wire::Opens {
-    fn from(Opened { id, times }: Opened) -> Self {
+impl From<OpenCount> for wire::Opens {
+    fn from(OpenCount { id, times }: OpenCount) -> Self {
         Self {
             id: id_bytes(id),
             times,
@@ -99,17 +99,17 @@ impl From<Opened> for wire::Opens {
     }
 }
 
-impl From<Landed> for wire::Landed {
-    fn from(landed: Landed) -> Self {
+impl From<LandOutcome> for wire::Landed {
+    fn from(landed: LandOutcome) -> Self {
         match landed {
-            Landed::ThroughFuse => Self::ThroughFuse,
-            Landed::Fetched => Self::Fetched,
-            Landed::Here => Self::Here,
+            LandOutcome::ThroughFuse => Self::ThroughFuse,
+            LandOutcome::Fetched => Self::Fetched,
+            LandOutcome::Here => Self::Here,
         }
     }
 }
 
-impl From<wire::Landed> for Landed {
+impl From<wire::Landed> for LandOutcome {
     fn from(landed: wire::Landed) -> Self {
         match landed {
             wire::Landed::ThroughFuse => Self::ThroughFuse,

@@ -225,7 +225,7 @@ fn context(mount: MountVolume) -> Result<Option<String>, VolumeError> {
 
 /// The one place where an error becomes a status; and, since only the kubelet would see it else, a line in the log.
 fn status(call: &'static str, error: &VolumeError) -> Status {
-    let words = error.words();
+    let words = error.describe();
     warn!(call, error = words, "a call of the kubelet failed");
     match error {
         VolumeError::Invalid { .. } => Status::invalid_argument(words),

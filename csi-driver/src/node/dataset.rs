@@ -15,25 +15,25 @@ use tracing::{error, warn};
 
 use super::error::VolumeError;
 use super::layout::Layout;
-use super::settling::SettlingWorker;
+use super::settling::NativeRemountWorker;
 use super::workers::{DatasetOnNode, NodeWorker, Workers};
-use millpond_fs::HeldGeneration;
+use millpond_fs::GenerationPin;
 use millpond_fs::NeededGenerations;
 use millpond_fs::ViewMetrics;
 use millpond_fs::fuse::{FuseMetrics, FuseOptions, FuseServer, Layout as FuseLayout, Unmount};
-use millpond_fs::keeper::Client as Keeper;
+use millpond_fs::keeper::KeeperClient as Keeper;
 use millpond_fs::mount::{MountTable, detach};
 use millpond_fs::mounter::Mounter;
-use millpond_fs::view::{InUse, OverlayMode, Registry, RegistryOptions, SettleRules};
+use millpond_fs::view::{InUse, OverlayMode, Registry, RegistryOptions, RemountRules};
 
 /// Backing ids of closed files that are kept for their next open: 15,000 cost 4 descriptors (measured).
 const KEPT_BACKING_IDS: usize = 16_384;
 
 /// Requests that a dead driver had read wait meanwhile; without a catalog they could only be answered wrongly.
-const CATALOG_PATIENCE: Duration = Duration::from_secs(10);
+const CATALOG_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a Dataset needs from its node.
-pub(crate) struct Surroundings<'a> {
+pub(crate) struct NodeContext<'a> {
     pub(crate) layout: &'a Layout,
     pub(crate) keeper: Arc<Keeper>,
     pub(crate) mounter: Mounter,
@@ -51,7 +51,7 @@ pub(crate) struct Dataset {
     pub(crate) worker: Arc<dyn NodeWorker>,
     pub(crate) metrics: prometheus::Registry,
     /// The generations that recorded volumes show, held from before the worker is first told what is in use.
-    recorded: Mutex<BTreeMap<PathBuf, HeldGeneration>>,
+    recorded: Mutex<BTreeMap<PathBuf, GenerationPin>>,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -62,9 +62,9 @@ impl Dataset {
         on_node: DatasetOnNode,
         evicts: bool,
         recorded: BTreeMap<PathBuf, Generation>,
-        surroundings: Surroundings<'_>,
+        surroundings: NodeContext<'_>,
     ) -> Result<Self, VolumeError> {
-        let Surroundings {
+        let NodeContext {
             layout,
             keeper,
             mounter,
@@ -74,7 +74,7 @@ impl Dataset {
         let metrics = metrics_of(&on_node)?;
         let registry = Registry::new(RegistryOptions {
             mode,
-            settle: SettleRules::default(),
+            settle: RemountRules::default(),
             metrics: ViewMetrics::register(&metrics).map_err(metrics_failed)?,
             mounter,
         })?;
@@ -89,13 +89,13 @@ impl Dataset {
             .await;
         if !recorded.is_empty() {
             let mut catalogs = worker.catalogs();
-            let first = tokio::time::timeout(CATALOG_PATIENCE, catalogs.wait_for(Option::is_some)).await;
+            let first = tokio::time::timeout(CATALOG_TIMEOUT, catalogs.wait_for(Option::is_some)).await;
             if first.is_err() {
                 warn!(dataset = %on_node.uid, "goes on without a catalog: open files cannot be read for now");
             }
         }
         let tasks = TaskTracker::new();
-        let settling: Arc<dyn Worker> = Arc::new(SettlingWorker {
+        let settling: Arc<dyn Worker> = Arc::new(NativeRemountWorker {
             worker: Arc::clone(&worker),
             registry: registry.clone(),
             runtime: tokio::runtime::Handle::current(),
@@ -132,7 +132,7 @@ impl Dataset {
         // Before the worker is told for the first time what is in use: all else it may delete.
         let needed = NeededGenerations::hold(Arc::clone(&fuse), registry.clone());
         let recorded = recorded.into_iter();
-        let recorded = recorded.map(|(target, generation)| (target, registry.generations().hold(generation)));
+        let recorded = recorded.map(|(target, generation)| (target, registry.generations().pin(generation)));
         let recorded = Mutex::new(recorded.collect());
         registry.connect(settling);
         let stopping = CancellationToken::new();
@@ -161,7 +161,7 @@ impl Dataset {
     /// Takes the mount away: nobody uses the Dataset on this node any more.
     pub(crate) async fn end(&self, layout: &Layout) {
         for target in self.registry.targets() {
-            if let Err(error) = self.registry.hide(target, InUse::Detach).await {
+            if let Err(error) = self.registry.unmount(target, InUse::Detach).await {
                 warn!(%error, "failed to take a view away");
             }
         }
@@ -221,7 +221,7 @@ fn take_over_or_mount(
     } else if let Some(keeper) = &first.keeper {
         // Somebody has unmounted what is kept.
         keeper
-            .drop_mount(&first.name)
+            .unregister(&first.name)
             .map_err(millpond_fs::fuse::FuseError::from)?;
     }
     // A mount without a keeper is dead, and cannot be asked for anything.

@@ -12,15 +12,15 @@ use tokio::sync::{Mutex as Turn, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::dataset::{Dataset, Surroundings, clear, fuse_name};
+use super::dataset::{Dataset, NodeContext, clear, fuse_name};
 use super::error::VolumeError;
 use super::layout::Layout;
 use super::plan::{Plan, PlanStore};
 use super::reports::Reports;
 use super::workers::{DatasetOnNode, MemberAddress, PoolOnNode, Workers};
-use millpond_fs::keeper::Client as Keeper;
+use millpond_fs::keeper::KeeperClient as Keeper;
 use millpond_fs::mounter::Mounter;
-use millpond_fs::view::{Abilities, OverlayMode};
+use millpond_fs::view::{KernelSupport, OverlayMode};
 
 /// How often it is looked who is not needed any more, beside the plan's changes.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
@@ -65,9 +65,9 @@ pub(crate) struct Slot {
 }
 
 /// A volume's use of a Dataset, until it is dropped.
-pub(crate) struct InUseBy(Arc<Slot>);
+pub(crate) struct DatasetUseGuard(Arc<Slot>);
 
-impl Drop for InUseBy {
+impl Drop for DatasetUseGuard {
     fn drop(&mut self) {
         let mut volumes = self.0.volumes.lock();
         *volumes = volumes.saturating_sub(1);
@@ -117,11 +117,11 @@ impl Datasets {
     }
 
     /// The Dataset, begun if need be, and in use until the answer's second part is dropped.
-    pub(crate) async fn use_it(
+    pub(crate) async fn acquire(
         &self,
         wanted: &DriverDataset,
         recorded: BTreeMap<PathBuf, Generation>,
-    ) -> Result<(Arc<Dataset>, InUseBy), VolumeError> {
+    ) -> Result<(Arc<Dataset>, DatasetUseGuard), VolumeError> {
         let slot = {
             let mut slots = self.slots.lock();
             Arc::clone(slots.entry(wanted.uid.clone()).or_default())
@@ -130,13 +130,13 @@ impl Datasets {
             let mut volumes = slot.volumes.lock();
             *volumes = volumes.saturating_add(1);
         }
-        let in_use = InUseBy(Arc::clone(&slot));
+        let in_use = DatasetUseGuard(Arc::clone(&slot));
         let mut dataset = slot.dataset.lock().await;
         if let Some(dataset) = &*dataset {
             return Ok((Arc::clone(dataset), in_use));
         }
         let on_node = self.on_node(wanted);
-        let surroundings = Surroundings {
+        let surroundings = NodeContext {
             layout: &self.options.layout,
             keeper: Arc::clone(&self.options.keeper),
             mounter: self.options.mounter.clone(),
@@ -155,7 +155,7 @@ impl Datasets {
         drop(dataset);
         // A keeper that started anew a moment ago was given only what was shown then.
         let fuse = Arc::clone(&begun.fuse);
-        let given = tokio::task::spawn_blocking(move || fuse.give_again()).await;
+        let given = tokio::task::spawn_blocking(move || fuse.reregister()).await;
         if let Ok(Err(error)) = given {
             warn!(%error, dataset = wanted.uid, "failed to give a mount to the keeper");
         }
@@ -196,14 +196,14 @@ impl Datasets {
     /// Gives all mounts to a keeper that has started anew. Blocks.
     pub fn give_again(&self) {
         for dataset in self.all() {
-            if let Err(error) = dataset.fuse.give_again() {
+            if let Err(error) = dataset.fuse.reregister() {
                 warn!(%error, dataset = dataset.on_node.uid, "failed to give a mount to the keeper");
             }
         }
     }
 
     /// Keeps members up to date and ends what is not needed, until `stop`.
-    pub async fn tend(self: Arc<Self>, stop: CancellationToken) {
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut plan = self.options.plan.subscribe();
         let mut interval =
             tokio::time::interval(LOOK_INTERVAL.min(self.options.patience.max(Duration::from_millis(50))));
@@ -236,7 +236,7 @@ impl Datasets {
                 continue;
             }
             let since = *idle.entry(uid.clone()).or_insert_with(tokio::time::Instant::now);
-            let removed = plan.known && !plan.datasets.contains_key(&uid);
+            let removed = plan.synced && !plan.datasets.contains_key(&uid);
             if !removed && since.elapsed() < self.options.patience {
                 continue;
             }
@@ -262,7 +262,7 @@ impl Datasets {
 
     /// Removes what is left on the disk of Datasets that are not in the plan any more and are not shown.
     fn forget(&self, plan: &Plan) {
-        if !plan.known {
+        if !plan.synced {
             return;
         }
         let shown: BTreeSet<_> = self.slots.lock().keys().cloned().collect();
@@ -300,7 +300,7 @@ impl Datasets {
                 continue;
             };
             clear(&entry.path());
-            if let Err(error) = self.options.keeper.drop_mount(&fuse_name(uid)) {
+            if let Err(error) = self.options.keeper.unregister(&fuse_name(uid)) {
                 warn!(%error, dataset = uid, "failed to have the keeper let go of a mount");
             }
         }
@@ -388,7 +388,7 @@ fn abilities(options: &DatasetsOptions) -> Result<(OverlayMode, Result<(), Strin
     }
     let place = options.layout.driver();
     std::fs::create_dir_all(&place).map_err(|error| error.to_string())?;
-    let found = Abilities::find(&place).map_err(|error| error.to_string())?;
+    let found = KernelSupport::find(&place).map_err(|error| error.to_string())?;
     let mode = found.mode.map_err(|error| error.to_string())?;
     Ok((mode, found.counting.map_err(|error| error.to_string())))
 }

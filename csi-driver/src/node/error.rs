@@ -79,7 +79,7 @@ impl VolumeError {
     }
 
     /// The error with its causes, in one line.
-    pub fn words(&self) -> String {
+    pub fn describe(&self) -> String {
         millpond_process::with_causes(self)
     }
 }

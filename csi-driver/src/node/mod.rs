@@ -2,7 +2,7 @@
 //!
 //! - [`plan`]: what the controller wants, kept on the disk. [`tiers`]: the directories that workers need.
 //! - [`datasets`]: per Dataset in use a FUSE mount, its views and a line to its worker ([`workers`]).
-//! - [`volumes`]: what the kubelet asks for ([`request`]), shown by its views ([`showing`]); [`record`]: each volume on the disk, so that a driver that starts again, also after
+//! - [`volumes`]: what the kubelet asks for ([`request`]), shown by its views ([`view_setup`]); [`record`]: each volume on the disk, so that a driver that starts again, also after
 //!   the node did, shows the same; [`target`]: where pods have their volumes.
 //! - [`reports`]: what the controller is told. [`layout`]: where all of it lies.
 //!
@@ -18,18 +18,18 @@ mod record;
 mod reports;
 mod request;
 mod settling;
-mod showing;
 mod target;
 #[cfg(test)]
 mod tests;
 mod tiers;
+mod view_setup;
 mod volumes;
 mod workers;
 
 pub use datasets::{Datasets, DatasetsOptions};
 pub use error::VolumeError;
 pub use layout::Layout;
-pub use plan::{Plan, PlanFollowing, PlanStore};
+pub use plan::{Plan, PlanStore, PlanSync};
 pub use record::{AccessMode, PodRef, VolumeKey, VolumeRequest};
 pub use reports::Reports;
 pub use request::Publish;

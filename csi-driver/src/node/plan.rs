@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::reports::Reports;
 
 /// Changes of a moment are written down together: each time it is all of the plan.
-const TOGETHER: Duration = Duration::from_millis(250);
+const WRITE_DEBOUNCE: Duration = Duration::from_millis(250);
 
 /// What the file begins with: its kind and version.
 const MAGIC: &[u8] = b"millpond plan 1\n";
@@ -32,7 +32,7 @@ fn is_plain(name: &str) -> bool {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// Whether it was ever whole. Before, nothing follows from what is not in it.
-    pub known: bool,
+    pub synced: bool,
     /// By uid.
     pub datasets: BTreeMap<String, DriverDataset>,
     /// By name.
@@ -64,7 +64,7 @@ impl Plan {
             Change::RemovePool(name) => {
                 self.pools.remove(&name);
             }
-            Change::Synced(_) => self.known = true,
+            Change::Synced(_) => self.synced = true,
         }
     }
 
@@ -82,7 +82,7 @@ impl Plan {
     fn decode(bytes: &[u8]) -> Option<Self> {
         let mut rest = bytes.strip_prefix(MAGIC)?;
         let mut plan = Self {
-            known: true,
+            synced: true,
             ..Self::default()
         };
         while !rest.is_empty() {
@@ -157,7 +157,7 @@ pub(super) fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Keeps the store up to date, and the controller informed.
-pub struct PlanFollowing {
+pub struct PlanSync {
     /// What is kept.
     pub store: Arc<PlanStore>,
     /// What is told.
@@ -166,7 +166,7 @@ pub struct PlanFollowing {
     pub events: mpsc::Receiver<PlanEvent<DriverPlan>>,
 }
 
-impl PlanFollowing {
+impl PlanSync {
     /// Follows until the events end.
     pub async fn run(mut self) {
         // A new stream tells all from its beginning; until that is done the old plan holds.
@@ -193,7 +193,7 @@ impl PlanFollowing {
                     }
                     Some(PlanEvent::Change(change)) => {
                         if self.change(change, &mut coming) {
-                            write_at.get_or_insert_with(|| Instant::now() + TOGETHER);
+                            write_at.get_or_insert_with(|| Instant::now() + WRITE_DEBOUNCE);
                         }
                     }
                 },
@@ -256,7 +256,7 @@ mod unit {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("plan");
         let store = PlanStore::open(file.clone());
-        assert!(!store.now().known);
+        assert!(!store.now().synced);
         let mut plan = Plan::default();
         plan.apply(Change::PutDataset(DriverDataset {
             uid: "u1".to_owned(),
@@ -277,6 +277,6 @@ mod unit {
         assert_eq!(again.datasets.len(), 1, "a uid that is a path is none");
         assert!(again.named("a", "b").is_some());
         std::fs::write(&file, b"millpond plan 1\n\xff\xff").unwrap();
-        assert!(!PlanStore::open(file).now().known);
+        assert!(!PlanStore::open(file).now().synced);
     }
 }

@@ -42,7 +42,7 @@ pub struct PodRef {
 
 /// Which Dataset a volume shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Wanted {
+pub(crate) enum DatasetSelector {
     /// The one of this uid (and of this name, when it was made).
     Uid {
         uid: String,
@@ -58,7 +58,7 @@ pub(crate) enum Wanted {
 pub struct VolumeRequest {
     /// The volume's id.
     pub volume_id: String,
-    pub(crate) wanted: Wanted,
+    pub(crate) wanted: DatasetSelector,
     pub(crate) access_mode: AccessMode,
     pub(crate) read_only: bool,
     /// The SELinux context that its files have; `None`: their own.

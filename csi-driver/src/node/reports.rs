@@ -41,7 +41,7 @@ impl Reports {
     }
 
     /// A volume was looked at: what is wrong with it, or nothing.
-    pub(crate) fn looked_at(&self, key: &VolumeKey, abnormal: Option<&str>) {
+    pub(crate) fn record_health(&self, key: &VolumeKey, abnormal: Option<&str>) {
         let abnormal = abnormal.unwrap_or_default();
         let mut state = self.state.lock();
         match state.views.get_mut(key) {
@@ -167,10 +167,10 @@ mod unit {
             target: "/pods/a".into(),
         };
         let (line, mut heard) = mpsc::channel(8);
-        reports.looked_at(&key, Some("is not known here"));
+        reports.record_health(&key, Some("is not known here"));
         reports.state.lock().views.insert(key.clone(), View::default());
         let mut told = async |abnormal| {
-            reports.looked_at(&key, abnormal);
+            reports.record_health(&key, abnormal);
             assert!(reports.changes(&line).await);
             match heard.try_recv().ok()?.report? {
                 Report::PutView(view) => view.abnormal,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use millpond_wire::plan::DriverDataset;
 
 use super::error::VolumeError;
-use super::record::{AccessMode, PodRef, VolumeRequest, Wanted};
+use super::record::{AccessMode, DatasetSelector, PodRef, VolumeRequest};
 
 /// Far more than any container orchestrator uses.
 const MAX_ID_BYTES: usize = 1024;
@@ -103,9 +103,9 @@ pub(super) fn request(publish: Publish) -> Result<VolumeRequest, VolumeError> {
             Some((namespace, name)) => (namespace.to_owned(), name.to_owned()),
             None => (pod.namespace.clone(), dataset),
         };
-        Wanted::Name { namespace, name }
+        DatasetSelector::Name { namespace, name }
     } else {
-        Wanted::Uid {
+        DatasetSelector::Uid {
             uid: get("uid")?,
             namespace: get("namespace")?,
             name: dataset,

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use millpond_core::{
-    CatalogFile, Data, Generation, Landed, Local, ObjectRef, Opened, ReadError, StreamId, TierDirectories,
-    Worker,
+    CatalogFile, Data, Generation, LandOutcome, LocalCopy, ObjectRef, OpenCount, ReadError, StreamId,
+    TierDirectories, Worker,
 };
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::workers::NodeWorker;
 use millpond_fs::view::Registry;
 
-pub(crate) struct SettlingWorker {
+pub(crate) struct NativeRemountWorker {
     pub(crate) worker: Arc<dyn NodeWorker>,
     pub(crate) registry: Registry,
     pub(crate) runtime: Handle,
@@ -27,7 +27,7 @@ pub(crate) struct SettlingWorker {
 }
 
 #[async_trait]
-impl Worker for SettlingWorker {
+impl Worker for NativeRemountWorker {
     fn catalogs(&self) -> watch::Receiver<Option<Arc<CatalogFile>>> {
         self.worker.catalogs()
     }
@@ -36,38 +36,38 @@ impl Worker for SettlingWorker {
         self.worker.tiers()
     }
 
-    async fn land(&self, object: ObjectRef) -> Result<Landed, ReadError> {
-        self.worker.land(object).await
+    async fn fetch_to_landing(&self, object: ObjectRef) -> Result<LandOutcome, ReadError> {
+        self.worker.fetch_to_landing(object).await
     }
 
-    async fn local(&self, object: ObjectRef) -> Result<Local, ReadError> {
-        self.worker.local(object).await
+    async fn open_local(&self, object: ObjectRef) -> Result<LocalCopy, ReadError> {
+        self.worker.open_local(object).await
     }
 
     async fn read(&self, object: ObjectRef, stream: StreamId, range: Range<u64>) -> Result<Data, ReadError> {
         self.worker.read(object, stream, range).await
     }
 
-    fn reading(&self, object: ObjectRef, stream: StreamId, complete: Option<Arc<File>>) {
-        self.worker.reading(object, stream, complete);
+    fn file_opened(&self, object: ObjectRef, stream: StreamId, complete: Option<Arc<File>>) {
+        self.worker.file_opened(object, stream, complete);
     }
 
-    fn closed(&self, object: ObjectRef, stream: StreamId) {
-        self.worker.closed(object, stream);
+    fn file_closed(&self, object: ObjectRef, stream: StreamId) {
+        self.worker.file_closed(object, stream);
         let (worker, registry) = (Arc::clone(&self.worker), self.registry.clone());
         let settle = async move {
             if worker.has(object).await {
-                registry.settled(object.id, object.size_bytes);
+                registry.object_completed(object.id, object.size_bytes);
             }
         };
         drop(self.tasks.spawn_on(settle, &self.runtime));
     }
 
-    fn opened(&self, opens: &[Opened]) {
-        self.worker.opened(opens);
+    fn count_kernel_opens(&self, opens: &[OpenCount]) {
+        self.worker.count_kernel_opens(opens);
     }
 
-    fn in_use(&self, generations: &BTreeSet<Generation>) {
-        self.worker.in_use(generations);
+    fn retain_generations(&self, generations: &BTreeSet<Generation>) {
+        self.worker.retain_generations(generations);
     }
 }

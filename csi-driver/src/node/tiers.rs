@@ -110,7 +110,7 @@ impl Tiers {
                 complaints.insert(format!("pool {}: {problem}", pool.name));
             }
         }
-        if plan.known {
+        if plan.synced {
             let gone: Vec<_> = self
                 .prepared
                 .keys()

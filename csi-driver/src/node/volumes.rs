@@ -20,29 +20,29 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use super::dataset::Dataset;
-use super::datasets::{Datasets, InUseBy};
+use super::datasets::{DatasetUseGuard, Datasets};
 use super::error::VolumeError;
-use super::record::{Kind, Record, RecordedDataset, Records, VolumeRequest, Wanted};
+use super::record::{DatasetSelector, Kind, Record, RecordedDataset, Records, VolumeRequest};
 use super::reports::Reports;
 use super::request::{Publish, allow, checked_id, request};
-use super::showing::{ViewOf, is_mounted, kept, missing_layer, show, uncover, view_of};
 use super::target::Target;
-use millpond_fs::HeldGeneration;
-use millpond_fs::hold_newest;
+use super::view_setup::{ViewOf, is_mounted, kept, missing_layer, show, uncover, view_of};
+use millpond_fs::GenerationPin;
 use millpond_fs::mount::MountTable;
+use millpond_fs::pin_newest;
 use millpond_fs::view::{InUse, ViewError};
 
 /// What is looked at again and again while it is not there yet.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How often it is tried to take over what could not be at the start.
 const ADOPT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A plan that is whole and lacks the Dataset may be some moments old.
-const UNKNOWN_PATIENCE: Duration = Duration::from_secs(10);
+const UNKNOWN_DATASET_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The size of a view is answered from memory, by the kernel or by this process.
-const STAT_PATIENCE: Duration = Duration::from_secs(5);
+const STATFS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is wrong with a volume that a driver before has shown and this one could not take over.
 const NOT_SERVED: &str = "the volume was shown before and is not served now";
@@ -75,7 +75,7 @@ pub struct Volumes {
     reports: Arc<Reports>,
     records: Records,
     /// How long a pod waits for what is missing.
-    patience: Duration,
+    timeout: Duration,
     known: Mutex<BTreeMap<PathBuf, Volume>>,
     turns: Mutex<BTreeMap<PathBuf, Arc<Turn<()>>>>,
     tasks: TaskTracker,
@@ -85,7 +85,7 @@ pub struct Volumes {
 struct Volume {
     record: Record,
     /// `None`: it was shown by a driver before, and is not now.
-    in_use: Option<InUseBy>,
+    in_use: Option<DatasetUseGuard>,
 }
 
 impl Volumes {
@@ -109,7 +109,7 @@ impl Volumes {
             datasets,
             reports,
             records,
-            patience,
+            timeout: patience,
             known: Mutex::new(known),
             turns: Mutex::default(),
             tasks: TaskTracker::new(),
@@ -139,9 +139,9 @@ impl Volumes {
             match self.adopt_one(record.clone()).await {
                 Ok(()) => info!(target = %target.display(), "took a volume over"),
                 Err(error) => {
-                    warn!(target = %target.display(), error = error.words(), "failed to take a volume over");
+                    warn!(target = %target.display(), error = error.describe(), "failed to take a volume over");
                     self.reports.shown(&record);
-                    self.reports.looked_at(&record.key(), Some(NOT_SERVED));
+                    self.reports.record_health(&record.key(), Some(NOT_SERVED));
                 }
             }
         }
@@ -161,7 +161,7 @@ impl Volumes {
                 waiting.map(|(target, _)| target.clone()).collect()
             };
             for target in waiting {
-                let turn = self.turn(&target);
+                let turn = self.target_lock(&target);
                 let _mine = turn.lock().await;
                 let Some((record, false)) = self.before(&target) else {
                     continue;
@@ -171,7 +171,7 @@ impl Volumes {
                 }
                 match self.adopt_one(record).await {
                     Ok(()) => info!(target = %target.display(), "took a volume over"),
-                    Err(error) => debug!(error = error.words(), "failed again to take a volume over"),
+                    Err(error) => debug!(error = error.describe(), "failed again to take a volume over"),
                 }
             }
         }
@@ -179,7 +179,7 @@ impl Volumes {
 
     async fn adopt_one(&self, record: Record) -> Result<(), VolumeError> {
         let wanted = self.dataset_of(&record);
-        let (dataset, in_use) = self.datasets.use_it(&wanted, self.recorded(&wanted.uid)).await?;
+        let (dataset, in_use) = self.datasets.acquire(&wanted, self.recorded(&wanted.uid)).await?;
         let fuse_root = dataset.fuse.mountpoint().to_owned();
         let target = record.target.clone();
         let generation = record.kind.generation();
@@ -255,16 +255,16 @@ impl Volumes {
         };
         let stats = if is_served {
             let dataset = self.datasets.shown(&uid).ok_or_else(not_found)?;
-            self.look(target, &dataset).await
+            self.check_health(target, &dataset).await
         } else {
             VolumeStats::unknown(NOT_SERVED)
         };
-        self.reports.looked_at(&key, stats.abnormal.as_deref());
+        self.reports.record_health(&key, stats.abnormal.as_deref());
         Ok(stats)
     }
 
     /// How a volume is that this driver serves.
-    async fn look(&self, target: Target, dataset: &Dataset) -> VolumeStats {
+    async fn check_health(&self, target: Target, dataset: &Dataset) -> VolumeStats {
         let mounted = MountTable::read().is_ok_and(|table| table.top_at(target.path()).is_some());
         if !mounted {
             return VolumeStats::unknown(
@@ -274,7 +274,7 @@ impl Volumes {
         let unreachable = dataset.worker.reachable().err();
         let mounter = self.datasets.mounter().clone();
         let stat = tokio::task::spawn_blocking(move || mounter.size(target.path()));
-        let reason = match tokio::time::timeout(STAT_PATIENCE, stat).await {
+        let reason = match tokio::time::timeout(STATFS_TIMEOUT, stat).await {
             Ok(Ok(Ok(found))) => {
                 return VolumeStats {
                     bytes: found.bytes,
@@ -283,7 +283,7 @@ impl Volumes {
                 };
             }
             Ok(Ok(Err(error))) => {
-                let error = VolumeError::from(ViewError::from(error)).words();
+                let error = VolumeError::from(ViewError::from(error)).describe();
                 format!("the volume does not answer: {error}")
             }
             Ok(Err(_)) | Err(_) => "the volume does not answer".to_owned(),
@@ -292,7 +292,7 @@ impl Volumes {
     }
 
     async fn publish_at(&self, target: Target, request: VolumeRequest) -> Result<(), VolumeError> {
-        let turn = self.turn(target.path());
+        let turn = self.target_lock(target.path());
         let _mine = turn.lock().await;
         let before = self.before(target.path());
         if let Some((record, true)) = &before {
@@ -307,14 +307,14 @@ impl Volumes {
             warn!(target = %target.path().display(), "somebody has unmounted a volume: it is shown again");
             self.hide(target.path(), &record.dataset.uid).await?;
         }
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.timeout;
         // What a reboot, or a driver that was killed, left of the same volume.
         let before = before
             .map(|(record, _)| record)
             .filter(|record| record.request == request);
         let wanted = self.wait_for_dataset(&request.wanted, deadline).await?;
         allow(&wanted, &request)?;
-        let (dataset, in_use) = self.datasets.use_it(&wanted, self.recorded(&wanted.uid)).await?;
+        let (dataset, in_use) = self.datasets.acquire(&wanted, self.recorded(&wanted.uid)).await?;
         self.wait_for_catalog(&dataset, deadline).await?;
         let (kind, _held) = self.choose(&wanted, &dataset, before.as_ref())?;
         if request.context.is_some() && !matches!(kind, Kind::Kernel { .. }) {
@@ -358,7 +358,7 @@ impl Volumes {
     }
 
     async fn unpublish_at(&self, target: &Target, volume_id: &str) -> Result<(), VolumeError> {
-        let turn = self.turn(target.path());
+        let turn = self.target_lock(target.path());
         {
             let _mine = turn.lock().await;
             let before = self.before(target.path());
@@ -396,7 +396,7 @@ impl Volumes {
         let Some(dataset) = self.datasets.shown(uid) else {
             return Ok(());
         };
-        match dataset.registry.hide(target.to_owned(), InUse::Detach).await {
+        match dataset.registry.unmount(target.to_owned(), InUse::Detach).await {
             Ok(()) | Err(ViewError::Missing { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -407,7 +407,7 @@ impl Volumes {
         Ok(())
     }
 
-    fn turn(&self, target: &Path) -> Arc<Turn<()>> {
+    fn target_lock(&self, target: &Path) -> Arc<Turn<()>> {
         Arc::clone(self.turns.lock().entry(target.to_owned()).or_default())
     }
 
@@ -418,7 +418,7 @@ impl Volumes {
         Some((volume.record.clone(), volume.in_use.is_some()))
     }
 
-    fn insert(&self, record: Record, in_use: InUseBy) {
+    fn insert(&self, record: Record, in_use: DatasetUseGuard) {
         self.reports.shown(&record);
         let volume = Volume {
             record: record.clone(),
@@ -451,26 +451,28 @@ impl Volumes {
 
     async fn wait_for_dataset(
         &self,
-        wanted: &Wanted,
+        wanted: &DatasetSelector,
         deadline: Instant,
     ) -> Result<DriverDataset, VolumeError> {
         let mut plan = self.datasets.plan().subscribe();
-        let unknown = deadline.min(Instant::now() + UNKNOWN_PATIENCE);
+        let unknown = deadline.min(Instant::now() + UNKNOWN_DATASET_TIMEOUT);
         loop {
             let (found, known) = {
                 let plan = plan.borrow_and_update();
                 let found = match wanted {
-                    Wanted::Uid { uid, .. } => plan.datasets.get(uid),
-                    Wanted::Name { namespace, name } => plan.named(namespace, name),
+                    DatasetSelector::Uid { uid, .. } => plan.datasets.get(uid),
+                    DatasetSelector::Name { namespace, name } => plan.named(namespace, name),
                 };
-                (found.cloned(), plan.known)
+                (found.cloned(), plan.synced)
             };
             if let Some(found) = found {
                 return Ok(found);
             }
             let until = if known { unknown } else { deadline };
             let (namespace, name) = match wanted {
-                Wanted::Uid { namespace, name, .. } | Wanted::Name { namespace, name } => (namespace, name),
+                DatasetSelector::Uid { namespace, name, .. } | DatasetSelector::Name { namespace, name } => {
+                    (namespace, name)
+                }
             };
             match tokio::time::timeout_at(until, plan.changed()).await {
                 Ok(Ok(())) => {}
@@ -518,7 +520,7 @@ impl Volumes {
         wanted: &DriverDataset,
         dataset: &Dataset,
         before: Option<&Record>,
-    ) -> Result<(Kind, Option<HeldGeneration>), VolumeError> {
+    ) -> Result<(Kind, Option<GenerationPin>), VolumeError> {
         if wanted.live {
             return Ok((Kind::Live, None));
         }
@@ -529,7 +531,7 @@ impl Volumes {
             Some(kept) => kept,
             None => {
                 let (newest, held) =
-                    hold_newest(dataset.worker.as_ref(), &dataset.registry).ok_or_else(no_catalog)?;
+                    pin_newest(dataset.worker.as_ref(), &dataset.registry).ok_or_else(no_catalog)?;
                 ((*newest).clone(), held)
             }
         };
@@ -577,7 +579,7 @@ impl Volumes {
                         ),
                     });
                 }
-                tokio::time::sleep(LOOK_INTERVAL).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             },
         }
     }

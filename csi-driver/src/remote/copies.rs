@@ -24,7 +24,7 @@ use tracing::{info, warn};
 const MAX_FILE_BYTES: u64 = 256 << 30;
 
 /// A worker that sends nothing for so long is given up.
-const CHUNK_PATIENCE: Duration = Duration::from_secs(30);
+const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why there is no copy.
 #[derive(Debug, thiserror::Error)]
@@ -218,7 +218,7 @@ async fn receive(
     let mut file = File::create_new(path).map_err(failed)?;
     let mut left = bytes;
     loop {
-        let next = tokio::time::timeout(CHUNK_PATIENCE, chunks.message()).await;
+        let next = tokio::time::timeout(CHUNK_TIMEOUT, chunks.message()).await;
         let next = next.map_err(|_elapsed| CopyError::Worker {
             reason: "it sends nothing any more".to_owned(),
         })?;

@@ -1,25 +1,25 @@
 //! A worker in another process, as the driver's own [`Worker`].
 //!
-//! - [`link`]: how the worker is reached: over its socket on this node, or one of the pool's members over the network.
-//! - [`attend`]: the stream on which both tell each other what happens: it lives as long as the link does.
+//! - [`dial`]: how the worker is reached: over its socket on this node, or one of the pool's members over the network.
+//! - [`session`]: the stream on which both tell each other what happens: it lives as long as the link does.
 //! - [`notices`]: what the worker has to know of this driver, so that a worker that has just started learns all of it.
 //! - [`objects`]: complete objects in this node's tiers, which need no question.
 //! - [`copies`]: this node's copies of the catalogs, strictly checked before anything reads them.
-//! - [`ahead`]: what a reader in small steps asks for next.
-//! - [`ask`]: questions, repeated until a worker answers or the patience is over.
+//! - [`readahead`]: what a reader in small steps asks for next.
+//! - [`request`]: questions, repeated until a worker answers or the patience is over.
 //!
 //! Invariants:
 //! - A worker that dies costs its readers a pause: every question can be asked again of the next one.
 //! - No path that a worker says is ever opened: objects are found in the directories that the driver was given.
 //! - Where there is no worker on this node nothing is landed, and all reads go over the network.
 
-mod ahead;
-mod ask;
-mod attend;
 mod copies;
-mod link;
+mod dial;
 mod notices;
 mod objects;
+mod readahead;
+mod request;
+mod session;
 mod workers;
 
 use std::collections::BTreeSet;
@@ -33,25 +33,25 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use millpond_core::ObjectId;
 use millpond_core::{
-    CatalogFile, Data, Generation, Landed, Local, ObjectRef, Opened, ReadError, Served, StreamId,
-    TierDirectories, Views, Worker,
+    CatalogFile, Data, Generation, LandOutcome, LocalCopy, ObjectRef, OpenCount, ReadError, ServedBytes,
+    StreamId, TierDirectories, Views, Worker,
 };
 use millpond_wire::worker as wire;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use ahead::Ahead;
-use ask::Asking;
-use attend::Attending;
 use copies::Copies;
 use notices::Notices;
 use objects::Objects;
+use readahead::Ahead;
+use request::RetryingClient;
+use session::WorkerSession;
 
 use crate::node::NodeWorker;
 
 pub use copies::CopyError;
-pub use link::Reach;
+pub use dial::WorkerLocation;
 pub use workers::RemoteWorkers;
 
 /// How to reach the worker of a Dataset.
@@ -61,7 +61,7 @@ pub struct RemoteOptions {
     /// This driver's number: another one after each start.
     pub driver: u64,
     /// Where the worker is.
-    pub reach: Reach,
+    pub reach: WorkerLocation,
     /// The tiers' directories on this node, fastest first; none where no worker is.
     pub tiers: Vec<TierDirectories>,
     /// A directory of this Dataset's own for copies of its catalogs.
@@ -76,7 +76,7 @@ pub struct RemoteWorker {
     copies: Arc<Copies>,
     notices: Arc<Notices>,
     ahead: Ahead,
-    asking: Asking,
+    asking: RetryingClient,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -101,7 +101,7 @@ impl RemoteWorker {
         let caller = wire::Caller { dataset_uid, driver };
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let (clients, client) = watch::channel(None);
-        let attending = Attending {
+        let attending = WorkerSession {
             caller: caller.clone(),
             reach,
             clients,
@@ -116,7 +116,7 @@ impl RemoteWorker {
             copies,
             notices,
             ahead: Ahead::default(),
-            asking: Asking {
+            asking: RetryingClient {
                 caller,
                 client,
                 patience,
@@ -129,7 +129,7 @@ impl RemoteWorker {
 
     /// Counts an open that this driver answered without a question.
     fn found(&self, id: ObjectId) {
-        self.notices.opened(&[Opened { id, times: 1 }]);
+        self.notices.opened(&[OpenCount { id, times: 1 }]);
     }
 }
 
@@ -143,33 +143,33 @@ impl Worker for RemoteWorker {
         self.objects.directories()
     }
 
-    async fn land(&self, object: ObjectRef) -> Result<Landed, ReadError> {
+    async fn fetch_to_landing(&self, object: ObjectRef) -> Result<LandOutcome, ReadError> {
         if self.objects.are_kept() {
             self.asking.land(object).await
         } else {
-            Ok(Landed::ThroughFuse)
+            Ok(LandOutcome::ThroughFuse)
         }
     }
 
-    async fn local(&self, object: ObjectRef) -> Result<Local, ReadError> {
+    async fn open_local(&self, object: ObjectRef) -> Result<LocalCopy, ReadError> {
         if let Some(file) = self.objects.find(object.id, object.size_bytes).await {
             self.found(object.id);
-            return Ok(Local::Complete(Arc::new(file)));
+            return Ok(LocalCopy::Complete(Arc::new(file)));
         }
         // It may have to be checked first, or be evicted in between.
         if self.objects.are_kept()
             && self.asking.local(object).await?
             && let Some(file) = self.objects.find(object.id, object.size_bytes).await
         {
-            return Ok(Local::Complete(Arc::new(file)));
+            return Ok(LocalCopy::Complete(Arc::new(file)));
         }
-        Ok(Local::Incomplete)
+        Ok(LocalCopy::Incomplete)
     }
 
     async fn read(&self, object: ObjectRef, stream: StreamId, range: Range<u64>) -> Result<Data, ReadError> {
         let range = range.start..range.end.min(object.size_bytes);
         if range.is_empty() {
-            return Ok(Data::Bytes(Bytes::new(), Served::default()));
+            return Ok(Data::Bytes(Bytes::new(), ServedBytes::default()));
         }
         if let Some(data) = self.ahead.find(stream, &range) {
             return Ok(data);
@@ -184,21 +184,21 @@ impl Worker for RemoteWorker {
         })
     }
 
-    fn reading(&self, object: ObjectRef, stream: StreamId, _complete: Option<Arc<File>>) {
+    fn file_opened(&self, object: ObjectRef, stream: StreamId, _complete: Option<Arc<File>>) {
         // The driver holds the file itself, which the worker's lease respects.
         self.notices.reading(object, stream);
     }
 
-    fn closed(&self, object: ObjectRef, stream: StreamId) {
+    fn file_closed(&self, object: ObjectRef, stream: StreamId) {
         self.ahead.forget(stream);
         self.notices.closed(object, stream);
     }
 
-    fn opened(&self, opens: &[Opened]) {
+    fn count_kernel_opens(&self, opens: &[OpenCount]) {
         self.notices.opened(opens);
     }
 
-    fn in_use(&self, generations: &BTreeSet<Generation>) {
+    fn retain_generations(&self, generations: &BTreeSet<Generation>) {
         self.notices.in_use(generations);
         self.copies.in_use(generations);
     }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use millpond_core::ObjectId;
-use millpond_core::{Generation, ObjectRef, Opened, StreamId};
+use millpond_core::{Generation, ObjectRef, OpenCount, StreamId};
 use millpond_wire::worker as wire;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -75,9 +75,9 @@ impl Notices {
         self.changed.notify_one();
     }
 
-    pub(super) fn opened(&self, opens: &[Opened]) {
+    pub(super) fn opened(&self, opens: &[OpenCount]) {
         let mut state = self.state.lock();
-        for Opened { id, times } in opens {
+        for OpenCount { id, times } in opens {
             if state.opened.len() < MAX_OPENED || state.opened.contains_key(id) {
                 let count = state.opened.entry(*id).or_insert(0);
                 *count = count.saturating_add(*times);
@@ -151,7 +151,7 @@ impl State {
         }
         let opened: Vec<wire::Opens> = std::mem::take(&mut self.opened)
             .into_iter()
-            .map(|(id, times)| Opened { id, times }.into())
+            .map(|(id, times)| OpenCount { id, times }.into())
             .collect();
         for opens in opened.chunks(OPENS_IN_ONE) {
             tell(Kind::Opened(wire::Opened {
@@ -197,11 +197,11 @@ mod tests {
         let notices = Notices::default();
         notices.reading(object(1), StreamId(1));
         notices.reading(object(2), StreamId(2));
-        notices.opened(&[Opened {
+        notices.opened(&[OpenCount {
             id: object(1).id,
             times: 2,
         }]);
-        notices.opened(&[Opened {
+        notices.opened(&[OpenCount {
             id: object(1).id,
             times: 3,
         }]);

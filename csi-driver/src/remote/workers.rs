@@ -9,7 +9,7 @@ use millpond_core::Views;
 use tokio::sync::watch;
 use tracing::error;
 
-use super::link::Reach;
+use super::dial::WorkerLocation;
 use super::{RemoteOptions, RemoteWorker};
 use crate::node::{DatasetOnNode, NodeWorker, Workers};
 
@@ -42,8 +42,8 @@ impl Workers for RemoteWorkers {
     async fn worker(&self, dataset: DatasetOnNode, views: Arc<dyn Views>) -> Arc<dyn NodeWorker> {
         loop {
             let reach = match &dataset.socket {
-                Some(socket) => Reach::Here(socket.clone()),
-                None => Reach::Elsewhere {
+                Some(socket) => WorkerLocation::Here(socket.clone()),
+                None => WorkerLocation::Elsewhere {
                     pool: dataset.members.clone(),
                     identity: self.identity.clone(),
                 },

@@ -15,7 +15,7 @@ use comfy_table::{CellAlignment, Table};
 use millpond_measure::{Comparison, reading};
 
 use super::terminal::{bytes, complain, say};
-use crate::mount::place::Place;
+use crate::mount::run_directory::Place;
 use crate::mount::spec::Spec;
 
 /// Rounds of each shape; the median is shown.

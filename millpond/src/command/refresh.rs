@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::terminal::{bytes, say};
 use crate::mount::client::{Client, block_on};
-use crate::mount::place::Place;
+use crate::mount::run_directory::Place;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

@@ -14,7 +14,7 @@ use millpond_cache::dataset::{CatalogStats, ReadStats, TierStats};
 use super::terminal::{bytes, percent};
 use crate::mount::client::{Client, block_on};
 use crate::mount::control::StatsAnswer;
-use crate::mount::place::Place;
+use crate::mount::run_directory::Place;
 
 /// Between two tables of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);

@@ -7,10 +7,10 @@ use anyhow::Result;
 use clap::Args;
 
 use super::terminal::say;
-use crate::mount::clean::{self, Force};
+use crate::mount::cleanup::{self, UnmountMode};
 use crate::mount::client::block_on;
-use crate::mount::order::{self, Order, Watched};
-use crate::mount::place::Place;
+use crate::mount::run_directory::Place;
+use crate::mount::supervisor_command::{self, ProcessWatch, SupervisorCommand};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -23,27 +23,31 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (place, directory, _) = Place::containing(&arguments.directory)?;
-    let force = if arguments.force { Force::Yes } else { Force::No };
+    let force = if arguments.force {
+        UnmountMode::Yes
+    } else {
+        UnmountMode::No
+    };
     if let Some(claim) = place.claim()? {
         // Its supervisor was killed, and maybe its server; what they left is here.
-        block_on(clean::hide(&place, &directory, force))?;
-        clean::leftovers(&place, &directory)?;
-        clean::remove(&place)?;
+        block_on(cleanup::hide(&place, &directory, force))?;
+        cleanup::leftovers(&place, &directory)?;
+        cleanup::remove(&place)?;
         drop(claim);
         say(format_args!(
             "{} is unmounted; its supervisor had been killed",
             directory.display()
         ));
     } else {
-        let supervisor = Watched::supervisor(&place);
-        order::give(
+        let supervisor = ProcessWatch::supervisor(&place);
+        supervisor_command::give(
             &place,
-            &Order::Unmount {
+            &SupervisorCommand::Unmount {
                 force: arguments.force,
             },
         )?;
         supervisor.wait()?;
     }
-    clean::sweep();
+    cleanup::sweep();
     Ok(ExitCode::SUCCESS)
 }

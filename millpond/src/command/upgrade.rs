@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::terminal::say;
-use crate::mount::order::{self, Order};
-use crate::mount::place::Place;
+use crate::mount::run_directory::Place;
+use crate::mount::supervisor_command::{self, SupervisorCommand};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -27,9 +27,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
             .with_context(|| format!("failed to find --binary {}", binary.display()))?,
         None => std::env::current_exe().context("failed to find this program")?,
     };
-    order::give(
+    supervisor_command::give(
         &place,
-        &Order::Upgrade {
+        &SupervisorCommand::Upgrade {
             binary: binary.clone(),
         },
     )?;

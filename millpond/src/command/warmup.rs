@@ -11,7 +11,7 @@ use super::progress::{Display, Progress};
 use super::terminal::{bytes, complain, say};
 use super::value;
 use crate::mount::client::{Client, block_on};
-use crate::mount::place::Place;
+use crate::mount::run_directory::Place;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

@@ -5,16 +5,16 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use millpond_fs::keeper::Holder;
+use millpond_fs::keeper::KeeperServer;
 use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tracing::warn;
 
-use super::place::Place;
+use super::run_directory::Place;
 
 /// How long a server may take to end in order.
-const STOP_PATIENCE: Duration = Duration::from_secs(20);
+const SERVER_STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A server that was started.
 pub(super) struct ServerProcess {
@@ -24,7 +24,7 @@ pub(super) struct ServerProcess {
 }
 
 /// What a server did.
-pub(super) enum Happened {
+pub(super) enum ServerEvent {
     /// It said a line.
     Said(String),
     /// It will say nothing more.
@@ -39,7 +39,7 @@ impl ServerProcess {
         binary: &Path,
         place: &Place,
         predecessors: u64,
-        holder: &Holder,
+        holder: &KeeperServer,
     ) -> io::Result<Self> {
         let mut child = Command::new(binary)
             .arg0("millpond")
@@ -59,19 +59,19 @@ impl ServerProcess {
     ///
     /// # Cancel safety
     /// Nothing is lost when it is dropped.
-    pub(super) async fn next(&mut self) -> Happened {
+    pub(super) async fn next(&mut self) -> ServerEvent {
         let Self { child, reports } = self;
         tokio::select! {
             // What a server said comes before its end.
             biased;
             line = next_line(reports.as_mut()) => match line {
-                Some(line) => Happened::Said(line),
+                Some(line) => ServerEvent::Said(line),
                 None => {
                     *reports = None;
-                    Happened::Silent
+                    ServerEvent::Silent
                 }
             },
-            ended = child.wait() => Happened::Ended(ended),
+            ended = child.wait() => ServerEvent::Ended(ended),
         }
     }
 
@@ -92,7 +92,7 @@ impl ServerProcess {
         if let Err(error) = self.signal(Signal::TERM) {
             warn!(%error, "failed to signal the server");
         }
-        if tokio::time::timeout(STOP_PATIENCE, self.child.wait())
+        if tokio::time::timeout(SERVER_STOP_TIMEOUT, self.child.wait())
             .await
             .is_err()
         {

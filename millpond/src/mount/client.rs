@@ -14,13 +14,13 @@ use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
 use super::control::{LoadReport, RefreshAnswer, StatsAnswer};
-use super::place::Place;
+use super::run_directory::Place;
 
 /// Longest answer that is read whole.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 
 /// How long a server that has just died may take to be replaced.
-const SUCCESSOR_PATIENCE: Duration = Duration::from_secs(10);
+const SERVER_RESTART_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Between two attempts to reach one.
 const ATTEMPT_INTERVAL: Duration = Duration::from_millis(50);
@@ -126,7 +126,7 @@ impl Client {
                 }
             }
         };
-        tokio::time::timeout(SUCCESSOR_PATIENCE, attempts)
+        tokio::time::timeout(SERVER_RESTART_TIMEOUT, attempts)
             .await
             .context("no server of the mount is up; its log may say why")
             .with_context(|| format!("failed to reach {}", socket.display()))?

@@ -37,7 +37,7 @@ use super::spec::ViewKind;
 const MAX_LOADS: usize = 4;
 
 /// A new generation is shown within milliseconds; one that cannot be is in the log.
-const SHOW_PATIENCE: Duration = Duration::from_secs(10);
+const GENERATION_VISIBLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the handlers need.
 #[derive(Clone)]
@@ -173,7 +173,10 @@ async fn refresh(State(control): State<Control>) -> Result<Json<RefreshAnswer>, 
     // Whoever asked shall find it at their next open.
     let mut shown = control.fuse.shown();
     let shown = shown.wait_for(|shown| *shown >= Some(refreshed.generation));
-    if tokio::time::timeout(SHOW_PATIENCE, shown).await.is_err() {
+    if tokio::time::timeout(GENERATION_VISIBLE_TIMEOUT, shown)
+        .await
+        .is_err()
+    {
         warn!(generation = %refreshed.generation, "the live tree does not show the new generation yet");
     }
     Ok(Json(RefreshAnswer {

@@ -8,7 +8,7 @@ use millpond_cache::MemoryTier;
 use millpond_fs::mount::MountTable;
 use rustix::mount::{MountFlags, mount};
 
-use super::place::Place;
+use super::run_directory::Place;
 use super::spec::Spec;
 
 /// Mounts the tier, or takes the one that is there; `None`: none is wanted.

@@ -18,21 +18,21 @@ use rustix::process::{PidfdFlags, Signal};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::place::Place;
+use super::run_directory::Place;
 
 /// How long an orphan may take to end in order: as long as a supervisor gives its server.
-const END_PATIENCE: Duration = Duration::from_secs(20);
+const TERM_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a killed one may take to be gone.
-const KILL_PATIENCE: Duration = Duration::from_secs(10);
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The server's view of its supervisor.
 #[derive(Debug)]
-pub(super) struct Supervision {
+pub(super) struct SupervisorWatch {
     lost: CancellationToken,
 }
 
-impl Supervision {
+impl SupervisorWatch {
     /// Watches the keeper's socket, which is the standard input of a server, on a thread that sleeps until the
     /// supervisor is gone: as long as the process lives, mostly.
     ///
@@ -97,7 +97,7 @@ pub(super) fn end(place: &Place) -> Result<()> {
     if place.server() != Some(pid) {
         return Ok(());
     }
-    for (signal, patience) in [(Signal::TERM, END_PATIENCE), (Signal::KILL, KILL_PATIENCE)] {
+    for (signal, patience) in [(Signal::TERM, TERM_TIMEOUT), (Signal::KILL, KILL_TIMEOUT)] {
         match rustix::process::pidfd_send_signal(&process, signal) {
             Ok(()) => {}
             Err(rustix::io::Errno::SRCH) => return Ok(()),

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::spec::ViewKind;
 
 /// A server ends with this code where another one would do no better (`EX_CONFIG`).
-pub(crate) const HOPELESS: u8 = 78;
+pub(crate) const EXIT_CONFIG: u8 = 78;
 
 /// One word on the way of a mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 /// The first wait after a server that did not come up.
-const FIRST: Duration = Duration::from_millis(100);
+const RESTART_BACKOFF_MIN: Duration = Duration::from_millis(100);
 
 /// Readers that wait for a server should not wait for this clock.
-const LONGEST: Duration = Duration::from_secs(2);
+const RESTART_BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 /// How a server ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,9 +58,9 @@ impl Restarts {
         }
         let wait = match self.failures {
             0 => Duration::ZERO,
-            failures => FIRST
+            failures => RESTART_BACKOFF_MIN
                 .saturating_mul(1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX))
-                .min(LONGEST),
+                .min(RESTART_BACKOFF_MAX),
         };
         self.failures = self.failures.saturating_add(1);
         Decision::Restart(wait)
@@ -86,9 +86,9 @@ mod tests {
         restarts.ready();
         let waits: Vec<_> = (0..40).map(|_| restarts.ended(End::Failed)).collect();
         assert_eq!(waits[0], Decision::Restart(Duration::ZERO));
-        assert_eq!(waits[1], Decision::Restart(FIRST));
-        assert_eq!(waits[2], Decision::Restart(FIRST * 2));
-        assert_eq!(waits[39], Decision::Restart(LONGEST));
+        assert_eq!(waits[1], Decision::Restart(RESTART_BACKOFF_MIN));
+        assert_eq!(waits[2], Decision::Restart(RESTART_BACKOFF_MIN * 2));
+        assert_eq!(waits[39], Decision::Restart(RESTART_BACKOFF_MAX));
     }
 
     #[test]

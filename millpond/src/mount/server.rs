@@ -23,26 +23,26 @@ use millpond_cache::{Limit, MemoryTier};
 use millpond_core::Worker;
 use millpond_fs::ViewMetrics;
 use millpond_fs::fuse::{FuseError, FuseMetrics, FuseOptions, FuseServer, Layout, Unmount};
-use millpond_fs::keeper::Client as Keeper;
+use millpond_fs::keeper::KeeperClient as Keeper;
 use millpond_fs::mounter::Mounter;
-use millpond_fs::view::{InUse, Registry, RegistryOptions, SettleRules};
+use millpond_fs::view::{InUse, Registry, RegistryOptions, RemountRules};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use super::changes::MountChanges;
-use super::clean;
+use super::cleanup;
 use super::control::{Control, MountStats};
 use super::memory;
-use super::orphan::Supervision;
-use super::place::Place;
-use super::readiness::{self, HOPELESS, Ready, Report};
+use super::mount_watch::MountChanges;
+use super::orphan::SupervisorWatch;
+use super::readiness::{self, EXIT_CONFIG, Ready, Report};
+use super::run_directory::Place;
 use super::service::{self, Metrics, Service};
 use super::spec::{Eviction, Spec, ViewKind};
 use super::start::name_process;
-use super::views::{self, Choice, Holders, Record, Settling, Shown};
+use super::views::{self, Holders, MountedView, Record, Settling, ViewChoicePlan};
 use millpond_fs::NeededGenerations;
 
 /// Backing ids of closed files that are kept for their next open: 15,000 cost 4 descriptors (measured).
@@ -52,10 +52,10 @@ const KEPT_BACKING_IDS: usize = 16_384;
 const MIN_BUDGET_BYTES: u64 = 256 << 20;
 
 /// How long the Dataset may take to end its tasks when everything is taken away.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The same when readers wait for the next server. What is cut off is a fetch that the next one does again.
-const LEAVE_PATIENCE: Duration = Duration::from_millis(500);
+const HANDOVER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How often the listing's progress is told.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -70,7 +70,7 @@ pub(crate) fn run(run_directory: &Path, predecessors: u64) -> ExitCode {
             let reason = format!("{error:#}");
             // A supervisor that is gone needs no reason.
             let _gone = readiness::tell(&Report::Failed { reason });
-            if hopeless { HOPELESS } else { 1 }
+            if hopeless { EXIT_CONFIG } else { 1 }
         }
     };
     // Without destructors: they would wait for reads that only the next server can answer.
@@ -135,7 +135,7 @@ enum Reason {
 struct Server {
     spec: Spec,
     place: Place,
-    supervision: Supervision,
+    supervision: SupervisorWatch,
     /// Set once the supervisor is gone.
     orphaned: Arc<AtomicBool>,
     /// From then on it has to be noticed here that somebody unmounts.
@@ -143,7 +143,7 @@ struct Server {
     dataset: Arc<Dataset>,
     registry: Registry,
     fuse: Arc<FuseServer>,
-    shown: Shown,
+    shown: MountedView,
     /// The parts that must live.
     parts: JoinSet<&'static str>,
     /// What the FUSE server's worker has begun.
@@ -178,7 +178,7 @@ impl Server {
     async fn open(spec: Spec, place: Place, predecessors: u64) -> Result<Self> {
         let signals = Signals::new()?;
         let lock = place.serve()?;
-        let supervision = Supervision::of_stdin().context("failed to watch the supervisor")?;
+        let supervision = SupervisorWatch::of_stdin().context("failed to watch the supervisor")?;
         let keeper = Arc::new(Keeper::from_stdin().context("failed to reach the keeper")?);
         let metrics = Metrics::new(predecessors)?;
         let listener = match spec.metrics {
@@ -190,7 +190,7 @@ impl Server {
         let view_metrics = ViewMetrics::register(&metrics.views)?;
         let registry = Registry::new(RegistryOptions {
             mode: choice.mode,
-            settle: SettleRules::default(),
+            settle: RemountRules::default(),
             metrics: view_metrics,
             mounter: Mounter::at(place.mounter()),
         })?;
@@ -240,7 +240,7 @@ impl Server {
         // Before the worker is told for the first time what is in use: all else it may delete.
         let needed = NeededGenerations::hold(Arc::clone(&fuse), registry.clone());
         let recorded = record.as_ref().and_then(Record::generation);
-        let recorded = recorded.map(|generation| registry.generations().hold(generation));
+        let recorded = recorded.map(|generation| registry.generations().pin(generation));
         registry.connect(Arc::clone(&worker));
         let shown = views::show(&spec, &place, &mut choice, record, &registry, worker.as_ref()).await;
         drop(recorded);
@@ -249,7 +249,7 @@ impl Server {
             Err(error) => {
                 if taken_over {
                     // The mount is the next server's to try.
-                    fuse.leave()?;
+                    fuse.hand_over()?;
                 }
                 return Err(error);
             }
@@ -351,7 +351,7 @@ impl Server {
                 _ = self.signals.hangup.recv() => {}
                 () = self.supervision.lost(), if !self.is_orphan() => self.serve_as_orphan()?,
                 () = next_change(self.changes.as_ref()) => {
-                    if clean::shown(&self.place, &self.spec.directory)?.is_none() {
+                    if cleanup::shown(&self.place, &self.spec.directory)?.is_none() {
                         info!("was unmounted");
                         return Ok(Reason::Stop);
                     }
@@ -388,18 +388,18 @@ impl Server {
         let orphan = self.is_orphan();
         match reason {
             Reason::Leave => {
-                self.fuse.leave()?;
+                self.fuse.hand_over()?;
                 let stop = async {
                     self.registry.stop().await;
                     self.dataset.stop().await;
                 };
-                if tokio::time::timeout(LEAVE_PATIENCE, stop).await.is_err() {
+                if tokio::time::timeout(HANDOVER_TIMEOUT, stop).await.is_err() {
                     info!("left in the middle of work");
                 }
             }
             Reason::Stop => {
                 for target in self.registry.targets() {
-                    if let Err(error) = self.registry.hide(target, InUse::Detach).await {
+                    if let Err(error) = self.registry.unmount(target, InUse::Detach).await {
                         warn!(%error, "failed to take a view away");
                     }
                 }
@@ -417,12 +417,12 @@ impl Server {
                     self.tasks.wait().await;
                     self.dataset.stop().await;
                 };
-                if tokio::time::timeout(STOP_PATIENCE, stop).await.is_err() {
+                if tokio::time::timeout(SHUTDOWN_TIMEOUT, stop).await.is_err() {
                     warn!("the worker does not end: it is left in the middle of work");
                 }
                 // Whoever ends an orphan to mount again has claimed the place, and needs it.
                 if orphan && let Some(_claim) = self.place.claim()? {
-                    clean::remove(&self.place)?;
+                    cleanup::remove(&self.place)?;
                 }
             }
         }
@@ -451,9 +451,9 @@ fn cannot_be_shown(spec: &Spec) -> String {
     )
 }
 
-async fn choose(spec: &Spec, place: &Place, record: Option<&Record>) -> Result<Choice> {
+async fn choose(spec: &Spec, place: &Place, record: Option<&Record>) -> Result<ViewChoicePlan> {
     let (spec, place, record) = (spec.clone(), place.clone(), record.cloned());
-    tokio::task::spawn_blocking(move || Choice::make(&spec, &place, record.as_ref())).await?
+    tokio::task::spawn_blocking(move || ViewChoicePlan::make(&spec, &place, record.as_ref())).await?
 }
 
 fn dataset_options(spec: &Spec, memory_tier: Option<MemoryTier>, first: bool) -> Result<DatasetOptions> {

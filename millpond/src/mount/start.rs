@@ -10,9 +10,9 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Error, Result, bail};
 use millpond_fs::mount::MountTable;
 
-use super::clean;
-use super::place::{Claim, Place};
+use super::cleanup;
 use super::readiness::{self, Ready, Report};
+use super::run_directory::{Place, RunDirectoryLock};
 use super::spec::Spec;
 
 /// This very program, also after its file was replaced.
@@ -52,7 +52,7 @@ pub(crate) fn in_foreground(spec: &Spec) -> Error {
     }
 }
 
-fn supervise(place: &Place, claim: Claim) -> Command {
+fn supervise(place: &Place, claim: RunDirectoryLock) -> Command {
     let mut command = Command::new(SELF);
     // The lock lives as long as the descriptor, and the supervisor as long as its standard input.
     command
@@ -64,7 +64,7 @@ fn supervise(place: &Place, claim: Claim) -> Command {
     command
 }
 
-fn prepare(spec: &Spec) -> Result<(Place, Claim)> {
+fn prepare(spec: &Spec) -> Result<(Place, RunDirectoryLock)> {
     let directory = &spec.directory;
     let place = Place::of(directory)?;
     let Some(claim) = place.claim()? else {
@@ -75,11 +75,11 @@ fn prepare(spec: &Spec) -> Result<(Place, Claim)> {
             directory.display()
         );
     };
-    clean::leftovers(&place, directory)?;
-    clean::sweep();
+    cleanup::leftovers(&place, directory)?;
+    cleanup::sweep();
     let result = refuse_foreign(directory).and_then(|()| spec.write(&place.spec()));
     if let Err(error) = result {
-        clean::remove(&place)?;
+        cleanup::remove(&place)?;
         return Err(error);
     }
     Ok((place, claim))

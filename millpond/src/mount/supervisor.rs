@@ -1,7 +1,7 @@
 //! The process that keeps a mount alive, and does little else.
 //!
 //! It holds the FUSE descriptors (it is the keeper), makes the mounts that the server cannot make itself (it is the
-//! mounter), starts the server again when it dies, obeys [`Order`]s, and takes the mount away on SIGTERM, SIGINT, SIGHUP or
+//! mounter), starts the server again when it dies, obeys [`SupervisorCommand`]s, and takes the mount away on SIGTERM, SIGINT, SIGHUP or
 //! when somebody unmounted the directory. Its threads are four: this one, the keeper's, the mounter's, which knows nothing
 //! of the FUSE descriptors, and one that sleeps until mounts change.
 //!
@@ -19,7 +19,7 @@ use std::pin::Pin;
 use std::process::{ExitCode, ExitStatus};
 
 use anyhow::{Context, Result, bail};
-use millpond_fs::keeper::{Holder, Status};
+use millpond_fs::keeper::{KeeperServer, Status};
 use millpond_fs::mount::MountTable;
 use millpond_fs::mounter;
 use tokio::net::{UnixListener, UnixStream};
@@ -28,16 +28,16 @@ use tokio::sync::watch;
 use tokio::time::Sleep;
 use tracing::{error, info, warn};
 
-use super::changes::MountChanges;
-use super::child::{Happened, ServerProcess};
-use super::clean::{self, Force};
-use super::limit::successor_limit;
-use super::order::{self, Order, Outcome, answer};
-use super::place::{CacheClaim, Place};
-use super::readiness::{self, HOPELESS, Report};
+use super::absence_timeout::successor_limit;
+use super::child::{ServerEvent, ServerProcess};
+use super::cleanup::{self, UnmountMode};
+use super::mount_watch::MountChanges;
+use super::readiness::{self, EXIT_CONFIG, Report};
 use super::restart::{Decision, End, Restarts};
+use super::run_directory::{CacheDirectoryLock, Place};
 use super::spec::Spec;
 use super::start::{SELF, bound_log, name_process};
+use super::supervisor_command::{self, CommandResult, SupervisorCommand, answer};
 use super::upgrade::{AfterEnd, Upgrade};
 
 /// Runs the supervisor of the mount in `run_directory`.
@@ -64,14 +64,14 @@ pub(crate) fn run(run_directory: &Path, foreground: bool) -> Result<ExitCode> {
             reason: format!("{error:#}"),
         });
     }
-    clean::remove(&place)?;
+    cleanup::remove(&place)?;
     result
 }
 
 struct Supervisor {
     place: Place,
     spec: Spec,
-    holder: Holder,
+    holder: KeeperServer,
     status: watch::Receiver<Status>,
     orders: UnixListener,
     mounts: MountChanges,
@@ -91,13 +91,13 @@ struct Supervisor {
     /// No further server is started.
     given_up: bool,
     /// Held as long as this process lives.
-    cache: CacheClaim,
+    cache: CacheDirectoryLock,
 }
 
 /// What happened.
 enum Event {
     Signal,
-    Server(Happened),
+    Server(ServerEvent),
     Order(UnixStream),
     Mounts,
     Restart,
@@ -121,8 +121,8 @@ impl Supervisor {
         let spec = Spec::read(&place.spec())?;
         std::fs::write(place.pid(), std::process::id().to_string())
             .with_context(|| format!("failed to write {}", place.pid().display()))?;
-        let cache = CacheClaim::new(&spec.cache.directory, &spec.directory)?;
-        let holder = Holder::start(successor_limit()).context("failed to start the keeper")?;
+        let cache = CacheDirectoryLock::new(&spec.cache.directory, &spec.directory)?;
+        let holder = KeeperServer::start(successor_limit()).context("failed to start the keeper")?;
         let orders = UnixListener::bind(place.orders())
             .with_context(|| format!("failed to listen at {}", place.orders().display()))?;
         let mounts = MountChanges::watch().context("failed to watch the table of mounts")?;
@@ -169,9 +169,9 @@ impl Supervisor {
                 }
                 Next::End(client) => {
                     self.stop().await;
-                    clean::remove(&self.place)?;
+                    cleanup::remove(&self.place)?;
                     if let Some(client) = client {
-                        answer(client, &Outcome::Done).await;
+                        answer(client, &CommandResult::Done).await;
                     }
                     return Ok(ExitCode::SUCCESS);
                 }
@@ -207,11 +207,11 @@ impl Supervisor {
         match event {
             Event::Signal => {
                 info!("told to end");
-                return Ok(self.unmount(Force::Yes, None).await);
+                return Ok(self.unmount(UnmountMode::Yes, None).await);
             }
-            Event::Server(Happened::Silent) => {}
-            Event::Server(Happened::Said(line)) => return self.hear(&line).await,
-            Event::Server(Happened::Ended(status)) => {
+            Event::Server(ServerEvent::Silent) => {}
+            Event::Server(ServerEvent::Said(line)) => return self.hear(&line).await,
+            Event::Server(ServerEvent::Ended(status)) => {
                 return self.server_ended(status.context("failed to wait for the server")?);
             }
             Event::Order(client) => return Ok(self.obey(client).await),
@@ -293,7 +293,7 @@ impl Supervisor {
         match &report {
             Report::Ready(_) => {
                 self.restarts.ready();
-                self.shown = clean::shown(&self.place, &self.spec.directory)?.map(|shown| shown.device);
+                self.shown = cleanup::shown(&self.place, &self.spec.directory)?.map(|shown| shown.device);
                 if let Some(upgrade) = self.upgrade.take() {
                     self.upgrade = upgrade.server_is_ready().await;
                 }
@@ -314,7 +314,7 @@ impl Supervisor {
             self.awaited = !matches!(report, Report::Ready(_));
             if readiness::tell(&report).is_err() {
                 info!("nobody waits for the mount any more");
-                return Ok(self.unmount(Force::Yes, None).await);
+                return Ok(self.unmount(UnmountMode::Yes, None).await);
             }
         }
         Ok(Next::GoOn)
@@ -335,7 +335,7 @@ impl Supervisor {
             return Ok(Next::GoOn);
         }
         let end = match status.code() {
-            Some(code) if code == i32::from(HOPELESS) => End::Hopeless,
+            Some(code) if code == i32::from(EXIT_CONFIG) => End::Hopeless,
             Some(_) => End::Failed,
             None => End::Died,
         };
@@ -348,7 +348,7 @@ impl Supervisor {
                 error!(%status, "the server ended, and another one would do no better");
                 self.give_up();
                 // The descriptors of the old keeper are closed, so that nobody waits for an answer.
-                self.holder = Holder::start(successor_limit()).context("failed to start the keeper")?;
+                self.holder = KeeperServer::start(successor_limit()).context("failed to start the keeper")?;
             }
             Decision::GiveUp => {
                 return Ok(Next::Failed(format!(
@@ -360,18 +360,18 @@ impl Supervisor {
     }
 
     async fn obey(&mut self, mut client: UnixStream) -> Next {
-        let refuse = |reason: &str| Outcome::Refused {
+        let refuse = |reason: &str| CommandResult::Refused {
             reason: reason.to_owned(),
         };
-        match order::receive(&mut client).await {
-            Ok(Order::Unmount { force }) => {
-                let force = if force { Force::Yes } else { Force::No };
+        match supervisor_command::receive(&mut client).await {
+            Ok(SupervisorCommand::Unmount { force }) => {
+                let force = if force { UnmountMode::Yes } else { UnmountMode::No };
                 return self.unmount(force, Some(client)).await;
             }
-            Ok(Order::Upgrade { .. }) if self.upgrade.is_some() => {
+            Ok(SupervisorCommand::Upgrade { .. }) if self.upgrade.is_some() => {
                 answer(client, &refuse("another upgrade is under way: wait for its end")).await;
             }
-            Ok(Order::Upgrade { binary }) => match self.server_to_leave() {
+            Ok(SupervisorCommand::Upgrade { binary }) => match self.server_to_leave() {
                 Ok(()) => {
                     info!(binary = %binary.display(), "another program is to take over");
                     self.upgrade = Some(Upgrade::begin(client, binary));
@@ -395,14 +395,14 @@ impl Supervisor {
     }
 
     /// Takes the view away; the rest follows when the supervisor ends.
-    async fn unmount(&mut self, force: Force, client: Option<UnixStream>) -> Next {
+    async fn unmount(&mut self, force: UnmountMode, client: Option<UnixStream>) -> Next {
         match (
-            clean::hide(&self.place, &self.spec.directory, force).await,
+            cleanup::hide(&self.place, &self.spec.directory, force).await,
             client,
         ) {
             (Err(error), Some(client)) => {
                 let reason = format!("{error:#}");
-                answer(client, &Outcome::Refused { reason }).await;
+                answer(client, &CommandResult::Refused { reason }).await;
                 Next::GoOn
             }
             (Err(error), None) => {
@@ -421,7 +421,7 @@ impl Supervisor {
     }
 }
 
-async fn of_server(server: Option<&mut ServerProcess>) -> Happened {
+async fn of_server(server: Option<&mut ServerProcess>) -> ServerEvent {
     match server {
         Some(server) => server.next().await,
         None => std::future::pending().await,

@@ -10,10 +10,10 @@ use tokio::net::UnixStream;
 use tokio::time::Sleep;
 use tracing::{error, warn};
 
-use super::order::{Outcome, answer};
+use super::supervisor_command::{CommandResult, answer};
 
 /// How long each step of an upgrade may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An upgrade under way.
 pub(super) struct Upgrade {
@@ -48,7 +48,7 @@ impl Upgrade {
             client,
             other: binary,
             phase: Phase::Leaving,
-            deadline: Box::pin(tokio::time::sleep(PATIENCE)),
+            deadline: Box::pin(tokio::time::sleep(STEP_TIMEOUT)),
         }
     }
 
@@ -97,10 +97,10 @@ impl Upgrade {
     pub(super) async fn server_is_ready(self) -> Option<Self> {
         match self.phase {
             Phase::Leaving => return Some(self),
-            Phase::Starting(_) => answer(self.client, &Outcome::Done).await,
+            Phase::Starting(_) => answer(self.client, &CommandResult::Done).await,
             Phase::Returning(reason) => {
                 let reason = format!("the new program did not come up, the old one serves again: {reason}");
-                answer(self.client, &Outcome::Refused { reason }).await;
+                answer(self.client, &CommandResult::Refused { reason }).await;
             }
         }
         None
@@ -113,11 +113,11 @@ impl Upgrade {
             Phase::Starting(said) => *said = Some("it was not ready in time".to_owned()),
             Phase::Returning(reason) => {
                 let reason = format!("neither the new program nor the old one came up: {reason}");
-                answer(self.client, &Outcome::Refused { reason }).await;
+                answer(self.client, &CommandResult::Refused { reason }).await;
                 return None;
             }
         }
-        self.deadline = Box::pin(tokio::time::sleep(PATIENCE));
+        self.deadline = Box::pin(tokio::time::sleep(STEP_TIMEOUT));
         Some(self)
     }
 

@@ -15,21 +15,21 @@ use async_trait::async_trait;
 use millpond_cache::dataset::Dataset;
 use millpond_core::ObjectId;
 use millpond_core::{
-    CatalogFile, Data, Generation, Landed, Local, ObjectRef, Opened, ReadError, ReleaseError, StreamId,
-    TierDirectories, Views, Worker,
+    CatalogFile, Data, Generation, LandOutcome, LocalCopy, ObjectRef, OpenCount, ReadError, ReleaseError,
+    StreamId, TierDirectories, Views, Worker,
 };
 use millpond_fs::fuse::FuseServer;
-use millpond_fs::view::{Abilities, BindSpec, OverlayMode, Registry, ViewError, ViewSpec};
+use millpond_fs::view::{BindSpec, KernelSupport, OverlayMode, Registry, ViewError, ViewSpec};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::place::Place;
+use super::run_directory::Place;
 use super::spec::{Eviction, Spec, ViewChoice, ViewKind};
-use millpond_fs::hold_newest;
+use millpond_fs::pin_newest;
 
 /// What kind of view it will be, decided before anything is mounted.
 #[derive(Debug)]
-pub(crate) struct Choice {
+pub(crate) struct ViewChoicePlan {
     pub(crate) kind: ViewKind,
     /// The overlays' options, should there be any.
     pub(crate) mode: OverlayMode,
@@ -86,7 +86,7 @@ impl Record {
     }
 }
 
-impl Choice {
+impl ViewChoicePlan {
     /// Finds out what can be shown here, and what is.
     pub(crate) fn make(spec: &Spec, place: &Place, record: Option<&Record>) -> Result<Self> {
         let fuse = |notes| Self {
@@ -115,7 +115,7 @@ impl Choice {
         if !rustix::process::geteuid().is_root() {
             return decline("it needs root".to_owned());
         }
-        let abilities = match Abilities::find(place.run()) {
+        let abilities = match KernelSupport::find(place.run()) {
             Ok(abilities) => abilities,
             Err(error) => return decline(words(&error)),
         };
@@ -152,7 +152,7 @@ impl Choice {
 
 /// What the directory shows. What it is made of is the registry's.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Shown {
+pub(crate) struct MountedView {
     pub(crate) kind: ViewKind,
     /// The generation of a kernel view.
     pub(crate) generation: Option<Generation>,
@@ -162,11 +162,11 @@ pub(crate) struct Shown {
 pub(crate) async fn show(
     spec: &Spec,
     place: &Place,
-    choice: &mut Choice,
+    choice: &mut ViewChoicePlan,
     record: Option<Record>,
     registry: &Registry,
     worker: &dyn Worker,
-) -> Result<Shown> {
+) -> Result<MountedView> {
     if choice.kind == ViewKind::Kernel {
         match show_kernel(spec, place, choice, record.clone(), registry, worker).await {
             Ok(shown) => return Ok(shown),
@@ -182,11 +182,11 @@ pub(crate) async fn show(
 async fn show_kernel(
     spec: &Spec,
     place: &Place,
-    choice: &Choice,
+    choice: &ViewChoicePlan,
     record: Option<Record>,
     registry: &Registry,
     worker: &dyn Worker,
-) -> Result<Shown> {
+) -> Result<MountedView> {
     let recorded = record.and_then(|record| Some((record.catalog?, record.count_opens)));
     let is_recorded = recorded.is_some();
     // What was shown before is held since this server began.
@@ -209,7 +209,7 @@ async fn show_kernel(
             )
         }
         None => {
-            let newest = hold_newest(worker, registry);
+            let newest = pin_newest(worker, registry);
             let (newest, held) = newest.context("there is no catalog to show")?;
             ((*newest).clone(), choice.count_opens, Some(held))
         }
@@ -241,7 +241,7 @@ async fn show_kernel(
     };
     let shown = match registry.adopt(view.clone()).await {
         Ok(true) => Ok(()),
-        Ok(false) => registry.show(view).await,
+        Ok(false) => registry.mount(view).await,
         Err(error) => Err(error),
     };
     if let Err(error) = shown {
@@ -251,13 +251,18 @@ async fn show_kernel(
         }
         return Err(error.into());
     }
-    Ok(Shown {
+    Ok(MountedView {
         kind: ViewKind::Kernel,
         generation: Some(generation),
     })
 }
 
-async fn show_fuse(spec: &Spec, place: &Place, record: Option<Record>, registry: &Registry) -> Result<Shown> {
+async fn show_fuse(
+    spec: &Spec,
+    place: &Place,
+    record: Option<Record>,
+    registry: &Registry,
+) -> Result<MountedView> {
     let direct = is_direct();
     if record.is_none() {
         let record = Record {
@@ -277,7 +282,7 @@ async fn show_fuse(spec: &Spec, place: &Place, record: Option<Record>, registry:
             registry.bind(bind, None).await?;
         }
     }
-    Ok(Shown {
+    Ok(MountedView {
         kind: ViewKind::Fuse,
         generation: None,
     })
@@ -342,34 +347,34 @@ impl Worker for Settling {
         self.dataset.tiers()
     }
 
-    async fn land(&self, object: ObjectRef) -> Result<Landed, ReadError> {
-        self.dataset.land(object).await
+    async fn fetch_to_landing(&self, object: ObjectRef) -> Result<LandOutcome, ReadError> {
+        self.dataset.fetch_to_landing(object).await
     }
 
-    async fn local(&self, object: ObjectRef) -> Result<Local, ReadError> {
-        self.dataset.local(object).await
+    async fn open_local(&self, object: ObjectRef) -> Result<LocalCopy, ReadError> {
+        self.dataset.open_local(object).await
     }
 
     async fn read(&self, object: ObjectRef, stream: StreamId, range: Range<u64>) -> Result<Data, ReadError> {
         self.dataset.read(object, stream, range).await
     }
 
-    fn reading(&self, object: ObjectRef, stream: StreamId, complete: Option<Arc<File>>) {
-        self.dataset.reading(object, stream, complete);
+    fn file_opened(&self, object: ObjectRef, stream: StreamId, complete: Option<Arc<File>>) {
+        self.dataset.file_opened(object, stream, complete);
     }
 
-    fn closed(&self, object: ObjectRef, stream: StreamId) {
-        self.dataset.closed(object, stream);
+    fn file_closed(&self, object: ObjectRef, stream: StreamId) {
+        self.dataset.file_closed(object, stream);
         if self.kind == ViewKind::Kernel && self.dataset.has(object.id) {
-            self.registry.settled(object.id, object.size_bytes);
+            self.registry.object_completed(object.id, object.size_bytes);
         }
     }
 
-    fn opened(&self, opens: &[Opened]) {
-        self.dataset.opened(opens);
+    fn count_kernel_opens(&self, opens: &[OpenCount]) {
+        self.dataset.count_kernel_opens(opens);
     }
 
-    fn in_use(&self, generations: &BTreeSet<Generation>) {
-        self.dataset.in_use(generations);
+    fn retain_generations(&self, generations: &BTreeSet<Generation>) {
+        self.dataset.retain_generations(generations);
     }
 }

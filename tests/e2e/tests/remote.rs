@@ -9,16 +9,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cache_worker::service::{Datasets, Drivers, LocalIncoming, Questions, Served};
+use cache_worker::service::{Datasets, Drivers, LocalIncoming, ServedDataset, WorkerService};
 use csi_driver::node::NodeWorker;
-use csi_driver::remote::{Reach, RemoteOptions, RemoteWorker};
+use csi_driver::remote::{RemoteOptions, RemoteWorker, WorkerLocation};
 use millpond_cache::dataset::{Dataset, DatasetOptions, MountOptions};
 use millpond_cache::metrics::WorkerMetrics;
 use millpond_cache::source::SourceOptions;
 use millpond_catalog::Catalog;
 use millpond_core::ObjectId;
 use millpond_core::{
-    Inode, Landed, Local, ObjectRef, ReadError, ReleaseError, StreamId, TierDirectories, Views, Worker,
+    Inode, LandOutcome, LocalCopy, ObjectRef, ReadError, ReleaseError, StreamId, TierDirectories, Views,
+    Worker,
 };
 use millpond_wire::worker::worker_server::WorkerServer;
 use origin::{Fault, Kind, Origin, OriginOptions, Rule};
@@ -106,14 +107,14 @@ impl Rig {
         drivers.connect(&dataset);
         dataset.start().await.expect("a first catalog");
         let datasets = Arc::new(Datasets::default());
-        let served = Served {
+        let served = ServedDataset {
             dataset: Arc::clone(&dataset),
             drivers: Arc::clone(&drivers),
         };
         datasets.put(UID.to_owned(), served);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let incoming = LocalIncoming::bind(&self.place.path().join("worker.sock")).expect("a socket");
-        let service = WorkerServer::new(Questions::new(Arc::clone(&datasets), tasks.clone()))
+        let service = WorkerServer::new(WorkerService::new(Arc::clone(&datasets), tasks.clone()))
             .max_encoding_message_size(8 << 20);
         let ended = stop.clone();
         tasks.spawn(async move {
@@ -136,7 +137,7 @@ impl Rig {
         let options = RemoteOptions {
             dataset_uid: UID.to_owned(),
             driver: 7,
-            reach: Reach::Here(self.place.path().join("worker.sock")),
+            reach: WorkerLocation::Here(self.place.path().join("worker.sock")),
             tiers: vec![TierDirectories {
                 objects: self.cache().join("objects"),
                 landing: self.cache().join("landing"),
@@ -202,9 +203,15 @@ async fn small_files_land_and_large_ones_are_read_over_the_socket() {
     let driver = rig.driver(Arc::new(Asked::default()));
 
     let small = object(&driver, &["small", "3"]).await;
-    assert!(matches!(driver.local(small).await, Ok(Local::Incomplete)));
-    assert_eq!(driver.land(small).await.expect("land"), Landed::Fetched);
-    let Ok(Local::Complete(file)) = driver.local(small).await else {
+    assert!(matches!(
+        driver.open_local(small).await,
+        Ok(LocalCopy::Incomplete)
+    ));
+    assert_eq!(
+        driver.fetch_to_landing(small).await.expect("land"),
+        LandOutcome::Fetched
+    );
+    let Ok(LocalCopy::Complete(file)) = driver.open_local(small).await else {
         panic!("it has landed");
     };
     let mut content = vec![0; 10_000];
@@ -212,7 +219,10 @@ async fn small_files_land_and_large_ones_are_read_over_the_socket() {
     assert!(content == rig.expected(4, 0..10_000));
 
     let large = object(&driver, &["large"]).await;
-    assert_eq!(driver.land(large).await.expect("land"), Landed::ThroughFuse);
+    assert_eq!(
+        driver.fetch_to_landing(large).await.expect("land"),
+        LandOutcome::ThroughFuse
+    );
     for start in (0..LARGE).step_by(1 << 20) {
         let data = driver
             .read(large, StreamId(1), start..start + (1 << 20))
@@ -270,13 +280,16 @@ async fn a_driver_without_its_worker_has_the_catalog_and_what_is_cached() {
     let worker = rig.worker(rig.options()).await;
     let before = rig.driver(Arc::new(Asked::default()));
     let small = object(&before, &["small", "0"]).await;
-    before.land(small).await.expect("land");
+    before.fetch_to_landing(small).await.expect("land");
     before.close().await;
     worker.end().await;
 
     let driver = rig.driver(Arc::new(Asked::default()));
     assert_eq!(object(&driver, &["small", "0"]).await, small);
-    assert!(matches!(driver.local(small).await, Ok(Local::Complete(_))));
+    assert!(matches!(
+        driver.open_local(small).await,
+        Ok(LocalCopy::Complete(_))
+    ));
     assert!(driver.reachable().is_err());
     driver.close().await;
 }
@@ -287,8 +300,8 @@ async fn a_new_worker_is_told_what_is_open() {
     let worker = rig.worker(rig.options()).await;
     let driver = rig.driver(Arc::new(Asked::default()));
     let small = object(&driver, &["small", "0"]).await;
-    driver.land(small).await.expect("land");
-    driver.reading(small, StreamId(5), None);
+    driver.fetch_to_landing(small).await.expect("land");
+    driver.file_opened(small, StreamId(5), None);
     worker.end().await;
     // With room for a few files only: what is open is not evicted for others.
     let mut options = rig.options();
@@ -296,7 +309,7 @@ async fn a_new_worker_is_told_what_is_open() {
     options.disk_limit.bytes = Some(4 << 20);
     let worker = rig.worker(options).await;
     within("the driver", async {
-        while worker.drivers.attending() == 0 {
+        while worker.drivers.session_count() == 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     })
@@ -307,7 +320,7 @@ async fn a_new_worker_is_told_what_is_open() {
         }
     })
     .await;
-    driver.closed(small, StreamId(5));
+    driver.file_closed(small, StreamId(5));
     within("the worker's knowledge", async {
         while worker.drivers.is_open(small.id) {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -333,7 +346,7 @@ async fn eviction_asks_the_driver_to_let_go_and_fails_without_one() {
     assert_eq!(*asked.0.lock(), [small.id]);
     driver.close().await;
     within("the end of the session", async {
-        while worker.drivers.attending() > 0 {
+        while worker.drivers.session_count() > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     })
@@ -363,7 +376,7 @@ async fn a_source_that_fails_is_the_readers_error_and_not_a_reason_to_ask_for_ev
         .await
         .expect_err("the source is down");
     assert!(matches!(error, ReadError::Unavailable { .. }), "{error}");
-    driver.in_use(&BTreeSet::new());
+    driver.retain_generations(&BTreeSet::new());
     driver.close().await;
     worker.end().await;
 }

@@ -19,8 +19,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
-use super::record::{Listed, Record, files, record_path};
-use super::sources::Located;
+use super::record::{ListingSummary, Record, files, record_path};
+use super::sources::ObjectLocation;
 
 /// One opened generation.
 #[derive(Debug)]
@@ -44,10 +44,10 @@ impl OpenCatalog {
     }
 
     /// Says how to fetch the object at a place.
-    pub(super) fn locate(&self, place: Place) -> millpond_catalog::Result<Located> {
+    pub(super) fn locate(&self, place: Place) -> millpond_catalog::Result<ObjectLocation> {
         let object = self.catalog.describe(place)?;
         match self.sources.get(usize::from(object.source)) {
-            Some(source) => Ok(Located {
+            Some(source) => Ok(ObjectLocation {
                 object,
                 source: Arc::clone(source),
             }),
@@ -153,7 +153,7 @@ impl Catalogs {
         &self,
         file: CatalogFile,
         identity: &str,
-        listed: Listed,
+        listed: ListingSummary,
     ) -> io::Result<Arc<OpenCatalog>> {
         let generation = file.generation;
         let record = Record::of(&file, identity, listed, &self.boot_id)?;
@@ -197,7 +197,7 @@ impl Catalogs {
     ///
     /// # Errors
     /// No catalog that is here names it in that size.
-    pub(super) fn find(&self, object: &ObjectRef) -> Result<(Located, Place), ReadError> {
+    pub(super) fn find(&self, object: &ObjectRef) -> Result<(ObjectLocation, Place), ReadError> {
         let unknown = ReadError::Unknown { id: object.id };
         let Some(open) = self.get(object.generation) else {
             return Err(unknown);
@@ -252,7 +252,7 @@ impl Catalogs {
     }
 
     /// Whether any generation that is here may name an object: one that cannot be read may.
-    pub(super) fn may_name(&self, id: ObjectId) -> bool {
+    pub(super) fn may_reference(&self, id: ObjectId) -> bool {
         let known: Vec<_> = self.state.lock().known.keys().copied().collect();
         known.is_empty()
             || known.into_iter().any(|generation| {

@@ -17,10 +17,10 @@ use tracing::debug;
 
 use super::Dataset;
 use super::catalogs::OpenCatalog;
-use super::small::Whole;
-use super::sources::Located;
-use crate::fetch::{Bandwidth, Urgency};
-use crate::store::Demand;
+use super::small_object::FetchOutcome;
+use super::sources::ObjectLocation;
+use crate::fetch::{Bandwidth, Priority};
+use crate::store::ReservePolicy;
 
 /// Files found and not yet begun.
 const QUEUED_FILES: usize = 1_024;
@@ -29,7 +29,7 @@ const QUEUED_FILES: usize = 1_024;
 const MAX_SAMPLES: usize = 20;
 
 /// Runs of one large object at once.
-const RUNS_AT_ONCE: usize = 4;
+const MAX_CONCURRENT_RUNS: usize = 4;
 
 /// The deepest tree that is walked: a path is at most 4,096 bytes where it is opened by name.
 const MAX_DEPTH: usize = 2_048;
@@ -227,7 +227,7 @@ impl Dataset {
     async fn load_one(
         &self,
         reference: ObjectRef,
-        located: Located,
+        located: ObjectLocation,
         bandwidth: Option<&Bandwidth>,
     ) -> Result<u64, NotLoaded> {
         if self.store.has(located.object.id) {
@@ -238,16 +238,18 @@ impl Dataset {
             if let Some(bandwidth) = bandwidth {
                 bandwidth.take(size_bytes).await;
             }
-            let fetch = self.small.fetch(located, Urgency::ReadAhead, Demand::Spare);
+            let fetch = self
+                .small
+                .fetch(located, Priority::Background, ReservePolicy::FreeOnly);
             return match fetch.await? {
-                Whole::Here | Whole::Joined => Ok(0),
-                Whole::Fetched => Ok(size_bytes),
-                Whole::NoRoom | Whole::NoSpareRoom => Err(NotLoaded::NoRoom),
+                FetchOutcome::Cached | FetchOutcome::Joined => Ok(0),
+                FetchOutcome::Fetched => Ok(size_bytes),
+                FetchOutcome::NotStored | FetchOutcome::NoFreeSpace => Err(NotLoaded::NoRoom),
             };
         }
         let active = self.large.open_for_load(reference).await?;
         let active = active.ok_or(NotLoaded::NoRoom)?;
-        Ok(self.large.load(&active, RUNS_AT_ONCE, bandwidth).await?)
+        Ok(self.large.load(&active, MAX_CONCURRENT_RUNS, bandwidth).await?)
     }
 
     fn record(
@@ -284,7 +286,7 @@ impl Dataset {
 #[derive(Debug)]
 struct FoundFile {
     inode: Nid,
-    located: Located,
+    located: ObjectLocation,
 }
 
 /// Sends every file of the catalog that is selected. Ends early when nobody takes them any more.

@@ -172,7 +172,7 @@ impl Mount {
 
 /// What is needed to open mounts.
 #[derive(Clone, Debug)]
-pub(super) struct Opening {
+pub(super) struct MountContext {
     pub(super) environment: Environment,
     pub(super) clients: Clients,
     pub(super) origin: OriginOptions,
@@ -182,7 +182,7 @@ pub(super) struct Opening {
 /// Opens all mounts, taking over those of `known` that did not change. Blocks: a source may be a directory.
 pub(super) fn open_all(
     mounts: &[MountOptions],
-    opening: &Opening,
+    opening: &MountContext,
     known: &[Arc<Mount>],
 ) -> Result<Arc<[Arc<Mount>]>, MountError> {
     if mounts.is_empty() || mounts.len() > MAX_MOUNTS {
@@ -210,7 +210,7 @@ pub(super) fn open_all(
     Ok(opened.into())
 }
 
-fn open(id: Arc<MountId>, options: &MountOptions, opening: &Opening) -> Result<Mount, MountError> {
+fn open(id: Arc<MountId>, options: &MountOptions, opening: &MountContext) -> Result<Mount, MountError> {
     let path = checked_path(&options.path).map_err(|problem| MountError::Path {
         mount: Arc::clone(&id),
         path: options.path.clone(),

@@ -8,7 +8,7 @@ use millpond_catalog::Owner;
 use millpond_core::Generation;
 
 use super::mounts::MountOptions;
-use crate::fetch::{Common, OriginOptions};
+use crate::fetch::{OriginOptions, SharedBudget};
 use crate::listing::ListOptions;
 use crate::source::{Clients, Environment};
 use crate::store::{Eviction, Limit, MemoryTier, PoolCapacity};
@@ -64,7 +64,7 @@ pub struct DatasetOptions {
     /// What all buffers on the read path may take together; at least 64 MiB.
     pub memory_bytes: u64,
     /// Where these come from, with those of other Datasets. `None`: they are this one's alone.
-    pub common_memory: Option<Common>,
+    pub common_memory: Option<SharedBudget>,
     /// Whether a reader that waits unusually long sends a second request for the same bytes. Without it every byte
     /// is asked for once, as long as nothing fails.
     pub hedging: bool,

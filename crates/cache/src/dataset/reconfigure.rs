@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use super::mounts::{self, MountError, Opening};
-use super::refresh::{self, RefreshError, RefreshSettings, Refreshed};
+use super::mounts::{self, MountContext, MountError};
+use super::refresh::{self, RefreshError, RefreshOutcome, RefreshSettings};
 use super::{Dataset, DatasetOptions, origin_options};
 use crate::fetch::OriginOptions;
-use crate::store::{MemoryTier, StoreTerms};
+use crate::store::{MemoryTier, StoreSettings};
 
 /// Why options were not taken.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +62,10 @@ impl Dataset {
     ///
     /// # Cancel safety
     /// A dropped future may have taken some of the options: call it again.
-    pub async fn reconfigure(&self, options: DatasetOptions) -> Result<Option<Refreshed>, ReconfigureError> {
+    pub async fn reconfigure(
+        &self,
+        options: DatasetOptions,
+    ) -> Result<Option<RefreshOutcome>, ReconfigureError> {
         self.not_stopping()
             .map_err(|_stopping| ReconfigureError::Stopped)?;
         let lists_again = self.take_options(options).await?;
@@ -78,7 +81,7 @@ impl Dataset {
         refuse_fixed(&current, &options)?;
         let before = self.sources.mounts();
         let after = {
-            let opening = Opening {
+            let opening = MountContext {
                 environment: options.environment.clone(),
                 clients: options.clients.clone(),
                 origin: origin_options(&options, &self.budget),
@@ -114,7 +117,7 @@ impl Dataset {
         let lists_again = is_other_tree || (is_any_other && self.refresher.last().error.is_some());
         self.refresher.set(RefreshSettings::of(&options), lists_again);
         self.store
-            .set_terms(StoreTerms {
+            .apply_settings(StoreSettings {
                 disk_limit: options.disk_limit,
                 memory_bytes: options.memory_tier.as_ref().map(|tier| tier.bytes),
                 eviction: options.eviction,

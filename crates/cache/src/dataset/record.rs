@@ -28,14 +28,14 @@ pub(super) struct Record {
     /// Some of the keys left out, with their reasons.
     pub(super) left_out_samples: Vec<(String, String)>,
     boot_id: String,
-    image: Checked,
-    index: Checked,
+    image: FileChecksum,
+    index: FileChecksum,
 }
 
 /// What a listing brought, beside the entries of the catalog.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Listed {
-    /// As [`Record::content`].
+pub(super) struct ListingSummary {
+    /// As [`Record::objects`].
     pub(super) content: String,
     /// As [`Record::left_out`].
     pub(super) left_out: BTreeMap<String, u64>,
@@ -45,12 +45,12 @@ pub(super) struct Listed {
 
 /// Length and checksum of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Checked {
+struct FileChecksum {
     bytes: u64,
     blake3: String,
 }
 
-impl Checked {
+impl FileChecksum {
     fn of(path: &Path) -> io::Result<Self> {
         let bytes = fs::metadata(path)?.len();
         let blake3 = blake3::Hasher::new()
@@ -78,8 +78,13 @@ pub(super) fn record_path(directory: &Path, generation: Generation) -> PathBuf {
 
 impl Record {
     /// Describes a generation whose files were just written.
-    pub(super) fn of(files: &CatalogFile, identity: &str, listed: Listed, boot_id: &str) -> io::Result<Self> {
-        let Listed {
+    pub(super) fn of(
+        files: &CatalogFile,
+        identity: &str,
+        listed: ListingSummary,
+        boot_id: &str,
+    ) -> io::Result<Self> {
+        let ListingSummary {
             content,
             left_out,
             left_out_samples,
@@ -91,8 +96,8 @@ impl Record {
             left_out,
             left_out_samples,
             boot_id: boot_id.to_owned(),
-            image: Checked::of(&files.image)?,
-            index: Checked::of(&files.index)?,
+            image: FileChecksum::of(&files.image)?,
+            index: FileChecksum::of(&files.index)?,
         })
     }
 
@@ -124,7 +129,7 @@ impl Record {
         for (path, wanted) in [(&files.image, &record.image), (&files.index, &record.index)] {
             let same = match record.boot_id == boot_id {
                 true => fs::metadata(path)?.len() == wanted.bytes,
-                false => Checked::of(path)? == *wanted,
+                false => FileChecksum::of(path)? == *wanted,
             };
             if !same {
                 return Err(io::Error::other(format!(

@@ -33,7 +33,7 @@ use crate::store::Store;
 const QUEUED_BATCHES: usize = 16;
 
 /// Sources that are listed at the same time, each by its own workers.
-const LISTINGS_AT_ONCE: usize = 8;
+const MAX_CONCURRENT_LISTINGS: usize = 8;
 
 /// As many samples of refused keys as the catalog keeps of its own.
 const MAX_SAMPLES: usize = 1_000;
@@ -66,7 +66,7 @@ pub enum RefreshError {
 
 /// What a refresh came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refreshed {
+pub struct RefreshOutcome {
     /// The newest generation now.
     pub generation: Generation,
     /// Whether it is a new one.
@@ -143,7 +143,7 @@ pub(super) struct RefreshState {
 
 impl Refresher {
     /// Lists the source and publishes a new generation if anything changed.
-    pub(super) async fn refresh(&self) -> Result<Refreshed, RefreshError> {
+    pub(super) async fn refresh(&self) -> Result<RefreshOutcome, RefreshError> {
         let _turn = self.state.turn.lock().await;
         let began = Instant::now();
         let result = loop {
@@ -191,7 +191,7 @@ impl Refresher {
             return;
         }
         if let Some(named) = self.catalogs.sources() {
-            self.sources.forget_unnamed(&named);
+            self.sources.drop_unreferenced(&named);
         }
     }
 
@@ -254,7 +254,7 @@ impl Refresher {
     }
 
     /// `None`: the options changed meanwhile, and it has to be done again.
-    async fn list_and_build(&self) -> Result<Option<Refreshed>, RefreshError> {
+    async fn list_and_build(&self) -> Result<Option<RefreshOutcome>, RefreshError> {
         let mut superseded = self.state.superseded.subscribe();
         let mounts = self.sources.mounts();
         let settings = self.settings.load_full();
@@ -284,7 +284,7 @@ impl Refresher {
         let (bytes, inodes) = self.catalogs.disk_usage();
         self.store.set_aside(bytes, inodes);
         let summary = open.catalog.index().summary();
-        let refreshed = Refreshed {
+        let refreshed = RefreshOutcome {
             generation: open.file.generation,
             changed,
             files: summary.files,
@@ -311,7 +311,7 @@ impl Refresher {
         let positions = 0_u16..;
         let listings = futures::stream::iter(positions.zip(mounts.to_vec()))
             .map(|(position, mount)| self.list(position, mount, options, batches.clone()))
-            .buffer_unordered(LISTINGS_AT_ONCE);
+            .buffer_unordered(MAX_CONCURRENT_LISTINGS);
         listings.try_collect::<()>().await?;
         // A builder that failed has its own error to tell.
         let _gone = batches.send(None).await;
@@ -439,7 +439,7 @@ fn build(
         return Ok((newest, false));
     }
     builder.finish(&file.image, &file.index).map_err(failed)?;
-    let listed = record::Listed {
+    let listed = record::ListingSummary {
         content,
         left_out,
         left_out_samples,

@@ -13,7 +13,7 @@ use super::mounts::Mount;
 
 /// An object of a generation, and the source that the generation has it from.
 #[derive(Clone, Debug)]
-pub(super) struct Located {
+pub(super) struct ObjectLocation {
     pub(super) object: Object,
     pub(super) source: Arc<SourceInfo>,
 }
@@ -61,7 +61,7 @@ impl Sources {
     }
 
     /// Forgets retired sources that no generation names any more.
-    pub(super) fn forget_unnamed(&self, named: &[Arc<SourceInfo>]) {
+    pub(super) fn drop_unreferenced(&self, named: &[Arc<SourceInfo>]) {
         self.table.rcu(|table| {
             let mut table = Table::clone(table);
             table

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use millpond_core::{ObjectRef, ReadError, StreamId};
 use parking_lot::Mutex;
 
-use super::active::Active;
-use super::large::Large;
-use super::pattern::Pattern;
+use super::block_reader::BlockReader;
+use super::object_state::ObjectState;
+use super::readahead::ReadaheadState;
 
 /// Open files remembered at once. A reader beyond them is served without read-ahead.
 const MAX_STREAMS: usize = 65_536;
@@ -16,8 +16,8 @@ const MAX_STREAMS: usize = 65_536;
 /// One open file.
 #[derive(Debug)]
 pub(super) struct Stream {
-    pub(super) active: Arc<Active>,
-    pub(super) pattern: Mutex<Pattern>,
+    pub(super) active: Arc<ObjectState>,
+    pub(super) pattern: Mutex<ReadaheadState>,
 }
 
 /// All open files that were read at least once.
@@ -30,7 +30,7 @@ impl Streams {
     /// The open file, which begins to exist with its first read.
     pub(super) async fn get(
         &self,
-        large: &Arc<Large>,
+        large: &Arc<BlockReader>,
         object: ObjectRef,
         id: StreamId,
     ) -> Result<Arc<Stream>, ReadError> {

@@ -14,16 +14,16 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::fetch::Memory;
+use crate::fetch::MemoryPermit;
 
 /// At most this many blocks, however small: a bound on the table itself.
 const MAX_BLOCKS: usize = 8_192;
 
 /// A block that nobody made room for is kept so long: a reader of 128 KiB at a time is through with it by then.
-const MOMENT: Duration = Duration::from_secs(30);
+const BLOCK_TTL: Duration = Duration::from_secs(30);
 
 /// Blocks that hold their part of the memory budget.
-pub(super) type TransientBlocks = Transient<Arc<Memory>>;
+pub(super) type TransientBlocks = Transient<Arc<MemoryPermit>>;
 
 /// Where a block belongs: object and number of the block in it.
 type Key = (ObjectId, u64);
@@ -120,8 +120,8 @@ impl<P> Transient<P> {
         loop {
             self.came.notified().await;
             while self.used_bytes() > 0 {
-                tokio::time::sleep(MOMENT / 2).await;
-                self.expire(MOMENT);
+                tokio::time::sleep(BLOCK_TTL / 2).await;
+                self.expire(BLOCK_TTL);
             }
         }
     }
@@ -177,12 +177,12 @@ mod tests {
         let permit = Arc::new(());
         transient.insert(id("a"), 0, Bytes::from_static(b"1234"), Arc::clone(&permit));
         let mut young = Box::pin(transient.keep_young());
-        tokio::time::timeout(MOMENT / 3, &mut young).await.unwrap_err();
+        tokio::time::timeout(BLOCK_TTL / 3, &mut young).await.unwrap_err();
         transient.insert(id("a"), 1, Bytes::from_static(b"5678"), Arc::clone(&permit));
         assert!(transient.get(id("a"), 0).is_some());
-        tokio::time::timeout(MOMENT, &mut young).await.unwrap_err();
+        tokio::time::timeout(BLOCK_TTL, &mut young).await.unwrap_err();
         assert!(transient.get(id("a"), 0).is_none() && transient.get(id("a"), 1).is_some());
-        tokio::time::timeout(MOMENT, &mut young).await.unwrap_err();
+        tokio::time::timeout(BLOCK_TTL, &mut young).await.unwrap_err();
         assert_eq!((transient.used_bytes(), Arc::strong_count(&permit)), (0, 1));
         // It waits for the next.
         assert!(young.now_or_never().is_none());

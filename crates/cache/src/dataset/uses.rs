@@ -20,7 +20,7 @@ const MAX_OPEN: usize = 1 << 20;
 
 /// What keeps an object from being evicted: its fields are held and never looked at.
 #[derive(Clone, Debug)]
-pub(super) enum Held {
+pub(super) enum ObjectPin {
     /// All of it is here.
     File(#[expect(dead_code, reason = "held open")] Arc<File>),
     /// Some of it is, or was when it was opened.
@@ -29,7 +29,7 @@ pub(super) enum Held {
 
 /// The files that are open, and what they hold.
 #[derive(Debug, Default)]
-pub(super) struct Uses {
+pub(super) struct OpenFiles {
     open: Mutex<Open>,
 }
 
@@ -43,12 +43,12 @@ struct Open {
 struct Use {
     files: usize,
     /// `None`: nothing of it is here, as far as we know.
-    held: Option<Held>,
+    held: Option<ObjectPin>,
 }
 
-impl Uses {
+impl OpenFiles {
     /// Notes an open file, and what is here of it if that is known. Says whether its object is held.
-    pub(super) fn opened(&self, id: ObjectId, file: StreamId, held: Option<Held>) -> bool {
+    pub(super) fn opened(&self, id: ObjectId, file: StreamId, held: Option<ObjectPin>) -> bool {
         let mut open = self.open.lock();
         if open.files.len() >= MAX_OPEN {
             return true;
@@ -81,7 +81,7 @@ impl Uses {
     }
 
     /// Holds an object for those who have it open, if anybody has.
-    pub(super) fn hold(&self, id: ObjectId, held: Held) {
+    pub(super) fn hold(&self, id: ObjectId, held: ObjectPin) {
         let mut open = self.open.lock();
         let before = match open.objects.get_mut(&id) {
             Some(used) => used.held.replace(held),
@@ -92,24 +92,24 @@ impl Uses {
     }
 
     /// Holds an object that was just put into the store.
-    pub(super) async fn came(&self, store: &Store, id: ObjectId, size_bytes: u64) {
+    pub(super) async fn pin_stored(&self, store: &Store, id: ObjectId, size_bytes: u64) {
         let is_open = self.open.lock().objects.contains_key(&id);
         if is_open && let Some(file) = store.object(id, size_bytes).await {
-            self.hold(id, Held::File(file));
+            self.hold(id, ObjectPin::File(file));
         }
     }
 
     /// Holds what is here of an object that is open.
-    pub(super) async fn find(&self, store: &Store, object: ObjectRef) {
+    pub(super) async fn pin_existing(&self, store: &Store, object: ObjectRef) {
         let ObjectRef { id, size_bytes, .. } = object;
         if store.is_ready(id, size_bytes).await {
-            return self.came(store, id, size_bytes).await;
+            return self.pin_stored(store, id, size_bytes).await;
         }
-        store.counted().await;
+        store.scanned().await;
         if store.has_partial(id)
             && let Some(partial) = store.existing_partial(id, size_bytes).await
         {
-            self.hold(id, Held::Partial(partial));
+            self.hold(id, ObjectPin::Partial(partial));
         }
     }
 }
@@ -118,16 +118,16 @@ impl Uses {
 mod tests {
     use super::*;
 
-    fn held() -> (Held, Arc<File>) {
+    fn held() -> (ObjectPin, Arc<File>) {
         let file = Arc::new(tempfile::tempfile().unwrap());
-        (Held::File(Arc::clone(&file)), file)
+        (ObjectPin::File(Arc::clone(&file)), file)
     }
 
     const A: ObjectId = ObjectId::from_bytes([1; 16]);
 
     #[test]
     fn an_object_is_held_until_its_last_file_is_closed() {
-        let uses = Uses::default();
+        let uses = OpenFiles::default();
         let (first, file) = held();
         assert!(!uses.opened(A, StreamId(1), None));
         uses.hold(A, first);
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn what_nobody_has_open_is_not_held() {
-        let uses = Uses::default();
+        let uses = OpenFiles::default();
         let (held, file) = held();
         uses.hold(A, held);
         assert_eq!(Arc::strong_count(&file), 1);

@@ -13,7 +13,7 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 
 use crate::store::Eviction;
-use crate::tier::costs::Amount;
+use crate::tier::costs::DiskSpace;
 
 /// Of the tier's capacity: beyond it, moka names victims.
 const HIGH_WATERMARK_PERCENT: u64 = 95;
@@ -21,12 +21,12 @@ const HIGH_WATERMARK_PERCENT: u64 = 95;
 /// Moka's weights are 32 bits: with 4 KiB units they reach 16 TiB.
 const UNIT_BYTES: u64 = 4096;
 
-/// An object, or the ballast that [`Order::press`] puts in.
+/// An object, or the ballast that [`EvictionQueue::add_pressure`] puts in.
 type Key = Option<ObjectId>;
 
 /// The order of one tier.
 #[derive(Debug)]
-pub(crate) struct Order {
+pub(crate) struct EvictionQueue {
     cache: Cache<Key, u32>,
     /// Named by moka and still there. No longer than the number of objects in the tier.
     victims: Arc<Mutex<VecDeque<ObjectId>>>,
@@ -37,14 +37,14 @@ fn units(bytes: u64) -> u32 {
 }
 
 /// Of a tier's capacity, what can be taken without anything being evicted for it.
-pub(crate) const fn spare(capacity: Amount) -> Amount {
-    Amount {
+pub(crate) const fn spare(capacity: DiskSpace) -> DiskSpace {
+    DiskSpace {
         bytes: capacity.bytes / 100 * HIGH_WATERMARK_PERCENT,
         inodes: capacity.inodes / 100 * HIGH_WATERMARK_PERCENT,
     }
 }
 
-impl Order {
+impl EvictionQueue {
     pub(crate) fn new(eviction: Eviction, capacity_bytes: u64) -> Self {
         let victims = Arc::new(Mutex::new(VecDeque::new()));
         let named = Arc::clone(&victims);
@@ -82,7 +82,7 @@ impl Order {
 
     /// What the objects in it take.
     pub(crate) fn weight_bytes(&self) -> u64 {
-        self.press(0);
+        self.add_pressure(0);
         self.cache.weighted_size().saturating_mul(UNIT_BYTES)
     }
 
@@ -95,7 +95,7 @@ impl Order {
     }
 
     /// Makes the order name victims for so many bytes more than the objects in it take, until it is called with 0.
-    pub(crate) fn press(&self, bytes: u64) {
+    pub(crate) fn add_pressure(&self, bytes: u64) {
         self.cache.insert(None, 0);
         self.cache.run_pending_tasks();
         if bytes == 0 {

@@ -1,31 +1,31 @@
 //! The byte budgets that all buffers on the way of a read come from.
 //!
-//! Whoever is going to hold bytes in memory takes their number here first and keeps the [`Memory`] as long as
+//! Whoever is going to hold bytes in memory takes their number here first and keeps the [`MemoryPermit`] as long as
 //! the bytes: under pressure readers wait, and the process does not grow. The budget counts bytes of objects;
 //! what the client library holds beside them (a read buffer for each connection) is bounded by the number of
 //! requests at once.
 //!
-//! Budgets of one process may have bytes in [`Common`]: each can always have the least that is its own, however much
+//! Budgets of one process may have bytes in [`SharedBudget`]: each can always have the least that is its own, however much
 //! the others hold, so that one whose source does not answer holds nobody up; what it takes beyond comes out of what all
 //! have together. So the process holds no more than that, and the least of each that is being read.
 
 use std::sync::Arc;
 
-use super::Urgency;
-use super::gate::{Gate, Grant};
+use super::Priority;
+use super::priority_semaphore::{PriorityPermit, PrioritySemaphore};
 
 /// Bytes that several budgets have together. Clones are the same bytes.
 #[derive(Clone, Debug)]
-pub struct Common {
-    gate: Arc<Gate>,
+pub struct SharedBudget {
+    gate: Arc<PrioritySemaphore>,
     least_bytes: u64,
 }
 
-impl Common {
+impl SharedBudget {
     /// `bytes` for all budgets together, and `least_bytes` for each alone.
     pub fn new(bytes: u64, least_bytes: u64) -> Self {
         Self {
-            gate: Gate::new(bytes),
+            gate: PrioritySemaphore::new(bytes),
             least_bytes,
         }
     }
@@ -34,26 +34,26 @@ impl Common {
 /// A budget of bytes. Clones are the same budget.
 #[derive(Clone, Debug)]
 pub struct Budget {
-    gate: Arc<Gate>,
+    gate: Arc<PrioritySemaphore>,
     parts: Option<Parts>,
 }
 
 /// Where the bytes of a budget come from that has some in common with others.
 #[derive(Clone, Debug)]
 struct Parts {
-    least: Arc<Gate>,
-    common: Arc<Gate>,
+    least: Arc<PrioritySemaphore>,
+    common: Arc<PrioritySemaphore>,
 }
 
 /// A part of a budget, given back when it is dropped.
 #[derive(Debug)]
 #[must_use = "memory is given back as soon as it is dropped"]
-pub struct Memory {
-    own: Grant,
-    part: Option<Grant>,
+pub struct MemoryPermit {
+    own: PriorityPermit,
+    part: Option<PriorityPermit>,
 }
 
-impl Memory {
+impl MemoryPermit {
     /// Takes `bytes` (or all there are) out of this into one of its own.
     pub fn split(&mut self, bytes: u64) -> Self {
         Self {
@@ -67,17 +67,17 @@ impl Budget {
     /// A budget of `bytes` of its own.
     pub fn new(bytes: u64) -> Self {
         Self {
-            gate: Gate::new(bytes),
+            gate: PrioritySemaphore::new(bytes),
             parts: None,
         }
     }
 
     /// A budget of at most `bytes`, which come out of what several have in common.
-    pub fn sharing(bytes: u64, common: &Common) -> Self {
+    pub fn sharing(bytes: u64, common: &SharedBudget) -> Self {
         Self {
-            gate: Gate::new(bytes),
+            gate: PrioritySemaphore::new(bytes),
             parts: Some(Parts {
-                least: Gate::new(common.least_bytes.min(bytes)),
+                least: PrioritySemaphore::new(common.least_bytes.min(bytes)),
                 common: Arc::clone(&common.gate),
             }),
         }
@@ -90,23 +90,23 @@ impl Budget {
     ///
     /// # Cancel safety
     /// Dropping the future gives up the place in the queue and nothing else.
-    pub async fn acquire(&self, bytes: u64, urgency: Urgency) -> Memory {
+    pub async fn acquire(&self, bytes: u64, urgency: Priority) -> MemoryPermit {
         let own = self.gate.acquire(bytes, urgency).await;
         let part = match &self.parts {
             Some(parts) => Some(parts.acquire(own.amount(), urgency).await),
             None => None,
         };
-        Memory { own, part }
+        MemoryPermit { own, part }
     }
 
     /// Takes `bytes` if they are free and nobody waits for them.
-    pub fn try_acquire(&self, bytes: u64, urgency: Urgency) -> Option<Memory> {
+    pub fn try_acquire(&self, bytes: u64, urgency: Priority) -> Option<MemoryPermit> {
         let own = self.gate.try_acquire(bytes, urgency)?;
         let part = match &self.parts {
             Some(parts) => Some(parts.try_acquire(own.amount(), urgency)?),
             None => None,
         };
-        Some(Memory { own, part })
+        Some(MemoryPermit { own, part })
     }
 
     /// The whole budget.
@@ -128,7 +128,7 @@ impl Budget {
 
 impl Parts {
     /// Of whichever has them first.
-    async fn acquire(&self, bytes: u64, urgency: Urgency) -> Grant {
+    async fn acquire(&self, bytes: u64, urgency: Priority) -> PriorityPermit {
         if bytes > self.least.ceiling(urgency) {
             return self.common.acquire(bytes, urgency).await;
         }
@@ -139,7 +139,7 @@ impl Parts {
         }
     }
 
-    fn try_acquire(&self, bytes: u64, urgency: Urgency) -> Option<Grant> {
+    fn try_acquire(&self, bytes: u64, urgency: Priority) -> Option<PriorityPermit> {
         let least = (bytes <= self.least.ceiling(urgency))
             .then(|| self.least.try_acquire(bytes, urgency))
             .flatten();
@@ -163,12 +163,12 @@ mod tests {
 
     #[tokio::test]
     async fn the_least_is_there_whatever_others_hold() {
-        let common = Common::new(100, 10);
+        let common = SharedBudget::new(100, 10);
         let (one, two) = (Budget::sharing(1_000, &common), Budget::sharing(1_000, &common));
-        let _all = one.acquire(100, Urgency::Reader).await;
-        let own = two.acquire(10, Urgency::Reader).await;
-        assert!(two.try_acquire(1, Urgency::Reader).is_none());
-        let mut next = Box::pin(two.acquire(5, Urgency::Reader));
+        let _all = one.acquire(100, Priority::Reader).await;
+        let own = two.acquire(10, Priority::Reader).await;
+        assert!(two.try_acquire(1, Priority::Reader).is_none());
+        let mut next = Box::pin(two.acquire(5, Priority::Reader));
         assert!(next.as_mut().now_or_never().is_none());
         assert_eq!(two.waiting(), 1);
         drop(own);
@@ -177,10 +177,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_all_have_goes_to_whoever_waits() {
-        let common = Common::new(100, 10);
+        let common = SharedBudget::new(100, 10);
         let (one, two) = (Budget::sharing(1_000, &common), Budget::sharing(1_000, &common));
-        let mut all = one.acquire(100, Urgency::Reader).await;
-        let mut large = Box::pin(two.acquire(50, Urgency::Reader));
+        let mut all = one.acquire(100, Priority::Reader).await;
+        let mut large = Box::pin(two.acquire(50, Priority::Reader));
         assert!(large.as_mut().now_or_never().is_none());
         let half = all.split(50);
         assert!(large.as_mut().now_or_never().is_none());
@@ -191,11 +191,11 @@ mod tests {
 
     #[tokio::test]
     async fn none_has_more_than_its_budget() {
-        let common = Common::new(1_000, 10);
+        let common = SharedBudget::new(1_000, 10);
         let budget = Budget::sharing(50, &common);
-        let held = budget.acquire(500, Urgency::Reader).await;
+        let held = budget.acquire(500, Priority::Reader).await;
         assert_eq!(budget.used_bytes(), 50);
-        assert!(budget.try_acquire(1, Urgency::Reader).is_none());
+        assert!(budget.try_acquire(1, Priority::Reader).is_none());
         drop(held);
         assert_eq!(common.gate.used(), 0);
     }
@@ -207,14 +207,14 @@ mod tests {
         #[test]
         fn everything_comes_back(wishes in proptest::collection::vec((0_usize..3, 1_u64..200, any::<bool>()), 1..60)) {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
-            let common = Common::new(100, 20);
+            let common = SharedBudget::new(100, 20);
             let budgets: Vec<_> = (0..3).map(|_| Budget::sharing(150, &common)).collect();
             runtime.block_on(async {
                 let mut tasks = JoinSet::new();
                 for (whose, bytes, is_dropped) in wishes {
                     let budget = budgets[whose].clone();
                     tasks.spawn(async move {
-                        let urgency = if bytes % 2 == 0 { Urgency::Reader } else { Urgency::ReadAhead };
+                        let urgency = if bytes % 2 == 0 { Priority::Reader } else { Priority::Background };
                         let wish = budget.acquire(bytes, urgency);
                         if is_dropped {
                             drop(timeout(Duration::from_micros(bytes), wish).await);

@@ -10,8 +10,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::Urgency;
-use super::gate::{Gate, Grant};
+use super::Priority;
+use super::priority_semaphore::{PriorityPermit, PrioritySemaphore};
 
 /// What is left of the limit when the source throttles.
 const DECREASE: f64 = 0.7;
@@ -42,7 +42,7 @@ impl Default for ConcurrencyOptions {
 /// The number of requests that may be at the source at once.
 #[derive(Debug)]
 pub struct Concurrency {
-    gate: Arc<Gate>,
+    gate: Arc<PrioritySemaphore>,
     options: ConcurrencyOptions,
     adaption: Mutex<Adaption>,
 }
@@ -63,7 +63,7 @@ impl Concurrency {
             ..options
         };
         Self {
-            gate: Gate::new(u64::from(max)),
+            gate: PrioritySemaphore::new(u64::from(max)),
             options,
             adaption: Mutex::new(Adaption {
                 limit: f64::from(max),
@@ -76,12 +76,12 @@ impl Concurrency {
     ///
     /// # Cancel safety
     /// Dropping the future gives up the place in the queue.
-    pub async fn acquire(&self, urgency: Urgency) -> Grant {
+    pub async fn acquire(&self, urgency: Priority) -> PriorityPermit {
         self.gate.acquire(1, urgency).await
     }
 
     /// Takes a place if one is free and nobody waits for it.
-    pub fn try_acquire(&self, urgency: Urgency) -> Option<Grant> {
+    pub fn try_acquire(&self, urgency: Priority) -> Option<PriorityPermit> {
         self.gate.try_acquire(1, urgency)
     }
 
@@ -176,11 +176,11 @@ mod tests {
     #[tokio::test]
     async fn no_more_requests_start_than_the_limit_allows() {
         let concurrency = limited(2);
-        let first = concurrency.try_acquire(Urgency::Reader);
-        let second = concurrency.try_acquire(Urgency::Reader);
+        let first = concurrency.try_acquire(Priority::Reader);
+        let second = concurrency.try_acquire(Priority::Reader);
         assert!(first.is_some() && second.is_some());
-        assert!(concurrency.try_acquire(Urgency::Reader).is_none());
+        assert!(concurrency.try_acquire(Priority::Reader).is_none());
         drop(first);
-        assert!(concurrency.try_acquire(Urgency::Reader).is_some());
+        assert!(concurrency.try_acquire(Priority::Reader).is_some());
     }
 }

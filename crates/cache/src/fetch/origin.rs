@@ -20,9 +20,9 @@ use millpond_core::Validator;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::pace::Pace;
-use super::patience::Retries;
-use super::{Budget, Concurrency, ConcurrencyOptions, FetchError, Urgency};
+use super::hedge::Pace;
+use super::retry::RetryBudget;
+use super::{Budget, Concurrency, ConcurrencyOptions, FetchError, Priority};
 use crate::metrics::OriginMetrics;
 use crate::source::Source;
 
@@ -43,7 +43,7 @@ pub struct Request {
     /// The bytes wanted: not beyond the size.
     pub range: Range<u64>,
     /// Who waits.
-    pub urgency: Urgency,
+    pub urgency: Priority,
 }
 
 /// A piece of an object between two multiples of the block size.
@@ -89,7 +89,7 @@ pub struct Origin {
     options: OriginOptions,
     metrics: OriginMetrics,
     concurrency: Concurrency,
-    retries: Retries,
+    retries: RetryBudget,
     pace: Pace,
     born: Instant,
     /// Milliseconds after `born` at which bytes came last.
@@ -107,7 +107,7 @@ impl Origin {
             options,
             metrics,
             concurrency,
-            retries: Retries::default(),
+            retries: RetryBudget::default(),
             pace: Pace::default(),
             born: Instant::now(),
             progress: AtomicU64::new(0),

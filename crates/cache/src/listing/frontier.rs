@@ -22,7 +22,7 @@ struct State {
 
 /// A prefix in a worker's hands.
 #[derive(Debug)]
-pub(super) struct Taken {
+pub(super) struct ClaimedPrefix {
     pub(super) prefix: String,
     frontier: Arc<Frontier>,
 }
@@ -43,7 +43,7 @@ impl Frontier {
     ///
     /// # Cancel safety
     /// Nothing is lost.
-    pub(super) async fn take(self: &Arc<Self>) -> Option<Taken> {
+    pub(super) async fn take(self: &Arc<Self>) -> Option<ClaimedPrefix> {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -53,7 +53,7 @@ impl Frontier {
                 let mut state = self.state.lock();
                 if let Some(prefix) = state.waiting.pop() {
                     state.taken += 1;
-                    return Some(Taken {
+                    return Some(ClaimedPrefix {
                         prefix,
                         frontier: Arc::clone(self),
                     });
@@ -91,7 +91,7 @@ impl Frontier {
     }
 }
 
-impl Drop for Taken {
+impl Drop for ClaimedPrefix {
     fn drop(&mut self) {
         self.frontier.state.lock().taken -= 1;
         self.frontier.changed.notify_waiters();

@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::ListError;
-use crate::fetch::patience::backoff;
+use crate::fetch::retry::backoff;
 use crate::metrics::OriginMetrics;
-use crate::source::{Depth, Page, Source, Trouble};
+use crate::source::{AttemptError, Depth, Page, Source};
 
 /// What a page is asked for with.
 #[derive(Clone, Debug)]
@@ -43,41 +43,41 @@ pub(super) async fn page(
         };
         let (kind, after) = match trouble {
             // A prefix that went away while it was listed holds nothing; the root must be there.
-            Trouble::Changed if request.prefix != source.prefix() => return Ok(Page::default()),
-            Trouble::Changed => {
+            AttemptError::Changed if request.prefix != source.prefix() => return Ok(Page::default()),
+            AttemptError::Changed => {
                 let reason = "it is not there; check the URL".to_owned();
                 return Err(ListError::NotFound {
                     prefix: prefix(),
                     reason,
                 });
             }
-            Trouble::Missing(reason) => {
+            AttemptError::Missing(reason) => {
                 metrics.errors.of("unsupported").inc();
                 return Err(ListError::NotFound {
                     prefix: prefix(),
                     reason,
                 });
             }
-            Trouble::Denied(reason) => {
+            AttemptError::Denied(reason) => {
                 metrics.errors.of("denied").inc();
                 return Err(ListError::Denied {
                     prefix: prefix(),
                     reason,
                 });
             }
-            Trouble::Hopeless(reason) | Trouble::Unsupported(reason) => {
+            AttemptError::Hopeless(reason) | AttemptError::Unsupported(reason) => {
                 metrics.errors.of("unsupported").inc();
                 return Err(ListError::Unsupported {
                     prefix: prefix(),
                     reason,
                 });
             }
-            Trouble::Throttled { reason, after } => {
+            AttemptError::Throttled { reason, after } => {
                 metrics.throttles.inc();
                 last = reason;
                 ("throttled", after.unwrap_or_default())
             }
-            Trouble::Failed(reason) => {
+            AttemptError::Failed(reason) => {
                 last = reason;
                 ("failed", Duration::ZERO)
             }

@@ -19,8 +19,8 @@ use object_store::{BackoffConfig, Certificate, ClientConfigKey, ClientOptions, O
 
 use super::clients::{Clients, Connector};
 use super::identity_token::IdentityToken;
+use super::location::{SourceLocation, SourceUrl};
 use super::page::Dialect;
-use super::place::{Place, SourceUrl};
 use super::remote::{Lister, Remote};
 use super::{Environment, SourceError, SourceOptions, isolation};
 
@@ -47,12 +47,12 @@ pub(super) fn connect(
     // reqwest is built without a crypto provider of its own and panics where none was installed.
     millpond_process::tls::install();
     match &url.place {
-        Place::S3 { bucket } => s3(bucket, options, environment, clients, token),
-        Place::Gcs { bucket } => {
+        SourceLocation::S3 { bucket } => s3(bucket, options, environment, clients, token),
+        SourceLocation::Gcs { bucket } => {
             no_token(token, "gs")?;
             gcs(bucket, options, environment, clients)
         }
-        Place::Azure { container, account } => azure(
+        SourceLocation::Azure { container, account } => azure(
             container,
             account.as_deref(),
             options,
@@ -60,11 +60,11 @@ pub(super) fn connect(
             clients,
             token,
         ),
-        Place::Http { root } => {
+        SourceLocation::Http { root } => {
             no_token(token, "http")?;
             http(root, options, environment, clients)
         }
-        Place::File { .. } => Err(SourceError::Unavailable {
+        SourceLocation::File { .. } => Err(SourceError::Unavailable {
             source_id: url.to_string(),
             reason: "directories are not asked over HTTP".to_owned(),
         }),

@@ -25,7 +25,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::page::{Entry, Page};
-use super::{Ask, SourceError, Trouble};
+use super::{AttemptError, GetRequest, SourceError};
 
 /// A read of this size runs at the disk's speed and holds little memory.
 const CHUNK_BYTES: u64 = 1 << 20;
@@ -82,13 +82,13 @@ impl Directory {
     }
 
     /// The entries directly below `prefix`, all in one page.
-    pub(super) async fn page(&self, prefix: &str) -> Result<Page, Trouble> {
+    pub(super) async fn page(&self, prefix: &str) -> Result<Page, AttemptError> {
         let directory = self.clone();
         let prefix = prefix.to_owned();
         off_thread(move || directory.read_directory(&prefix)).await
     }
 
-    fn read_directory(&self, prefix: &str) -> Result<Page, Trouble> {
+    fn read_directory(&self, prefix: &str) -> Result<Page, AttemptError> {
         let opened = self.beneath(
             prefix.strip_suffix('/').unwrap_or(prefix),
             OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW,
@@ -188,7 +188,10 @@ impl Directory {
     }
 
     /// The bytes of a range, if the file is and stays the version asked for.
-    pub(super) async fn get(&self, ask: &Ask) -> Result<BoxStream<'static, Result<Bytes, Trouble>>, Trouble> {
+    pub(super) async fn get(
+        &self,
+        ask: &GetRequest,
+    ) -> Result<BoxStream<'static, Result<Bytes, AttemptError>>, AttemptError> {
         let directory = self.clone();
         let key = ask.key.clone();
         let version = Version::of(ask)?;
@@ -208,7 +211,7 @@ impl Directory {
         Ok(rest.boxed())
     }
 
-    fn open_file(&self, key: &str, version: Version) -> Result<File, Trouble> {
+    fn open_file(&self, key: &str, version: Version) -> Result<File, AttemptError> {
         let file = File::from(self.beneath(key, OFlags::RDONLY).map_err(trouble)?);
         version.check(&file)?;
         Ok(file)
@@ -223,61 +226,61 @@ struct Version {
 }
 
 impl Version {
-    fn of(ask: &Ask) -> Result<Self, Trouble> {
+    fn of(ask: &GetRequest) -> Result<Self, AttemptError> {
         match ask.validator {
             Validator::Modified { time } => Ok(Self {
                 modified: time,
                 size_bytes: ask.size_bytes,
             }),
             // Files have no such thing: the catalog was made from another source.
-            Validator::ETag(_) | Validator::VersionId(_) => Err(Trouble::Changed),
+            Validator::ETag(_) | Validator::VersionId(_) => Err(AttemptError::Changed),
         }
     }
 
-    fn check(self, file: &File) -> Result<(), Trouble> {
+    fn check(self, file: &File) -> Result<(), AttemptError> {
         let metadata = file
             .metadata()
-            .map_err(|error| Trouble::Failed(error.to_string()))?;
+            .map_err(|error| AttemptError::Failed(error.to_string()))?;
         let same = metadata.is_file()
             && metadata.len() == self.size_bytes
             && metadata.mtime() == self.modified.secs
             && metadata.mtime_nsec() == i64::from(self.modified.nanos);
-        if same { Ok(()) } else { Err(Trouble::Changed) }
+        if same { Ok(()) } else { Err(AttemptError::Changed) }
     }
 }
 
 /// Reads all of `range`, and looks at the version afterwards: what was read before it is of that version.
-fn read(file: &File, range: std::ops::Range<u64>, version: Version) -> Result<Bytes, Trouble> {
+fn read(file: &File, range: std::ops::Range<u64>, version: Version) -> Result<Bytes, AttemptError> {
     let length = usize::try_from(range.end - range.start)
-        .map_err(|_too_long| Trouble::Hopeless("a chunk is longer than memory".to_owned()))?;
+        .map_err(|_too_long| AttemptError::Hopeless("a chunk is longer than memory".to_owned()))?;
     let mut chunk = BytesMut::zeroed(length);
     let result = file.read_exact_at(&mut chunk, range.start);
     version.check(file)?;
     match result {
         Ok(()) => Ok(chunk.freeze()),
-        Err(error) => Err(Trouble::Failed(error.to_string())),
+        Err(error) => Err(AttemptError::Failed(error.to_string())),
     }
 }
 
-fn trouble(error: Errno) -> Trouble {
+fn trouble(error: Errno) -> AttemptError {
     let reason = io::Error::from(error).to_string();
     match error {
-        Errno::NOENT | Errno::NOTDIR | Errno::ISDIR | Errno::XDEV | Errno::LOOP => Trouble::Changed,
-        Errno::ACCESS | Errno::PERM => Trouble::Denied(reason),
-        Errno::NOSYS => {
-            Trouble::Unsupported("directories as sources need openat2, that is Linux 5.6 or later".to_owned())
-        }
-        _ => Trouble::Failed(reason),
+        Errno::NOENT | Errno::NOTDIR | Errno::ISDIR | Errno::XDEV | Errno::LOOP => AttemptError::Changed,
+        Errno::ACCESS | Errno::PERM => AttemptError::Denied(reason),
+        Errno::NOSYS => AttemptError::Unsupported(
+            "directories as sources need openat2, that is Linux 5.6 or later".to_owned(),
+        ),
+        _ => AttemptError::Failed(reason),
     }
 }
 
 /// Runs file system calls where they hold nobody up.
 async fn off_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Trouble> + Send + 'static,
-) -> Result<T, Trouble> {
+    work: impl FnOnce() -> Result<T, AttemptError> + Send + 'static,
+) -> Result<T, AttemptError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(ended) => Err(Trouble::Failed(format!("the reading thread ended: {ended}"))),
+        Err(ended) => Err(AttemptError::Failed(format!("the reading thread ended: {ended}"))),
     }
 }
 

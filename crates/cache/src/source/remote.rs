@@ -14,8 +14,8 @@ use object_store::path::Path;
 use object_store::{Error, Extensions, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore};
 
 use super::page::{Dialect, Entry, Page, path_of, time};
-use super::wire::{Answer, Exchange};
-use super::{Ask, Depth, Trouble};
+use super::wire::{Exchange, ResponseHead};
+use super::{AttemptError, Depth, GetRequest};
 
 /// Error texts are cut to this: some servers answer with a web page.
 const MAX_REASON_CHARS: usize = 300;
@@ -56,9 +56,12 @@ impl std::fmt::Debug for Lister {
 
 impl Remote {
     /// Asks for a range of an object, and checks the head of the answer against the version asked for.
-    pub(super) async fn get(&self, ask: &Ask) -> Result<BoxStream<'static, Result<Bytes, Trouble>>, Trouble> {
+    pub(super) async fn get(
+        &self,
+        ask: &GetRequest,
+    ) -> Result<BoxStream<'static, Result<Bytes, AttemptError>>, AttemptError> {
         let path = path_of(&ask.key)
-            .ok_or_else(|| Trouble::Hopeless("its key cannot be asked for exactly".to_owned()))?;
+            .ok_or_else(|| AttemptError::Hopeless("its key cannot be asked for exactly".to_owned()))?;
         let exchange = Exchange::get();
         let mut extensions = Extensions::new();
         extensions.insert(Arc::clone(&exchange));
@@ -85,7 +88,7 @@ impl Remote {
         check(&result, ask)?;
         Ok(result
             .into_stream()
-            .map_err(|error| Trouble::Failed(reason(&error)))
+            .map_err(|error| AttemptError::Failed(reason(&error)))
             .boxed())
     }
 
@@ -95,7 +98,7 @@ impl Remote {
         prefix: &str,
         depth: Depth,
         token: Option<String>,
-    ) -> Result<Page, Trouble> {
+    ) -> Result<Page, AttemptError> {
         match &self.lister {
             Lister::Pages(store, dialect) => {
                 let exchange = Exchange::listing(*dialect);
@@ -113,7 +116,7 @@ impl Remote {
                 match (exchange.take_page(), result) {
                     (Some(page), _) => Ok(page),
                     (None, Err(error)) => Err(trouble(&error, exchange.answer(), true, None)),
-                    (None, Ok(_)) => Err(Trouble::Failed("the source's listing was empty".to_owned())),
+                    (None, Ok(_)) => Err(AttemptError::Failed("the source's listing was empty".to_owned())),
                 }
             }
             Lister::WebDav => self.collection(prefix).await,
@@ -122,10 +125,10 @@ impl Remote {
     }
 
     /// PROPFIND of one level. The request is object_store's, the reading of the answer ours.
-    async fn collection(&self, prefix: &str) -> Result<Page, Trouble> {
+    async fn collection(&self, prefix: &str) -> Result<Page, AttemptError> {
         let trimmed = prefix.strip_suffix('/').unwrap_or(prefix);
         let Some(path) = path_of(trimmed) else {
-            return Err(Trouble::Hopeless(
+            return Err(AttemptError::Hopeless(
                 "its name cannot be asked for exactly".to_owned(),
             ));
         };
@@ -134,19 +137,19 @@ impl Remote {
         let Some(page) = exchange.take_page() else {
             let answer = exchange.answer();
             return Err(match (answer.as_ref().map(|answer| answer.status), result) {
-                (Some(200..=206 | 208..=299 | 400 | 405 | 501), _) => Trouble::Unsupported(
+                (Some(200..=206 | 208..=299 | 400 | 405 | 501), _) => AttemptError::Unsupported(
                     "the server does not answer PROPFIND; only WebDAV servers can be listed".to_owned(),
                 ),
                 // object_store takes a missing collection for an empty one.
-                (Some(404), _) => Trouble::Changed,
+                (Some(404), _) => AttemptError::Changed,
                 (_, Err(error)) => trouble(&error, answer, true, None),
-                (_, Ok(_)) => Trouble::Failed("the source's listing was empty".to_owned()),
+                (_, Ok(_)) => AttemptError::Failed("the source's listing was empty".to_owned()),
             });
         };
         Ok(level_of(page, prefix))
     }
 
-    async fn directory(&self, prefix: &str) -> Result<Page, Trouble> {
+    async fn directory(&self, prefix: &str) -> Result<Page, AttemptError> {
         let path = Path::from(prefix);
         let result = self.store.list_with_delimiter(Some(&path)).await;
         let listed = result.map_err(|error| trouble(&error, None, false, None))?;
@@ -208,28 +211,28 @@ fn entry(meta: ObjectMeta) -> Entry {
 }
 
 /// Whether the answer is of the version and range asked for, whatever the server made of the conditions.
-fn check(result: &GetResult, ask: &Ask) -> Result<(), Trouble> {
+fn check(result: &GetResult, ask: &GetRequest) -> Result<(), AttemptError> {
     let meta = &result.meta;
     match &ask.validator {
         Validator::ETag(expected) => match meta.e_tag.as_deref() {
-            None => return Err(Trouble::Failed("the answer has no ETag".to_owned())),
-            Some(etag) if !same_etag(etag, expected) => return Err(Trouble::Changed),
+            None => return Err(AttemptError::Failed("the answer has no ETag".to_owned())),
+            Some(etag) if !same_etag(etag, expected) => return Err(AttemptError::Changed),
             Some(_) => {}
         },
         Validator::VersionId(expected) => match meta.version.as_deref() {
-            None => return Err(Trouble::Failed("the answer has no version".to_owned())),
-            Some(version) if version != expected => return Err(Trouble::Changed),
+            None => return Err(AttemptError::Failed("the answer has no version".to_owned())),
+            Some(version) if version != expected => return Err(AttemptError::Changed),
             Some(_) => {}
         },
         Validator::Modified { time: expected } => {
             // HTTP's dates have whole seconds.
             if meta.last_modified.timestamp() == 0 && expected.secs != 0 {
-                return Err(Trouble::Failed(
+                return Err(AttemptError::Failed(
                     "the answer has neither ETag nor Last-Modified".to_owned(),
                 ));
             }
             if meta.last_modified.timestamp() != expected.secs || meta.size != ask.size_bytes {
-                return Err(Trouble::Changed);
+                return Err(AttemptError::Changed);
             }
         }
     }
@@ -238,10 +241,10 @@ fn check(result: &GetResult, ask: &Ask) -> Result<(), Trouble> {
             "the answer is of {} bytes instead of {}",
             meta.size, ask.size_bytes
         );
-        return Err(Trouble::Failed(sizes));
+        return Err(AttemptError::Failed(sizes));
     }
     if result.range != ask.range {
-        return Err(Trouble::Failed(format!(
+        return Err(AttemptError::Failed(format!(
             "bytes {:?} came instead of {:?}",
             result.range, ask.range
         )));
@@ -255,10 +258,15 @@ fn same_etag(one: &str, other: &str) -> bool {
 }
 
 /// What an error means to whoever fetches.
-fn trouble(error: &Error, answer: Option<Answer>, wired: bool, expected: Option<&Validator>) -> Trouble {
+fn trouble(
+    error: &Error,
+    answer: Option<ResponseHead>,
+    wired: bool,
+    expected: Option<&Validator>,
+) -> AttemptError {
     let Some(answer) = answer else {
         return if wired {
-            Trouble::Failed(reason(error))
+            AttemptError::Failed(reason(error))
         } else {
             of_error(error)
         };
@@ -274,44 +282,48 @@ fn trouble(error: &Error, answer: Option<Answer>, wired: bool, expected: Option<
         "SlowDown" | "ServerBusy" | "TooManyRequests" | "RequestLimitExceeded" | "ThrottlingException"
     );
     match answer.status {
-        404 if matches!(code, "NoSuchBucket" | "ContainerNotFound") => Trouble::Missing(said),
-        304 | 404 | 410 | 412 | 416 => Trouble::Changed,
-        429 | 503 => Trouble::Throttled {
+        404 if matches!(code, "NoSuchBucket" | "ContainerNotFound") => AttemptError::Missing(said),
+        304 | 404 | 410 | 412 | 416 => AttemptError::Changed,
+        429 | 503 => AttemptError::Throttled {
             reason: said,
             after: answer.retry_after,
         },
-        _ if slow_down => Trouble::Throttled {
+        _ if slow_down => AttemptError::Throttled {
             reason: said,
             after: answer.retry_after,
         },
-        401 | 403 => Trouble::Denied(said),
+        401 | 403 => AttemptError::Denied(said),
         // It sent all where a part was asked for.
         200 if matches!(error, Error::NotSupported { .. }) => {
-            Trouble::Hopeless("the server does not serve ranges".to_owned())
+            AttemptError::Hopeless("the server does not serve ranges".to_owned())
         }
         // Well answered, and not understood by object_store: a wrong range, a missing header.
         200..=299 => match (expected, &answer.etag) {
-            (Some(Validator::ETag(expected)), Some(etag)) if !same_etag(etag, expected) => Trouble::Changed,
-            _ => Trouble::Failed(reason(error)),
+            (Some(Validator::ETag(expected)), Some(etag)) if !same_etag(etag, expected) => {
+                AttemptError::Changed
+            }
+            _ => AttemptError::Failed(reason(error)),
         },
-        300..=399 => Trouble::Hopeless(format!("{said}: a redirect; check region and endpoint")),
-        _ => Trouble::Failed(said),
+        300..=399 => AttemptError::Hopeless(format!("{said}: a redirect; check region and endpoint")),
+        _ => AttemptError::Failed(said),
     }
 }
 
-fn of_error(error: &Error) -> Trouble {
+fn of_error(error: &Error) -> AttemptError {
     match error {
-        Error::NotFound { .. } | Error::Precondition { .. } | Error::NotModified { .. } => Trouble::Changed,
-        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => Trouble::Denied(reason(error)),
+        Error::NotFound { .. } | Error::Precondition { .. } | Error::NotModified { .. } => {
+            AttemptError::Changed
+        }
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => AttemptError::Denied(reason(error)),
         Error::InvalidPath { .. } | Error::NotImplemented { .. } | Error::UnknownConfigurationKey { .. } => {
-            Trouble::Hopeless(reason(error))
+            AttemptError::Hopeless(reason(error))
         }
         Error::Generic { .. }
         | Error::JoinError { .. }
         | Error::NotSupported { .. }
-        | Error::AlreadyExists { .. } => Trouble::Failed(reason(error)),
+        | Error::AlreadyExists { .. } => AttemptError::Failed(reason(error)),
         // The enum may grow.
-        _ => Trouble::Failed(reason(error)),
+        _ => AttemptError::Failed(reason(error)),
     }
 }
 

@@ -38,13 +38,13 @@ tokio::task_local! {
 pub(crate) struct Exchange {
     /// Set: the answer is a listing in this dialect.
     listing: Option<Dialect>,
-    answer: Mutex<Option<Answer>>,
+    answer: Mutex<Option<ResponseHead>>,
     page: Mutex<Option<Page>>,
 }
 
 /// The head of an answer.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Answer {
+pub(crate) struct ResponseHead {
     pub(crate) status: u16,
     pub(crate) etag: Option<String>,
     /// The server's word for the error.
@@ -85,7 +85,7 @@ impl Exchange {
     }
 
     /// What the server said, if it said anything.
-    pub(crate) fn answer(&self) -> Option<Answer> {
+    pub(crate) fn answer(&self) -> Option<ResponseHead> {
         self.answer.lock().clone()
     }
 
@@ -118,13 +118,13 @@ impl HttpService for Wire {
         let response = self.inner.execute(request).await?;
         let (parts, body) = response.into_parts();
         let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
-        let mut answer = Answer {
+        let mut answer = ResponseHead {
             status: parts.status.as_u16(),
             etag: header("etag").map(str::to_owned),
             retry_after: header("retry-after")
                 .and_then(|seconds| seconds.parse().ok())
                 .map(|seconds| Duration::from_secs(seconds).min(MAX_RETRY_AFTER)),
-            ..Answer::default()
+            ..ResponseHead::default()
         };
         if !parts.status.is_success() {
             let error = read(body, MAX_ERROR_BYTES, TooLong::Cut)

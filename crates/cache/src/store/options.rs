@@ -48,11 +48,11 @@ pub enum Eviction {
 
 /// How much somebody wants the room that they ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Demand {
+pub enum ReservePolicy {
     /// Where the tier evicts, others go for it.
-    Evict,
+    MayEvict,
     /// Only what is free now, and will not be missed: less than the level at which eviction begins. Nothing goes for it.
-    Spare,
+    FreeOnly,
 }
 
 /// How to open a store.
@@ -76,7 +76,7 @@ pub struct StoreOptions {
 
 /// What a store may be told anew while it is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StoreTerms {
+pub struct StoreSettings {
     /// What the disk tier may hold.
     pub disk_limit: Limit,
     /// What the memory tier may hold, where there is one; `None`: what its file system has.
@@ -129,7 +129,7 @@ pub enum StoreError {
 
 /// Why the store does not keep something: its reader is served through. Counted, and logged where it is an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoRoom {
+pub enum NotStored {
     /// The tier is full and nothing in it may go.
     #[error("the cache is full")]
     Full,
@@ -189,7 +189,7 @@ pub struct StoreCounters {
 
 /// The pace of the background work.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct BackgroundRates {
     /// How long a link in `landing/` stays.
     pub landing_keep: Duration,
     /// Bytes a second that the scrubber reads.
@@ -198,7 +198,7 @@ pub struct Pace {
     pub verify_bytes_per_second: u64,
 }
 
-impl Default for Pace {
+impl Default for BackgroundRates {
     fn default() -> Self {
         // The scrubber reads a full 1 TiB tier in about 18 hours.
         Self {

@@ -9,7 +9,7 @@
 //! gives room out. Open all before reading from any. A share goes back when its store is dropped: remove what it
 //! holds before, if it is not to stay.
 //!
-//! Where the disk is short of room for others, less than the capacity is given out: see [`PoolCapacity::bound`].
+//! Where the disk is short of room for others, less than the capacity is given out: see [`PoolCapacity::limit_to_spare`].
 
 use std::sync::Arc;
 
@@ -60,8 +60,8 @@ impl PoolCapacity {
 
     /// From now on no more is given out than fits into `spare_bytes` of the file system beside what is there, nor more than the
     /// capacity. Returns how much of what is there, or on its way, should go. What is used has to be
-    /// [`counted`](Self::counted), or too little is given out until the next call.
-    pub fn bound(&self, spare_bytes: i64) -> u64 {
+    /// [`scanned`](Self::scanned), or too little is given out until the next call.
+    pub fn limit_to_spare(&self, spare_bytes: i64) -> u64 {
         let mut accounts = self.accounts.lock();
         let spare = spare_bytes.saturating_sub_unsigned(accounts.unwritten_bytes);
         accounts.limit_bytes = accounts
@@ -72,17 +72,17 @@ impl PoolCapacity {
     }
 
     /// Takes note of what is going to be written.
-    pub(crate) fn promised(&self, bytes: u64) {
+    pub(crate) fn add_pending(&self, bytes: u64) {
         self.accounts.lock().unwritten_bytes += bytes;
     }
 
     /// That is written now, or will never be.
-    pub(crate) fn written(&self, bytes: u64) {
+    pub(crate) fn remove_pending(&self, bytes: u64) {
         let mut accounts = self.accounts.lock();
         accounts.unwritten_bytes = accounts.unwritten_bytes.saturating_sub(bytes);
     }
 
-    /// What of the capacity is not given out, by the last [`bound`](Self::bound).
+    /// What of the capacity is not given out, by the last [`limit_to_spare`](Self::limit_to_spare).
     pub fn withheld_bytes(&self) -> u64 {
         self.capacity_bytes
             .saturating_sub(self.accounts.lock().limit_bytes)
@@ -113,9 +113,9 @@ impl PoolCapacity {
     }
 
     /// Announces a store that is going to count what it holds.
-    pub(crate) fn counting(self: &Arc<Self>) -> Counting {
+    pub(crate) fn counting(self: &Arc<Self>) -> PendingScan {
         self.counting.send_modify(|stores| *stores += 1);
-        Counting {
+        PendingScan {
             pool: Arc::clone(self),
         }
     }
@@ -133,11 +133,11 @@ impl PoolCapacity {
 
 /// A store that has not yet counted what it holds.
 #[derive(Debug)]
-pub(crate) struct Counting {
+pub(crate) struct PendingScan {
     pool: Arc<PoolCapacity>,
 }
 
-impl Drop for Counting {
+impl Drop for PendingScan {
     fn drop(&mut self) {
         self.pool
             .counting

@@ -41,8 +41,10 @@ fn open(path: &Path, bytes: u64, eviction: Eviction, boot_id: &str) -> Arc<Store
     Store::open(options(path, bytes, eviction, boot_id), Arc::new(NoViews)).unwrap()
 }
 
-async fn put(store: &Store, number: u16, size_bytes: u64) -> Result<(), NoRoom> {
-    let room = store.reserve(id(number), size_bytes, Demand::Evict).await?;
+async fn put(store: &Store, number: u16, size_bytes: u64) -> Result<(), NotStored> {
+    let room = store
+        .reserve(id(number), size_bytes, ReservePolicy::MayEvict)
+        .await?;
     store
         .put(room, vec![Bytes::from(content(number, size_bytes))])
         .await
@@ -87,7 +89,7 @@ async fn what_was_put_is_there_after_a_restart() {
     assert_eq!((before.objects, before.object_bytes), (20, 2_000_000));
     kill(store).await;
     let store = open(directory.path(), 64 * MIB, Eviction::Never, "a");
-    store.counted().await;
+    store.scanned().await;
     assert_eq!(store.usage()[0].objects, 20);
     for number in 0..20 {
         assert_eq!(is_right(&store, number, 100_000).await, Some(true));
@@ -134,7 +136,7 @@ async fn the_last_block_publishes_a_partial_object() {
         let store = open(directory.path(), 64 * MIB, Eviction::Never, "a");
         let bytes = Bytes::from(content(number, size_bytes));
         let partial = store
-            .partial(id(number), size_bytes, Demand::Evict)
+            .partial(id(number), size_bytes, ReservePolicy::MayEvict)
             .await
             .unwrap();
         let missing = partial.missing(0..size_bytes).await;
@@ -158,7 +160,7 @@ async fn the_last_block_publishes_a_partial_object() {
         kill(store).await;
         let store = open(directory.path(), 64 * MIB, Eviction::Never, "a");
         let partial = store
-            .partial(id(number), size_bytes, Demand::Evict)
+            .partial(id(number), size_bytes, ReservePolicy::MayEvict)
             .await
             .unwrap();
         assert_eq!(partial.missing(0..size_bytes).await, vec![*last]);
@@ -229,9 +231,9 @@ async fn an_object_that_is_open_is_never_evicted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_lands_again_for_as_long_as_the_first_time() {
     let directory = TempDir::new().unwrap();
-    let pace = Pace {
+    let pace = BackgroundRates {
         landing_keep: std::time::Duration::from_millis(100),
-        ..Pace::default()
+        ..BackgroundRates::default()
     };
     let options = options(directory.path(), 64 * MIB, Eviction::Never, "a");
     let store = Store::open_with(options, Arc::new(NoViews), pace).unwrap();
@@ -306,7 +308,10 @@ const AGAIN: (u16, u64) = (7, 9 * MIB);
 impl Views for FetchAgain {
     async fn release(&self, _unlinked: &[ObjectId]) -> Result<(), millpond_core::ReleaseError> {
         let store = self.store.get().unwrap();
-        let partial = store.partial(id(AGAIN.0), AGAIN.1, Demand::Evict).await.unwrap();
+        let partial = store
+            .partial(id(AGAIN.0), AGAIN.1, ReservePolicy::MayEvict)
+            .await
+            .unwrap();
         *self.partial.lock() = Some(partial);
         Ok(())
     }
@@ -326,7 +331,7 @@ async fn what_is_fetched_again_while_its_old_copy_goes_keeps_its_map() {
         vec![bytes.slice(start..start + usize::try_from(MIB).unwrap())]
     };
     let partial = store
-        .partial(id(number), size_bytes, Demand::Evict)
+        .partial(id(number), size_bytes, ReservePolicy::MayEvict)
         .await
         .unwrap();
     for index in 0..9 {

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::task::TaskTracker;
 
-use super::{NoRoom, Room};
+use super::{NotStored, Reservation};
 
 /// Threads that write at once: enough to keep an NVMe device and the journal of its file system busy.
 const THREADS: usize = 4;
@@ -20,9 +20,9 @@ const THREADS: usize = 4;
 const QUEUE: usize = 256;
 
 struct Job {
-    room: Room,
+    room: Reservation,
     content: Vec<Bytes>,
-    done: oneshot::Sender<Result<(), NoRoom>>,
+    done: oneshot::Sender<Result<(), NotStored>>,
 }
 
 #[derive(Default)]
@@ -56,12 +56,12 @@ impl Writers {
     /// Writes an object.
     pub(super) async fn put(
         self: &Arc<Self>,
-        room: Room,
+        room: Reservation,
         content: Vec<Bytes>,
         tasks: &TaskTracker,
-    ) -> Result<(), NoRoom> {
+    ) -> Result<(), NotStored> {
         let Ok(_place) = self.places.acquire().await else {
-            return Err(NoRoom::Failed);
+            return Err(NotStored::Failed);
         };
         let (done, result) = oneshot::channel();
         let is_thread_wanted = {
@@ -77,7 +77,7 @@ impl Writers {
             drop(tasks.spawn_blocking(move || this.drain()));
         }
         // A sender that is gone means that the runtime is going down.
-        result.await.unwrap_or(Err(NoRoom::Failed))
+        result.await.unwrap_or(Err(NotStored::Failed))
     }
 
     fn drain(&self) {

@@ -20,12 +20,12 @@ const EXTENT_BLOCK_SPAN_BYTES: u64 = 32 << 20;
 
 /// Bytes and inodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Amount {
+pub(crate) struct DiskSpace {
     pub(crate) bytes: u64,
     pub(crate) inodes: u64,
 }
 
-impl Amount {
+impl DiskSpace {
     pub(crate) const fn plus(self, other: Self) -> Self {
         Self {
             bytes: self.bytes.saturating_add(other.bytes),
@@ -71,28 +71,28 @@ impl Costs {
     }
 
     /// A seal file.
-    pub(crate) fn seal(&self, size_bytes: u64) -> Amount {
+    pub(crate) fn seal(&self, size_bytes: u64) -> DiskSpace {
         let seal_bytes = super::seal::file_bytes(size_bytes);
-        Amount {
+        DiskSpace {
             bytes: self.units(seal_bytes),
             inodes: self.inodes_per_file,
         }
     }
 
-    fn content(&self, size_bytes: u64) -> Amount {
+    fn content(&self, size_bytes: u64) -> DiskSpace {
         let extents = size_bytes / EXTENT_BLOCK_SPAN_BYTES * self.unit_bytes;
         let bytes = self
             .units(size_bytes)
             .saturating_add(extents)
             .saturating_add(self.xattr_bytes);
-        Amount {
+        DiskSpace {
             bytes,
             inodes: self.inodes_per_file,
         }
     }
 
     /// A complete object with its seal.
-    pub(crate) fn object(&self, size_bytes: u64) -> Amount {
+    pub(crate) fn object(&self, size_bytes: u64) -> DiskSpace {
         if self.seal_is_file(size_bytes) {
             self.partial(size_bytes)
         } else {
@@ -101,7 +101,7 @@ impl Costs {
     }
 
     /// A partial object with its map, which is a seal file in the making.
-    pub(crate) fn partial(&self, size_bytes: u64) -> Amount {
+    pub(crate) fn partial(&self, size_bytes: u64) -> DiskSpace {
         self.content(size_bytes).plus(self.seal(size_bytes))
     }
 

@@ -15,7 +15,7 @@
 //! need not be the worker that owns them. Nobody else can list ids, which are 128-bit hashes, or write. (The owner
 //! must: a worker without root may not set an attribute on a file of mode 0444, nor go on with a partial one.)
 //!
-//! A descriptor of a directory that was deleted answers ENOENT; [`Directory::again`] makes it again.
+//! A descriptor of a directory that was deleted answers ENOENT; [`Directory::recreate`] makes it again.
 
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
@@ -98,26 +98,26 @@ pub(crate) fn name_in(place: Place, id: ObjectId) -> String {
 }
 
 /// The name of an object that is being evicted, in `objects/`.
-pub(crate) fn hidden_name(id: ObjectId) -> String {
+pub(crate) fn evicting_name(id: ObjectId) -> String {
     let mut name = id.path();
     name.insert(3, '.');
     name
 }
 
 /// The name of an object with wrong bytes, in `objects/`.
-pub(crate) fn condemned_name(id: ObjectId, number: u64) -> String {
+pub(crate) fn corrupt_name(id: ObjectId, number: u64) -> String {
     let mut name = id.path();
     name.insert(3, '~');
     format!("{name}.{number:x}")
 }
 
 /// Whether a file's name is that of an object with wrong bytes.
-pub(crate) fn is_condemned(name: &[u8]) -> bool {
+pub(crate) fn is_corrupt(name: &[u8]) -> bool {
     name.starts_with(b"~")
 }
 
 /// The object that a hidden file's directory and name mean.
-pub(crate) fn hidden_id(directory: &[u8], name: &[u8]) -> Option<ObjectId> {
+pub(crate) fn evicting_id(directory: &[u8], name: &[u8]) -> Option<ObjectId> {
     ObjectId::from_components(directory, name.strip_prefix(b".")?)
 }
 
@@ -138,7 +138,7 @@ impl Directory {
     ///
     /// # Errors
     /// As [`lock`](Self::lock).
-    pub(crate) fn again(&self) -> io::Result<Self> {
+    pub(crate) fn recreate(&self) -> io::Result<Self> {
         std::fs::create_dir_all(&self.path)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(&self.path, flags, Mode::empty())?;

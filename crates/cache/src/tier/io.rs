@@ -71,7 +71,7 @@ impl InodeHandle {
 
     /// Whether the file system has given the inode up, for which all names, descriptors and the kernel's own references
     /// must be gone. `None` where we may not ask. `directory` is any on the same file system.
-    pub(crate) fn is_gone(&self, directory: BorrowedFd<'_>) -> Option<bool> {
+    pub(crate) fn is_freed(&self, directory: BorrowedFd<'_>) -> Option<bool> {
         let mut words = self.0.clone();
         // SAFETY: the words are as `name_to_handle_at` has left them, which this call only reads.
         let opened = unsafe {
@@ -104,7 +104,7 @@ mod tests {
         let file = File::create(&path).unwrap();
         let other = File::open(&path).unwrap();
         let handle = InodeHandle::of(&file).unwrap();
-        let is_gone = || handle.is_gone(directory.as_fd());
+        let is_gone = || handle.is_freed(directory.as_fd());
         if is_gone().is_none() {
             assert!(!rustix::process::geteuid().is_root(), "root may ask");
             return;

@@ -14,7 +14,7 @@ const LINKS_MAX: usize = 131_072;
 
 /// The links that are there.
 #[derive(Debug)]
-pub(crate) struct Landing {
+pub(crate) struct LandingLinks {
     keep: Duration,
     links: Mutex<Links>,
 }
@@ -41,7 +41,7 @@ impl Links {
     }
 }
 
-impl Landing {
+impl LandingLinks {
     pub(crate) fn new(keep: Duration) -> Self {
         Self {
             keep,
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_link_stays_for_its_time() {
-        let landing = Landing::new(Duration::from_secs(120));
+        let landing = LandingLinks::new(Duration::from_secs(120));
         let start = Instant::now();
         let id = ObjectId::from_bytes([7; 16]);
         assert_eq!(landing.landed(id, start), None);
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_link_that_landed_again_stays_from_then_on() {
-        let landing = Landing::new(Duration::from_secs(120));
+        let landing = LandingLinks::new(Duration::from_secs(120));
         let start = Instant::now();
         let id = ObjectId::from_bytes([7; 16]);
         landing.landed(id, start);
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_list_is_bounded() {
-        let landing = Landing::new(Duration::from_secs(120));
+        let landing = LandingLinks::new(Duration::from_secs(120));
         let now = Instant::now();
         let first = ObjectId::from_bytes([1; 16]);
         landing.landed(first, now);

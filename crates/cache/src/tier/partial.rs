@@ -22,11 +22,11 @@ use rustix::io::Errno;
 use tracing::warn;
 
 use super::Tier;
-use super::content::shared;
+use super::accounting::SpaceReservation;
 use super::io::map;
-use super::ledger::Promise;
+use super::objects::shared;
 use super::seal::{self, BlockCrc, block_is_right};
-use crate::store::{BLOCK_BYTES, BlockIndex, NoRoom, Progress};
+use crate::store::{BLOCK_BYTES, BlockIndex, NotStored, Progress};
 
 /// What is known of one block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub struct Partial {
     complete: OnceLock<Arc<File>>,
     pub(super) publishing: Mutex<()>,
     /// The room of the file where the object turned out to be complete already, as another file.
-    pub(super) double: Mutex<Option<Promise>>,
+    pub(super) double: Mutex<Option<SpaceReservation>>,
 }
 
 impl Partial {
@@ -181,11 +181,15 @@ impl Partial {
     ///
     /// # Cancel safety
     /// Safe: the block is kept or not, never half.
-    pub async fn write(self: &Arc<Self>, block: BlockIndex, content: Vec<Bytes>) -> Result<Progress, NoRoom> {
+    pub async fn write(
+        self: &Arc<Self>,
+        block: BlockIndex,
+        content: Vec<Bytes>,
+    ) -> Result<Progress, NotStored> {
         let this = Arc::clone(self);
         match tokio::task::spawn_blocking(move || this.write_block(block, &content)).await {
             Ok(progress) => progress,
-            Err(_stopping) => Err(NoRoom::Failed),
+            Err(_stopping) => Err(NotStored::Failed),
         }
     }
 
@@ -249,7 +253,7 @@ impl Partial {
         (missing, is_any_unchecked)
     }
 
-    fn write_block(self: &Arc<Self>, block: BlockIndex, content: &[Bytes]) -> Result<Progress, NoRoom> {
+    fn write_block(self: &Arc<Self>, block: BlockIndex, content: &[Bytes]) -> Result<Progress, NotStored> {
         if let Some(file) = self.complete() {
             return Ok(Progress::Complete(file));
         }
@@ -261,7 +265,7 @@ impl Partial {
                 "keep a block",
                 &io::Error::other("content is not as long as its block"),
             );
-            return Err(NoRoom::Failed);
+            return Err(NotStored::Failed);
         }
         let files = {
             let blocks = self.blocks.lock();
@@ -280,10 +284,10 @@ impl Partial {
         drop(files);
         if let Err(error) = written {
             self.tier.failed("keep a block", &error);
-            return Err(NoRoom::Failed);
+            return Err(NotStored::Failed);
         }
         self.landed(position, crc);
-        self.publish_if_whole()
+        self.publish_if_complete()
     }
 
     fn landed(&self, position: usize, crc: BlockCrc) {
@@ -312,7 +316,7 @@ impl Partial {
             }
         }
         // What fails here is tried again with the next block.
-        self.publish_if_whole().ok();
+        self.publish_if_complete().ok();
     }
 
     fn check_block(&self, position: usize, map: &File, buffer: &mut Vec<u8>) {
@@ -348,7 +352,7 @@ impl Partial {
     }
 
     /// Whether no block is missing any more.
-    pub(super) fn is_whole(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         let blocks = self.blocks.lock();
         blocks.here == blocks.states.len()
     }

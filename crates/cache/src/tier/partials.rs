@@ -14,13 +14,13 @@ use parking_lot::{Condvar, Mutex};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
-use super::costs::Amount;
+use super::accounting::{SpaceReservation, shard_of};
+use super::costs::DiskSpace;
 use super::directory::{Directory, Place, name_in};
 use super::io::write_lease;
-use super::ledger::{Promise, shard_of};
 use super::partial::{Files, Partial};
 use super::{Tier, seal};
-use crate::store::NoRoom;
+use crate::store::NotStored;
 
 /// The partial objects of a tier.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ pub(crate) struct Partials {
 
 #[derive(Debug)]
 struct Held {
-    promise: Promise,
+    promise: SpaceReservation,
     size_bytes: u64,
     open: Weak<Partial>,
     /// Where it is being opened or made, nobody else may.
@@ -51,7 +51,7 @@ impl Partials {
     }
 
     /// Forgets a partial object, which is one no longer; its room.
-    pub(super) fn take(&self, id: ObjectId) -> Option<Promise> {
+    pub(super) fn take(&self, id: ObjectId) -> Option<SpaceReservation> {
         self.held.lock().remove(&id).map(|held| held.promise)
     }
 
@@ -74,35 +74,35 @@ impl Partials {
 
 /// What became of an attempt to evict a partial object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Evicted {
+pub(crate) enum PartialEviction {
     /// Its space is free.
-    Freed(Amount),
+    Freed(DiskSpace),
     /// It is gone; its space will be free in a moment.
-    Lingers(Amount),
+    Lingers(DiskSpace),
     /// Somebody has it open or mapped.
     InUse,
 }
 
 impl Tier {
     /// Removes a partial object that nobody has open or mapped.
-    pub(crate) fn evict_partial(&self, id: ObjectId) -> Evicted {
+    pub(crate) fn evict_partial(&self, id: ObjectId) -> PartialEviction {
         // Held all along: nobody may open it meanwhile, or make it anew before its files are gone.
         let mut held = self.partials().held.lock();
         let Some(known) = held.get(&id) else {
-            return Evicted::InUse;
+            return PartialEviction::InUse;
         };
         if known.busy || known.open.strong_count() > 0 {
-            return Evicted::InUse;
+            return PartialEviction::InUse;
         }
         let cost = self.ledger().costs().partial(known.size_bytes);
         let (directory, name) = (self.directory(), name_in(Place::Partial, id));
         let Ok(file) = directory.open(Place::Partial, &name) else {
-            return Evicted::InUse;
+            return PartialEviction::InUse;
         };
         if file.as_ref().is_some_and(|file| !write_lease(file))
             || directory.remove(Place::Partial, &name).is_err()
         {
-            return Evicted::InUse;
+            return PartialEviction::InUse;
         }
         directory.remove(Place::Seals, &name_in(Place::Seals, id)).ok();
         let removed = held.remove(&id);
@@ -112,15 +112,15 @@ impl Tier {
             _ => true,
         };
         if is_free {
-            Evicted::Freed(cost)
+            PartialEviction::Freed(cost)
         } else {
-            Evicted::Lingers(cost)
+            PartialEviction::Lingers(cost)
         }
     }
 
     /// Removes a partial object unless somebody has it open; whether there is none now.
-    pub(crate) fn make_way(&self, id: ObjectId) -> bool {
-        !self.partials().has(id) || self.evict_partial(id) != Evicted::InUse
+    pub(crate) fn evict_if_idle(&self, id: ObjectId) -> bool {
+        !self.partials().has(id) || self.evict_partial(id) != PartialEviction::InUse
     }
 
     /// Finds the partial objects that are at rest in the directory.
@@ -196,7 +196,7 @@ impl Tier {
     }
 
     /// A large object that came through a crash becomes a partial one, of which no block was verified yet.
-    fn reopen_unverified(&self, id: ObjectId, size_bytes: u64) -> Option<Promise> {
+    fn reopen_unverified(&self, id: ObjectId, size_bytes: u64) -> Option<SpaceReservation> {
         if !self.is_any_unverified() || !self.ledger().costs().seal_is_file(size_bytes) {
             return None;
         }
@@ -216,14 +216,14 @@ impl Tier {
     /// Makes a partial object without blocks.
     pub(crate) fn new_partial(
         self: &Arc<Self>,
-        promise: Promise,
+        promise: SpaceReservation,
         id: ObjectId,
         size_bytes: u64,
-    ) -> Result<Arc<Partial>, NoRoom> {
+    ) -> Result<Arc<Partial>, NotStored> {
         let mut held = self.partials().held.lock();
         if held.contains_key(&id) {
             drop(held);
-            return self.existing_partial(id, size_bytes).ok_or(NoRoom::Full);
+            return self.existing_partial(id, size_bytes).ok_or(NotStored::Full);
         }
         held.insert(
             id,
@@ -249,7 +249,7 @@ impl Tier {
                 .inspect_err(|error| self.failed("open a partial object", error))
                 .ok()
                 .flatten()
-                .ok_or(NoRoom::Failed)
+                .ok_or(NotStored::Failed)
         });
         let mut held = self.partials().held.lock();
         match opened {

@@ -3,16 +3,16 @@
 
 use std::sync::Arc;
 
+use super::accounting::shard_of;
 use super::directory::{Place, name_in};
-use super::ledger::shard_of;
 use super::partial::Partial;
 use super::{Tier, seal};
-use crate::store::{NoRoom, Progress};
+use crate::store::{NotStored, Progress};
 
 impl Partial {
     /// Gives the file its name in `objects/` when no block is missing any more.
-    pub(crate) fn publish_if_whole(self: &Arc<Self>) -> Result<Progress, NoRoom> {
-        if !self.is_whole() {
+    pub(crate) fn publish_if_complete(self: &Arc<Self>) -> Result<Progress, NotStored> {
+        if !self.is_complete() {
             return Ok(Progress::Incomplete);
         }
         let _only = self.publishing.lock();
@@ -26,7 +26,7 @@ impl Partial {
 }
 
 impl Tier {
-    fn publish_partial(&self, partial: &Partial) -> Result<(), NoRoom> {
+    fn publish_partial(&self, partial: &Partial) -> Result<(), NotStored> {
         let (id, size_bytes) = (partial.id(), partial.size_bytes());
         let seal_is_file = self.ledger().costs().seal_is_file(size_bytes);
         if !seal_is_file {
@@ -39,7 +39,7 @@ impl Tier {
             );
             if let Err(error) = set {
                 self.failed("seal an object", &error.into());
-                return Err(NoRoom::Failed);
+                return Err(NotStored::Failed);
             }
         }
         let changing = self.ledger().changing(shard_of(id));
@@ -49,7 +49,7 @@ impl Tier {
         });
         let directory = self.directory();
         let Ok(is_new) = is_new else {
-            return Err(NoRoom::Failed);
+            return Err(NotStored::Failed);
         };
         if !is_new {
             directory.remove(Place::Partial, &from).ok();

@@ -53,7 +53,7 @@ pub(crate) struct State {
 
 /// What a directory's state means for a store that opens it now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Verdict {
+pub(crate) struct CrashCheck {
     /// The state to go on with.
     pub(crate) state: State,
     /// Whether what is in `objects/` has to be verified.
@@ -64,7 +64,7 @@ pub(crate) struct Verdict {
 
 impl State {
     /// Judges what was found. No state, or an unreadable one, is a crash: there may be objects all the same.
-    pub(crate) fn judge(found: Option<Self>, identity: &str, boot_id: &str) -> Verdict {
+    pub(crate) fn judge(found: Option<Self>, identity: &str, boot_id: &str) -> CrashCheck {
         let trusted = found
             .as_ref()
             .filter(|found| found.boot_id == boot_id || found.clean);
@@ -82,7 +82,7 @@ impl State {
             epoch,
         };
         let changed = found.as_ref() != Some(&state);
-        Verdict {
+        CrashCheck {
             state,
             crashed,
             changed,

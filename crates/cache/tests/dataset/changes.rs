@@ -34,9 +34,9 @@ async fn a_refresh_shows_what_came_and_went_in_a_new_generation() {
         first.image.exists(),
         "nobody has said yet that the first is not shown any more"
     );
-    dataset.in_use(&BTreeSet::from([first.generation]));
+    dataset.retain_generations(&BTreeSet::from([first.generation]));
     assert!(first.image.exists(), "a view shows it");
-    dataset.in_use(&BTreeSet::new());
+    dataset.retain_generations(&BTreeSet::new());
     assert!(!first.image.exists() && !first.index.exists());
     assert!(newest(&dataset).image.exists());
     dataset.stop().await;
@@ -56,7 +56,10 @@ async fn a_changed_object_is_an_error_and_causes_a_refresh() {
             Err(ReadError::Changed { .. })
         ));
         if size < MIB {
-            assert!(matches!(dataset.land(old).await, Err(ReadError::Changed { .. })));
+            assert!(matches!(
+                dataset.fetch_to_landing(old).await,
+                Err(ReadError::Changed { .. })
+            ));
         }
         tokio::time::timeout(GUARD, catalogs.changed())
             .await
@@ -105,7 +108,7 @@ async fn an_object_that_no_catalog_names_is_unknown() {
         ..object
     };
     assert!(matches!(
-        dataset.land(other).await,
+        dataset.fetch_to_landing(other).await,
         Err(ReadError::Unknown { .. })
     ));
     dataset.stop().await;
@@ -136,7 +139,7 @@ async fn versions_that_no_catalog_names_give_their_room_back() {
     }
     let first = newest(&dataset).generation;
     // A view still shows the first generation while the second one comes.
-    dataset.in_use(&BTreeSet::from([first]));
+    dataset.retain_generations(&BTreeSet::from([first]));
     for key in old.keys().filter(|key| !key.ends_with("/00")) {
         let size = old[key].size_bytes;
         pond.origin.change(BUCKET, key, Body::generated(1_000, size));
@@ -155,7 +158,7 @@ async fn versions_that_no_catalog_names_give_their_room_back() {
         41,
         "the view may read them all"
     );
-    dataset.in_use(&BTreeSet::new());
+    dataset.retain_generations(&BTreeSet::new());
     crate::pond::eventually("what nothing names to go", || {
         let left = here(old.values().copied().collect());
         async move { left.await == 1 }

@@ -159,8 +159,8 @@ async fn a_reader_who_meets_a_load_without_room_gets_room() {
     for _ in 0..5 {
         let reading = async {
             for (_, object) in &objects[100..] {
-                let landed = dataset.land(*object).await.unwrap();
-                assert_ne!(landed, millpond_core::Landed::ThroughFuse);
+                let landed = dataset.fetch_to_landing(*object).await.unwrap();
+                assert_ne!(landed, millpond_core::LandOutcome::ThroughFuse);
             }
         };
         let (loaded, ()) = tokio::join!(dataset.load(of(&[]), &progress), reading);

@@ -166,7 +166,7 @@ async fn one_source_at_two_paths_shares_its_objects() {
     let objects = tree(&dataset);
     assert_eq!(objects["one/a"].id, objects["two/a"].id);
     for object in objects.values() {
-        dataset.land(*object).await.unwrap();
+        dataset.fetch_to_landing(*object).await.unwrap();
     }
     assert_eq!(pond.counters().gets, 1, "one copy, fetched once");
     dataset.stop().await;
@@ -284,7 +284,7 @@ async fn a_restart_with_the_same_mounts_shows_the_same_catalog() {
     };
     let dataset = pond.start(options(&pond, mounts())).await;
     let first = newest(&dataset).generation;
-    dataset.in_use(&BTreeSet::from([first]));
+    dataset.retain_generations(&BTreeSet::from([first]));
     let old = tree(&dataset);
     dataset.stop().await;
     drop(dataset);

@@ -11,7 +11,7 @@ use millpond_cache::dataset::{Dataset, DatasetOptions, MountOptions};
 use millpond_cache::metrics::WorkerMetrics;
 use millpond_cache::source::SourceOptions;
 use millpond_catalog::{Catalog, Kind, Nid};
-use millpond_core::{CatalogFile, Inode, Local, NoViews, ObjectRef, ReadError, StreamId, Worker};
+use millpond_core::{CatalogFile, Inode, LocalCopy, NoViews, ObjectRef, ReadError, StreamId, Worker};
 use origin::{Counters, Origin, OriginOptions};
 use tempfile::TempDir;
 
@@ -112,19 +112,19 @@ impl Pond {
             assert!(*data == self.expected(key, at..end)[..], "{key} at {at}");
             at = end;
         }
-        dataset.closed(object, stream);
+        dataset.file_closed(object, stream);
     }
 
     /// Looks an object up as a kernel view does, then reads it from wherever it is, and compares it.
     pub(crate) async fn open_and_check(&self, dataset: &Dataset, key: &str, object: ObjectRef) {
-        dataset.land(object).await.expect("land");
-        match dataset.local(object).await.expect("local") {
-            Local::Complete(file) => {
+        dataset.fetch_to_landing(object).await.expect("land");
+        match dataset.open_local(object).await.expect("local") {
+            LocalCopy::Complete(file) => {
                 let mut content = vec![0; usize::try_from(object.size_bytes).expect("it fits")];
                 std::os::unix::fs::FileExt::read_exact_at(&*file, &mut content, 0).expect("read the file");
                 assert!(content == self.expected(key, 0..object.size_bytes), "{key}");
             }
-            Local::Incomplete => self.check(dataset, key, object, 128 << 10).await,
+            LocalCopy::Incomplete => self.check(dataset, key, object, 128 << 10).await,
         }
     }
 }
@@ -180,7 +180,7 @@ fn walk(
 
 /// Whether all of an object is here.
 pub(crate) async fn is_here(dataset: &Dataset, object: ObjectRef) -> bool {
-    matches!(dataset.local(object).await, Ok(Local::Complete(_)))
+    matches!(dataset.open_local(object).await, Ok(LocalCopy::Complete(_)))
 }
 
 /// Reads a little of an object.
@@ -190,7 +190,7 @@ pub(crate) async fn peek(dataset: &Dataset, object: ObjectRef) -> Result<Vec<u8>
         .read(object, stream, 0..16)
         .await
         .map(|data| data.to_vec());
-    dataset.closed(object, stream);
+    dataset.file_closed(object, stream);
     data
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::join_all;
-use millpond_core::{Landed, Worker};
+use millpond_core::{LandOutcome, Worker};
 
 use crate::pond::{BUCKET, MIB, Pond, eventually, is_here, stream, tree};
 
@@ -46,7 +46,10 @@ async fn a_lookup_lands_a_small_object_and_leaves_a_large_one_to_fuse() {
     let pond = Pond::new([("small".to_owned(), 100_000), ("large".to_owned(), 9 * MIB)]);
     let dataset = pond.start(pond.options()).await;
     let objects = tree(&dataset);
-    assert_eq!(dataset.land(objects["small"]).await.unwrap(), Landed::Fetched);
+    assert_eq!(
+        dataset.fetch_to_landing(objects["small"]).await.unwrap(),
+        LandOutcome::Fetched
+    );
     let path = objects["small"].id.path();
     let found = dataset.tiers().iter().any(|tier| {
         [tier.landing.join(&path), tier.objects.join(&path)]
@@ -57,7 +60,10 @@ async fn a_lookup_lands_a_small_object_and_leaves_a_large_one_to_fuse() {
         found,
         "a landed object is in the landing and the objects directory of one tier"
     );
-    assert_eq!(dataset.land(objects["large"]).await.unwrap(), Landed::ThroughFuse);
+    assert_eq!(
+        dataset.fetch_to_landing(objects["large"]).await.unwrap(),
+        LandOutcome::ThroughFuse
+    );
     assert_eq!(pond.counters().gets, 1);
     dataset.stop().await;
 }
@@ -67,7 +73,10 @@ async fn an_object_that_came_before_its_lookup_is_landed_and_counts_as_local() {
     let pond = Pond::new([("small".to_owned(), 100_000)]);
     let dataset = pond.start(pond.options()).await;
     let object = tree(&dataset)["small"];
-    assert_eq!(dataset.land(object).await.unwrap(), Landed::Fetched);
+    assert_eq!(
+        dataset.fetch_to_landing(object).await.unwrap(),
+        LandOutcome::Fetched
+    );
     let landed: Vec<_> = dataset
         .tiers()
         .iter()
@@ -77,7 +86,7 @@ async fn an_object_that_came_before_its_lookup_is_landed_and_counts_as_local() {
     // The time of its landing is over.
     landed.iter().for_each(|path| std::fs::remove_file(path).unwrap());
     for times in 1..3 {
-        assert_eq!(dataset.land(object).await.unwrap(), Landed::Here);
+        assert_eq!(dataset.fetch_to_landing(object).await.unwrap(), LandOutcome::Here);
         assert!(landed.len() == 1 && landed[0].exists(), "{landed:?}");
         let read = dataset.stats().read;
         assert_eq!((read.origin_opens, read.origin_bytes), (1, 100_000), "{read:?}");
@@ -102,7 +111,7 @@ async fn readers_of_the_same_bytes_share_one_request() {
         let (pond, dataset, objects) = (Arc::clone(&pond), Arc::clone(&dataset), objects.clone());
         async move {
             match reader % 3 {
-                0 => drop(dataset.land(objects["small"]).await.unwrap()),
+                0 => drop(dataset.fetch_to_landing(objects["small"]).await.unwrap()),
                 1 => pond.check(&dataset, "small", objects["small"], 40_000).await,
                 _ => pond.check(&dataset, "large", objects["large"], 512 << 10).await,
             }
@@ -128,11 +137,11 @@ async fn a_reader_that_gives_up_leaves_the_fetch_to_the_others() {
     let dataset = pond.start(pond.options()).await;
     let object = tree(&dataset)["small"];
     {
-        let first = dataset.land(object);
+        let first = dataset.fetch_to_landing(object);
         let mut first = std::pin::pin!(first);
         assert!(futures::poll!(&mut first).is_pending());
     }
-    assert_eq!(dataset.land(object).await.unwrap(), Landed::Here);
+    assert_eq!(dataset.fetch_to_landing(object).await.unwrap(), LandOutcome::Here);
     assert_eq!(pond.counters().gets, 1);
     dataset.stop().await;
 }
@@ -163,7 +172,7 @@ async fn a_random_reader_fetches_only_the_blocks_it_reads() {
         let data = dataset.read(object, stream, at..at + 4_096).await.unwrap();
         assert!(*data == pond.expected("large", at..at + 4_096)[..]);
     }
-    dataset.closed(object, stream);
+    dataset.file_closed(object, stream);
     let counters = pond.counters();
     // On a slow machine some are asked for twice, and the slower answer is dropped.
     let hedges = dataset.stats().origin.hedges;

@@ -35,20 +35,20 @@ async fn mounts_that_come_and_go_make_a_new_generation_and_old_ones_stay_readabl
     assert_eq!(both.keys().collect::<Vec<_>>(), ["a", "other/b", "other/c"]);
 
     let second = newest(&dataset).generation;
-    dataset.in_use(&BTreeSet::from([second]));
+    dataset.retain_generations(&BTreeSet::from([second]));
     let third = dataset
         .reconfigure(options(&pond, vec![data]))
         .await
         .unwrap()
         .expect("a listing");
     assert_eq!(third.files, 1);
-    dataset.in_use(&BTreeSet::from([second]));
+    dataset.retain_generations(&BTreeSet::from([second]));
     assert_eq!(
         peek(&dataset, both["other/b"]).await.unwrap(),
         b"2",
         "from a source that only an older generation names"
     );
-    dataset.in_use(&BTreeSet::new());
+    dataset.retain_generations(&BTreeSet::new());
     assert!(matches!(
         peek(&dataset, both["other/c"]).await,
         Err(ReadError::Unknown { .. })
@@ -193,18 +193,18 @@ async fn a_smaller_quota_refuses_what_is_new_and_a_larger_one_takes_it() {
     // In an order that nobody takes for a walk.
     let objects: Vec<_> = (0..60).map(|i| all[i * 37 % 60]).collect();
     for object in &objects[..20] {
-        dataset.land(*object).await.unwrap();
+        dataset.fetch_to_landing(*object).await.unwrap();
     }
     dataset.reconfigure(quota(4 * MIB)).await.unwrap();
     let before = disk_used(&dataset);
     for object in &objects[20..30] {
-        dataset.land(*object).await.unwrap();
+        dataset.fetch_to_landing(*object).await.unwrap();
         assert!(!dataset.has(object.id));
     }
     assert!(dataset.has(objects[0].id), "nothing is evicted");
     assert!(disk_used(&dataset) <= before);
     dataset.reconfigure(quota(64 * MIB)).await.unwrap();
-    dataset.land(objects[20]).await.unwrap();
+    dataset.fetch_to_landing(objects[20]).await.unwrap();
     assert!(dataset.has(objects[20].id));
     dataset.stop().await;
 }
@@ -222,8 +222,8 @@ async fn a_smaller_quota_evicts_where_something_is_evicted() {
         let dataset = pond.start(terms(64 * MIB, before)).await;
         let objects: Vec<_> = tree(&dataset).into_values().collect();
         for object in &objects {
-            dataset.land(*object).await.unwrap();
-            dataset.closed(*object, crate::pond::stream());
+            dataset.fetch_to_landing(*object).await.unwrap();
+            dataset.file_closed(*object, crate::pond::stream());
         }
         dataset.reconfigure(terms(16 * MIB, Eviction::Lru)).await.unwrap();
         eventually("less than the quota", || async {

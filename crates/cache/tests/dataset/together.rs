@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use millpond_cache::dataset::{Dataset, DatasetOptions};
-use millpond_cache::fetch::Common;
+use millpond_cache::fetch::SharedBudget;
 use millpond_cache::metrics::WorkerMetrics;
 use millpond_core::NoViews;
 use origin::{Fault, Kind, Rule};
@@ -71,7 +71,7 @@ async fn two_datasets_share_one_registry_and_each_takes_its_own_metrics_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_does_not_answer_takes_no_memory_that_others_read_with() {
-    let common = Common::new(32 * MIB, 16 * MIB);
+    let common = SharedBudget::new(32 * MIB, 16 * MIB);
     let sharing = |pond: &Pond| DatasetOptions {
         common_memory: Some(common.clone()),
         ..pond.options()

@@ -1,6 +1,6 @@
 //! Readers that walk a directory.
 
-use millpond_core::{Opened, Worker};
+use millpond_core::{OpenCount, Worker};
 
 use crate::pond::{Pond, eventually, is_here, tree};
 
@@ -10,7 +10,7 @@ async fn a_walk_is_fetched_ahead_of() {
     let dataset = pond.start(pond.options()).await;
     let objects: Vec<_> = tree(&dataset).into_values().collect();
     for object in &objects[..4] {
-        dataset.land(*object).await.unwrap();
+        dataset.fetch_to_landing(*object).await.unwrap();
     }
     // Each batch is twice the one before; the miss behind it asks for the next.
     let mut next = 4;
@@ -20,7 +20,7 @@ async fn a_walk_is_fetched_ahead_of() {
         }
         next += batch;
         assert_eq!(pond.counters().gets, next as u64);
-        dataset.land(objects[next]).await.unwrap();
+        dataset.fetch_to_landing(objects[next]).await.unwrap();
         next += 1;
     }
     dataset.stop().await;
@@ -35,9 +35,9 @@ async fn what_was_fetched_ahead_counts_as_the_origins_the_first_time_it_is_opene
             if dataset.has(object.id) {
                 // The kernel opens it alone, and the driver tells.
                 let (id, times) = (object.id, 1);
-                dataset.opened(&[Opened { id, times }]);
+                dataset.count_kernel_opens(&[OpenCount { id, times }]);
             } else {
-                dataset.land(object).await.unwrap();
+                dataset.fetch_to_landing(object).await.unwrap();
             }
         }
     }
@@ -56,7 +56,10 @@ async fn a_shuffled_epoch_fetches_nothing_that_was_not_asked_for() {
     let dataset = pond.start(pond.options()).await;
     let objects: Vec<_> = tree(&dataset).into_values().collect();
     for step in 0..300 {
-        dataset.land(objects[step * 379 % objects.len()]).await.unwrap();
+        dataset
+            .fetch_to_landing(objects[step * 379 % objects.len()])
+            .await
+            .unwrap();
     }
     assert_eq!(pond.counters().gets, 300);
     dataset.stop().await;

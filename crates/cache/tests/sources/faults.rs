@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millpond_cache::fetch::{FetchError, Origin, Urgency};
+use millpond_cache::fetch::{FetchError, Origin, Priority};
 use origin::{Fault, Kind, Rule};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -289,7 +289,7 @@ async fn many_small_objects_share_a_few_connections() {
         let origin = Arc::clone(&rig.origin);
         fetches.spawn(async move {
             let mut request = one.request(0..3_000);
-            request.urgency = Urgency::ReadAhead;
+            request.urgency = Priority::Background;
             assert_eq!(origin.fetch(request).await.unwrap().concat(), one.content);
         });
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use millpond_cache::fetch::{FetchError, Request, Urgency};
+use millpond_cache::fetch::{FetchError, Priority, Request};
 use millpond_cache::listing::{ListError, ListOptions, Listed, Listing, Refused, RefusedBecause};
 use origin::{Body, Fault, Kind, Rule};
 use proptest::prelude::*;
@@ -45,7 +45,7 @@ async fn read(rig: &Rig, object: &Listed) -> Result<Vec<u8>, FetchError> {
         validator: object.validator.clone(),
         size_bytes: object.size_bytes,
         range: 0..object.size_bytes,
-        urgency: Urgency::Reader,
+        urgency: Priority::Reader,
     };
     rig.origin.fetch(request).await.map(|chunks| chunks.concat())
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millpond_cache::fetch::{Budget, FetchError, Origin, OriginOptions, Request, Urgency};
+use millpond_cache::fetch::{Budget, FetchError, Origin, OriginOptions, Priority, Request};
 use millpond_cache::listing::{ListOptions, Listing};
 use millpond_cache::metrics::OriginMetrics;
 use millpond_cache::source::{Clients, Environment, Source, SourceOptions};
@@ -153,7 +153,7 @@ impl Stored {
             validator: self.validator.clone(),
             size_bytes: self.content.len() as u64,
             range: range.start as u64..range.end as u64,
-            urgency: Urgency::Reader,
+            urgency: Priority::Reader,
         }
     }
 }

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millpond_cache::{BlockIndex, Demand, Eviction, Limit, NoRoom, Pace, Progress, Store};
+use millpond_cache::{
+    BackgroundRates, BlockIndex, Eviction, Limit, NotStored, Progress, ReservePolicy, Store,
+};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use tempfile::TempDir;
 
@@ -22,7 +24,7 @@ const LARGE: Sample = Sample {
     size_bytes: 9 * MIB + 5,
 };
 
-async fn open_with(cache: &Path, boot_id: &str, pace: Pace) -> Arc<Store> {
+async fn open_with(cache: &Path, boot_id: &str, pace: BackgroundRates) -> Arc<Store> {
     let limit = Limit {
         bytes: Some(64 * MIB),
         inodes: None,
@@ -31,7 +33,7 @@ async fn open_with(cache: &Path, boot_id: &str, pace: Pace) -> Arc<Store> {
 }
 
 async fn open(cache: &Path) -> Arc<Store> {
-    open_with(cache, "boot", Pace::default()).await
+    open_with(cache, "boot", BackgroundRates::default()).await
 }
 
 /// Ends a store without the mark of a clean stop: as a crash of the machine would, a while after its last write.
@@ -60,7 +62,7 @@ fn flip(path: &Path, at: u64) {
 /// Fetches a large object.
 async fn fill(store: &Store, sample: Sample) {
     let partial = store
-        .partial(sample.id(), sample.size_bytes, Demand::Evict)
+        .partial(sample.id(), sample.size_bytes, ReservePolicy::MayEvict)
         .await
         .unwrap();
     for block in partial.missing(0..sample.size_bytes).await {
@@ -93,17 +95,19 @@ async fn a_disk_that_is_really_full_keeps_nothing_wrong_and_heals() {
         for sample in (0..40).map(|number| Sample::new(100 + number * 16)) {
             match sample.put(&store).await {
                 Ok(()) => assert!(sample.check(&store).await.is_some()),
-                Err(NoRoom::Failed) => {
+                Err(NotStored::Failed) => {
                     refused += 1;
                     assert!(sample.check(&store).await.is_none());
                 }
-                Err(NoRoom::Full) => panic!("{kind:?}: by its accounts the tier is not full"),
+                Err(NotStored::Full) => panic!("{kind:?}: by its accounts the tier is not full"),
             }
         }
         assert!(refused > 30, "{kind:?}: {refused}");
         assert!(store.counters().failures >= refused);
-        let partial = store.partial(LARGE.id(), LARGE.size_bytes, Demand::Evict).await;
-        assert_eq!(partial.map(|_| ()), Err(NoRoom::Failed), "{kind:?}");
+        let partial = store
+            .partial(LARGE.id(), LARGE.size_bytes, ReservePolicy::MayEvict)
+            .await;
+        assert_eq!(partial.map(|_| ()), Err(NotStored::Failed), "{kind:?}");
         assert!(SMALL.check(&store).await.is_some(), "{kind:?}");
         let used = store.usage()[0];
         drop(stranger);
@@ -146,12 +150,12 @@ async fn after_another_boot_nothing_is_served_before_its_checksums_were_read() {
     flip(&object(large), 3 * MIB + 17);
 
     // In the background it comes no further than to one of the first shard.
-    let pace = Pace {
+    let pace = BackgroundRates {
         verify_bytes_per_second: 1,
-        ..Pace::default()
+        ..BackgroundRates::default()
     };
     let store = open_with(&cache, "another boot", pace).await;
-    store.counted().await;
+    store.scanned().await;
     for sample in others.iter().chain([&large]) {
         assert!(!store.has(sample.id()), "{sample:?}");
     }
@@ -165,7 +169,7 @@ async fn after_another_boot_nothing_is_served_before_its_checksums_were_read() {
     // Of a large one what is right is kept.
     assert!(large.check(&store).await.is_none());
     let partial = store
-        .partial(large.id(), large.size_bytes, Demand::Evict)
+        .partial(large.id(), large.size_bytes, ReservePolicy::MayEvict)
         .await
         .unwrap();
     assert!(partial.map(0..1).is_none(), "not before it was checked");
@@ -200,9 +204,9 @@ async fn after_another_boot_a_lookup_verifies_what_it_lands() {
     }
     crash(store, &cache).await;
     flip(&cache.join("objects").join(wrong.id().path()), 99);
-    let pace = Pace {
+    let pace = BackgroundRates {
         verify_bytes_per_second: 1,
-        ..Pace::default()
+        ..BackgroundRates::default()
     };
     let store = open_with(&cache, "another boot", pace).await;
     for (sample, is_right) in [(right, true), (wrong, false)] {
@@ -277,11 +281,13 @@ fn directories_that_cannot_be_used_are_misses_until_they_can() {
                     "{place} {mode:o}"
                 );
                 SMALL.check(&store).await;
-                let partial = store.partial(LARGE.id(), LARGE.size_bytes, Demand::Evict).await;
+                let partial = store
+                    .partial(LARGE.id(), LARGE.size_bytes, ReservePolicy::MayEvict)
+                    .await;
                 if matches!(place, "partial" | "seals") {
-                    assert_eq!(partial.map(|_| ()), Err(NoRoom::Failed), "{place} {mode:o}");
+                    assert_eq!(partial.map(|_| ()), Err(NotStored::Failed), "{place} {mode:o}");
                 } else {
-                    assert_eq!(put, Err(NoRoom::Failed), "{place} {mode:o}");
+                    assert_eq!(put, Err(NotStored::Failed), "{place} {mode:o}");
                 }
                 assert!(store.counters().failures > 0, "{place} {mode:o}");
                 set(0o711);
@@ -318,7 +324,7 @@ async fn each_directory_may_be_deleted_under_the_store() {
         fill(&store, LARGE).await;
         let begun = Sample { number: 640, ..LARGE };
         let partial = store
-            .partial(begun.id(), begun.size_bytes, Demand::Evict)
+            .partial(begun.id(), begun.size_bytes, ReservePolicy::MayEvict)
             .await
             .unwrap();
         let block = BlockIndex(0);

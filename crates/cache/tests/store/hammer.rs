@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use millpond_cache::{BlockIndex, Demand, Eviction, Limit, Pace, Partial, Store};
+use millpond_cache::{BackgroundRates, BlockIndex, Eviction, Limit, Partial, ReservePolicy, Store};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -62,7 +62,7 @@ pub(crate) async fn work(store: Arc<Store>, seed: u64) {
 /// Writes some blocks of a large object, in any order, and reads what is here.
 async fn fill(store: &Store, sample: Sample, random: &mut StdRng) -> Option<Arc<Partial>> {
     let partial = store
-        .partial(sample.id(), sample.size_bytes, Demand::Evict)
+        .partial(sample.id(), sample.size_bytes, ReservePolicy::MayEvict)
         .await
         .ok()?;
     let mut missing = partial.missing(0..sample.size_bytes).await;
@@ -123,7 +123,7 @@ fn hammer(kind: Kind, eviction: Eviction) {
             runtime.block_on(async {
                 let open = || {
                     let options = options(&disk.cache(), limit, eviction, "boot");
-                    open(options, Pace::default())
+                    open(options, BackgroundRates::default())
                 };
                 let store = open().await;
                 let mut tasks = JoinSet::new();
@@ -145,7 +145,7 @@ fn hammer(kind: Kind, eviction: Eviction) {
                 // What nobody has waited for goes when the store is opened.
                 let condemned = condemned(&disk.cache());
                 let store = open().await;
-                store.counted().await;
+                store.scanned().await;
                 let after = store.usage()[0];
                 let damage: u64 = condemned.iter().sum();
                 assert_eq!(

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use millpond_cache::{BlockIndex, Demand, Eviction, Limit, Pace, Progress, Store};
+use millpond_cache::{BackgroundRates, BlockIndex, Eviction, Limit, Progress, ReservePolicy, Store};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -31,7 +31,11 @@ async fn open(cache: &Path, eviction: Eviction) -> Arc<Store> {
         bytes: Some(limit),
         inodes: None,
     };
-    objects::open(options(cache, limit, eviction, "boot"), Pace::default()).await
+    objects::open(
+        options(cache, limit, eviction, "boot"),
+        BackgroundRates::default(),
+    )
+    .await
 }
 
 /// Not a test: the process that the tests start and kill.
@@ -69,7 +73,10 @@ async fn write(store: Arc<Store>, mut random: StdRng) {
             }
             continue;
         }
-        let Ok(partial) = store.partial(sample.id(), sample.size_bytes, Demand::Evict).await else {
+        let Ok(partial) = store
+            .partial(sample.id(), sample.size_bytes, ReservePolicy::MayEvict)
+            .await
+        else {
             continue;
         };
         for block in partial.missing(0..sample.size_bytes).await {
@@ -135,7 +142,7 @@ fn run_and_kill(disk: &Disk, eviction: &str, seed: u64, lines: usize, said: &mut
 
 /// Requires that a store serves only right bytes and accounts for all that is there.
 async fn examine(store: &Store, disk: &Disk) {
-    store.counted().await;
+    store.scanned().await;
     for sample in (0..OBJECTS).map(Sample::new) {
         sample.check(store).await;
         if let Some(partial) = store.existing_partial(sample.id(), sample.size_bytes).await {

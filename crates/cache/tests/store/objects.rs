@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use millpond_cache::{
-    BLOCK_BYTES, BlockIndex, Demand, Eviction, Limit, NoRoom, Pace, Store, StoreError, StoreOptions,
+    BLOCK_BYTES, BackgroundRates, BlockIndex, Eviction, Limit, NotStored, ReservePolicy, Store, StoreError,
+    StoreOptions,
 };
 use millpond_core::NoViews;
 use millpond_core::ObjectId;
@@ -64,8 +65,10 @@ impl Sample {
         origin::data::bytes(self.number, start..self.size_bytes.min(start + BLOCK_BYTES))
     }
 
-    pub(crate) async fn put(self, store: &Store) -> Result<(), NoRoom> {
-        let room = store.reserve(self.id(), self.size_bytes, Demand::Evict).await?;
+    pub(crate) async fn put(self, store: &Store) -> Result<(), NotStored> {
+        let room = store
+            .reserve(self.id(), self.size_bytes, ReservePolicy::MayEvict)
+            .await?;
         store.put(room, vec![self.content()]).await
     }
 
@@ -80,7 +83,7 @@ impl Sample {
 }
 
 /// Opens a store. One that was open just now may have threads that are about to end.
-pub(crate) async fn open(options: StoreOptions, pace: Pace) -> Arc<Store> {
+pub(crate) async fn open(options: StoreOptions, pace: BackgroundRates) -> Arc<Store> {
     loop {
         match Store::open_with(options.clone(), Arc::new(NoViews), pace) {
             Err(StoreError::InUse { .. }) => tokio::task::yield_now().await,

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use millpond_cache::{Demand, Eviction, Limit, NoRoom, Pace, PoolCapacity, Store};
+use millpond_cache::{BackgroundRates, Eviction, Limit, NotStored, PoolCapacity, ReservePolicy, Store};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
@@ -27,7 +27,7 @@ async fn store(
     };
     let mut options = options(&below.join(name), limit, eviction, "boot");
     options.disk_pool = Some(Arc::clone(pool));
-    open(options, Pace::default()).await
+    open(options, BackgroundRates::default()).await
 }
 
 /// Small objects of about 100 KB only, which no two callers have in common.
@@ -42,7 +42,7 @@ fn used(store: &Store) -> u64 {
 }
 
 async fn here(store: &Store, samples: impl Iterator<Item = Sample>) -> usize {
-    store.counted().await;
+    store.scanned().await;
     samples.filter(|sample| store.has(sample.id())).count()
 }
 
@@ -126,9 +126,9 @@ async fn a_quota_holds_below_the_capacity_and_what_is_given_back_is_everybodys()
     assert_eq!(pool.used_bytes(), used(&one) + used(&two));
     assert!(pool.used_bytes() <= CAPACITY && pool.used_bytes() > CAPACITY / 4 * 3);
     let late = small(9_000, 1).next().unwrap();
-    assert_eq!(late.put(&two).await, Err(NoRoom::Full));
+    assert_eq!(late.put(&two).await, Err(NotStored::Full));
     // The first loses what no catalog names.
-    one.remove_unnamed(Arc::new(|_| false)).await;
+    one.remove_unreferenced(Arc::new(|_| false)).await;
     late.put(&two).await.unwrap();
     let left = used(&one);
     one.stop().await;
@@ -160,7 +160,7 @@ async fn none_gives_room_out_before_all_have_counted() {
         sample.put(&one).await.ok();
         assert!(pool.used_bytes() <= CAPACITY);
     }
-    two.counted().await;
+    two.scanned().await;
     assert_eq!(pool.used_bytes(), used(&one) + used(&two));
     one.stop().await;
     two.stop().await;
@@ -169,7 +169,7 @@ async fn none_gives_room_out_before_all_have_counted() {
 /// Looks at a disk of which `reserve` bytes are to stay free, as a worker does. Returns how much should go.
 fn look(disk: &Disk, reserve: u64, pool: &PoolCapacity) -> u64 {
     let spare = i64::try_from(disk.free_bytes()).unwrap() - i64::try_from(reserve).unwrap();
-    pool.bound(spare)
+    pool.limit_to_spare(spare)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,7 +195,7 @@ async fn what_others_write_is_made_room_for_and_not_written_over() {
     let excess = look(&disk, reserve, &pool);
     assert!(excess > 0 && pool.withheld_bytes() > 0);
     let new = small(20_000, 1).next().unwrap();
-    assert_eq!(new.put(&kept).await, Err(NoRoom::Full));
+    assert_eq!(new.put(&kept).await, Err(NotStored::Full));
     assert_eq!(kept.evictable_bytes(), 0);
     kept.give_way(excess).await;
     scan.give_way(excess).await;
@@ -229,21 +229,32 @@ async fn what_is_on_its_way_to_the_disk_is_not_given_out_again() {
     let below = TempDir::new().unwrap();
     let pool = PoolCapacity::new(CAPACITY);
     let store = store(below.path(), "one", None, Eviction::Never, &pool).await;
-    store.counted().await;
+    store.scanned().await;
     let [one, two] = [1, 2].map(|number| small(number, 1).next().unwrap().id());
     let spare = i64::try_from(10 * MIB).unwrap();
-    assert_eq!(pool.bound(spare), 0);
-    let room = store.reserve(one, 9 * MIB, Demand::Evict).await.unwrap();
+    assert_eq!(pool.limit_to_spare(spare), 0);
+    let room = store
+        .reserve(one, 9 * MIB, ReservePolicy::MayEvict)
+        .await
+        .unwrap();
     // The file system still says the same.
-    assert_eq!(pool.bound(spare), 0);
+    assert_eq!(pool.limit_to_spare(spare), 0);
     assert_eq!(
-        store.reserve(two, 2 * MIB, Demand::Evict).await.err(),
-        Some(NoRoom::Full)
+        store.reserve(two, 2 * MIB, ReservePolicy::MayEvict).await.err(),
+        Some(NotStored::Full)
     );
-    assert!(pool.bound(spare / 2) > 4 * MIB, "more is on its way than fits");
+    assert!(
+        pool.limit_to_spare(spare / 2) > 4 * MIB,
+        "more is on its way than fits"
+    );
     drop(room);
-    assert_eq!(pool.bound(spare), 0);
-    drop(store.reserve(two, 2 * MIB, Demand::Evict).await.unwrap());
+    assert_eq!(pool.limit_to_spare(spare), 0);
+    drop(
+        store
+            .reserve(two, 2 * MIB, ReservePolicy::MayEvict)
+            .await
+            .unwrap(),
+    );
     store.stop().await;
 }
 

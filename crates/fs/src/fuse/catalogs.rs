@@ -18,12 +18,12 @@ use super::node::ObjectHead;
 
 /// One catalog, open.
 #[derive(Clone, Debug)]
-pub(crate) struct Open {
+pub(crate) struct CatalogHandle {
     pub(crate) generation: Generation,
     pub(crate) catalog: Arc<Catalog>,
 }
 
-impl Open {
+impl CatalogHandle {
     /// The object that a file of this catalog is.
     pub(crate) fn object(&self, file: Nid) -> millpond_catalog::Result<ObjectRef> {
         let image = self.catalog.image();
@@ -40,8 +40,8 @@ impl Open {
 
 #[derive(Debug, Default)]
 struct State {
-    newest: Option<Open>,
-    open: BTreeMap<Generation, Open>,
+    newest: Option<CatalogHandle>,
+    open: BTreeMap<Generation, CatalogHandle>,
 }
 
 /// All catalogs that are there.
@@ -79,7 +79,7 @@ impl Catalogs {
                 Ok(catalog) => {
                     open.insert(
                         generation,
-                        Open {
+                        CatalogHandle {
                             generation,
                             catalog: Arc::new(catalog),
                         },
@@ -94,7 +94,7 @@ impl Catalogs {
             Some(entry) => entry.clone(),
             None => {
                 let catalog = Arc::new(Catalog::open(&newest.image, &newest.index)?);
-                Open { generation, catalog }
+                CatalogHandle { generation, catalog }
             }
         };
         open.insert(generation, entry.clone());
@@ -106,12 +106,12 @@ impl Catalogs {
     }
 
     /// The newest catalog, once there is one.
-    pub(crate) fn newest(&self) -> Option<Open> {
+    pub(crate) fn newest(&self) -> Option<CatalogHandle> {
         self.state.load().newest.clone()
     }
 
     /// The catalog of a generation.
-    pub(crate) fn get(&self, generation: Generation) -> Option<Open> {
+    pub(crate) fn get(&self, generation: Generation) -> Option<CatalogHandle> {
         self.state.load().open.get(&generation).cloned()
     }
 
@@ -121,7 +121,7 @@ impl Catalogs {
     }
 
     /// Finds an object in the newest catalog that names it.
-    pub(crate) fn find(&self, id: ObjectId) -> Option<(Open, Nid)> {
+    pub(crate) fn find(&self, id: ObjectId) -> Option<(CatalogHandle, Nid)> {
         let state = self.state.load();
         state.open.values().rev().find_map(|open| {
             let place = open.catalog.find(id)?;
@@ -130,9 +130,9 @@ impl Catalogs {
     }
 
     /// Finds the one object whose id begins so; `None` where there is none, or where two do.
-    pub(crate) fn find_head(&self, head: ObjectHead) -> Option<(Open, Nid)> {
+    pub(crate) fn find_head(&self, head: ObjectHead) -> Option<(CatalogHandle, Nid)> {
         let state = self.state.load();
-        let mut found: Option<(Open, Nid, ObjectId)> = None;
+        let mut found: Option<(CatalogHandle, Nid, ObjectId)> = None;
         for open in state.open.values().rev() {
             let entries = open.catalog.index().starting_at(head.first());
             for (id, place) in entries.take_while(|(id, _)| ObjectHead::of(*id) == head) {

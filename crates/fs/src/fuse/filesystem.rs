@@ -1,4 +1,4 @@
-//! The kernel's requests, translated: each method reads the request, asks [`Trees`] or [`Pond`], and answers.
+//! The kernel's requests, translated: each method reads the request, asks [`Trees`] or [`RequestHandler`], and answers.
 //!
 //! [`Trees`]: super::tree::Trees
 
@@ -16,9 +16,9 @@ use fuser::{
 };
 use millpond_core::ObjectId;
 
+use super::handler::{Read, RequestHandler, entry};
 use super::metrics::Operation;
 use super::node::Node;
-use super::serve::{Pond, Read, entry};
 use super::session;
 use super::tree::FOREVER;
 
@@ -27,13 +27,13 @@ const BLOCK_BYTES: u32 = 4096;
 const NAME_BYTES: u32 = 255;
 
 /// What `fuser` calls.
-pub(crate) struct PondFilesystem {
-    pub(crate) pond: Arc<Pond>,
+pub(crate) struct FuseFilesystem {
+    pub(crate) pond: Arc<RequestHandler>,
     /// Everybody may look into it.
     pub(crate) for_all: bool,
 }
 
-impl PondFilesystem {
+impl FuseFilesystem {
     fn count(&self, operation: Operation) {
         self.pond.metrics.count(operation);
     }
@@ -66,7 +66,7 @@ impl PondFilesystem {
     }
 }
 
-impl Filesystem for PondFilesystem {
+impl Filesystem for FuseFilesystem {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let passthrough = self.pond.passthrough.load(std::sync::atomic::Ordering::Relaxed);
         let negotiated = session::negotiate(config, passthrough, self.for_all);

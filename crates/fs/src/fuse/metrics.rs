@@ -1,6 +1,6 @@
 //! What the FUSE server counts.
 
-use millpond_core::Served;
+use millpond_core::ServedBytes;
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
 /// The requests that the kernel makes, as the label `operation`.
@@ -125,7 +125,7 @@ impl FuseMetrics {
         }
     }
 
-    pub(crate) fn served(&self, served: Served) {
+    pub(crate) fn served(&self, served: ServedBytes) {
         self.local_bytes.inc_by(served.local_bytes);
         self.peer_bytes.inc_by(served.peer_bytes);
         self.origin_bytes.inc_by(served.origin_bytes);

@@ -5,10 +5,10 @@
 //! who cannot mount anything on top of it.
 //!
 //! - [`node`]: node ids, which any process can read. [`tree`]: names, attributes, listings, from [`catalogs`].
-//! - [`serve`]: lookups of objects, opens, reads: what has to ask the worker. [`errno`]: what a failure is to a reader.
+//! - [`handler`]: lookups of objects, opens, reads: what has to ask the worker. [`errno`]: what a failure is to a reader.
 //! - [`opens`]: which inode is open how, in a [`table`] that a successor inherits.
 //! - [`filesystem`]: the kernel's requests. [`session`]: what is agreed with the kernel. [`mounting`]: mounts.
-//! - [`following`]: new generations. [`FuseServer`]: all of it together, mounted or taken over from a dead server.
+//! - [`live_tree`]: new generations. [`FuseServer`]: all of it together, mounted or taken over from a dead server.
 //!
 //! **Reads.** A complete object is opened by passthrough, and the kernel reads the cache file itself; an incomplete
 //! one with direct I/O, each read a question to the worker. Nothing is ever opened through FUSE's page cache: it would
@@ -23,18 +23,18 @@
 //! the source ends when its read does: at the worker's deadline at the latest. A million files may be open at once.
 
 mod catalogs;
+mod deferred_reply;
 mod errno;
 mod filesystem;
-mod following;
+mod handler;
 mod io;
 #[cfg(test)]
 mod kernel_tests;
+mod live_tree;
 mod metrics;
 mod mounting;
 mod node;
 mod opens;
-mod pending;
-mod serve;
 mod server;
 mod session;
 mod table;

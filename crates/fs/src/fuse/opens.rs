@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 use tracing::warn;
 
 use super::io::close_backing;
-use super::table::{Found, NO_HANDLE, Slot, State, Table};
+use super::table::{NO_HANDLE, RecoveredSlot, Slot, State, Table};
 
 /// Enough that two threads rarely meet in one.
 const SHARDS: usize = 64;
@@ -45,7 +45,7 @@ pub(crate) enum Mode {
 
 /// What an open does if the inode is not open yet.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Wish<'a> {
+pub(crate) enum OpenWith<'a> {
     /// Open it with direct I/O.
     Direct,
     /// Open it by passthrough to this file.
@@ -105,7 +105,7 @@ impl Opens {
     }
 
     /// The opens of a connection whose server died: `found` is what it had written down.
-    pub(crate) fn adopt(table: Table, found: &[Found], device: Arc<OwnedFd>, keep: usize) -> Self {
+    pub(crate) fn adopt(table: Table, found: &[RecoveredSlot], device: Arc<OwnedFd>, keep: usize) -> Self {
         let opens = Self::new(table, device, keep);
         opens.sweep(found);
         for found in found {
@@ -156,7 +156,7 @@ impl Opens {
         node: u64,
         handle: u64,
         object: ObjectId,
-        wish: Wish<'_>,
+        wish: OpenWith<'_>,
         direct: impl FnOnce(),
     ) -> Result<Mode, OpenError> {
         let mut shard = self.shard(node).lock();
@@ -168,7 +168,7 @@ impl Opens {
             return Ok(mode);
         }
         let (mode, slot) = match wish {
-            Wish::Direct => {
+            OpenWith::Direct => {
                 let slot = self
                     .table
                     .take(State::Direct, node, handle)
@@ -176,7 +176,7 @@ impl Opens {
                 direct();
                 (Mode::Direct, slot)
             }
-            Wish::Passthrough(file) => {
+            OpenWith::Passthrough(file) => {
                 let opening = State::Opening(self.table.last_id());
                 let slot = self.table.take(opening, node, handle).ok_or(OpenError::Full)?;
                 match BackingId::create_raw(&*self.device, file) {
@@ -305,7 +305,7 @@ impl Opens {
         Ok(entry.mode)
     }
 
-    fn restore(&self, found: &Found, mode: Mode) {
+    fn restore(&self, found: &RecoveredSlot, mode: Mode) {
         let mut shard = self.shard(found.node).lock();
         let entry = shard.entry(found.node).or_insert_with(|| Entry {
             mode,
@@ -364,7 +364,7 @@ impl Opens {
     }
 
     /// Closes ids that the dead server had registered and not written down yet.
-    fn sweep(&self, found: &[Found]) {
+    fn sweep(&self, found: &[RecoveredSlot]) {
         let opening = found.iter().filter_map(|found| match found.state {
             State::Opening(last) => Some(last),
             _ => None,

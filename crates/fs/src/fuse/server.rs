@@ -18,18 +18,18 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::filesystem::PondFilesystem;
-use super::following::{Following, generations_of};
+use super::filesystem::FuseFilesystem;
+use super::handler::{PondParts, RequestHandler};
+use super::live_tree::{LiveTreeUpdater, generations_of};
 use super::metrics::FuseMetrics;
 use super::mounting;
 use super::node::Node;
 use super::opens::Opens;
-use super::serve::{Pond, PondParts};
 use super::session::{self, Negotiated};
 use super::table::Table;
 use super::tree::{FOREVER, Trees};
-use crate::keeper::{Client, KeeperError};
-use crate::view::Ledger;
+use crate::keeper::{KeeperClient, KeeperError};
+use crate::view::FuseOpenLog;
 
 /// Where the kernel cannot be told that all names are doubtful, it asks again after this time.
 const LIVE_TTL: Duration = Duration::from_secs(1);
@@ -113,9 +113,9 @@ pub struct FuseOptions {
     pub metrics: FuseMetrics,
     /// Where the opens of kernel views that come here are written down, so that they are not counted twice. `None`:
     /// there are no such views.
-    pub ledger: Option<Arc<Ledger>>,
+    pub ledger: Option<Arc<FuseOpenLog>>,
     /// Who keeps the mount alive when this process dies. `None`: nobody; the mount dies with it.
-    pub keeper: Option<Arc<Client>>,
+    pub keeper: Option<Arc<KeeperClient>>,
 }
 
 /// What the successor must know.
@@ -127,12 +127,12 @@ struct Note {
     negotiated: Negotiated,
 }
 
-/// A served mount. Dropping it unmounts, unless [`FuseServer::leave`] was called.
+/// A served mount. Dropping it unmounts, unless [`FuseServer::hand_over`] was called.
 pub struct FuseServer {
-    pond: Arc<Pond>,
+    pond: Arc<RequestHandler>,
     mountpoint: PathBuf,
     name: String,
-    keeper: Option<Arc<Client>>,
+    keeper: Option<Arc<KeeperClient>>,
     connection: u32,
     /// What a successor must know, as the keeper has it.
     note: String,
@@ -170,7 +170,7 @@ impl FuseServer {
         };
         let threads = options.threads;
         let start = Start::new(options, device, opens)?;
-        let filesystem = PondFilesystem {
+        let filesystem = FuseFilesystem {
             pond: Arc::clone(&start.pond),
             for_all: mounted.for_all,
         };
@@ -194,7 +194,7 @@ impl FuseServer {
         let Some(keeper) = options.keeper.clone() else {
             return Ok(None);
         };
-        let Some(taken) = keeper.take(&options.name)? else {
+        let Some(taken) = keeper.take_over(&options.name)? else {
             return Ok(None);
         };
         let note: Note = serde_json::from_str(&taken.note).map_err(|error| FuseError::Foreign {
@@ -216,7 +216,7 @@ impl FuseServer {
         let threads = options.threads;
         let start = Start::new(options, device, opens)?;
         start.pond.resume();
-        let filesystem = PondFilesystem {
+        let filesystem = FuseFilesystem {
             pond: Arc::clone(&start.pond),
             for_all: note.for_all,
         };
@@ -269,7 +269,7 @@ impl FuseServer {
         self.mounted.store(false, Ordering::Release);
         self.cancel.cancel();
         if let Some(keeper) = &self.keeper {
-            keeper.drop_mount(&self.name)?;
+            keeper.unregister(&self.name)?;
         }
         Ok(())
     }
@@ -279,7 +279,7 @@ impl FuseServer {
     ///
     /// # Errors
     /// When the keeper cannot be told.
-    pub fn leave(&self) -> Result<(), FuseError> {
+    pub fn hand_over(&self) -> Result<(), FuseError> {
         self.mounted.store(false, Ordering::Release);
         self.cancel.cancel();
         if let Some(keeper) = &self.keeper {
@@ -292,10 +292,10 @@ impl FuseServer {
     ///
     /// # Errors
     /// When the keeper does not have it afterwards.
-    pub fn give_again(&self) -> Result<(), FuseError> {
+    pub fn reregister(&self) -> Result<(), FuseError> {
         if let Some(keeper) = &self.keeper {
             let (device, table) = (self.pond.device.as_fd(), self.pond.opens.table().file());
-            keeper.give(&self.name, self.connection, &self.note, device, table.as_fd())?;
+            keeper.register(&self.name, self.connection, &self.note, device, table.as_fd())?;
         }
         Ok(())
     }
@@ -359,11 +359,11 @@ impl Drop for UnmountOnDrop {
 
 /// A server that is being put together.
 struct Start {
-    pond: Arc<Pond>,
+    pond: Arc<RequestHandler>,
     mountpoint: PathBuf,
     name: String,
     layout: Layout,
-    keeper: Option<Arc<Client>>,
+    keeper: Option<Arc<KeeperClient>>,
     catalogs: watch::Receiver<Option<Arc<CatalogFile>>>,
     runtime: Handle,
 }
@@ -401,7 +401,7 @@ impl Start {
             passthrough,
             ledger,
         };
-        let pond = Arc::new(Pond::new(parts));
+        let pond = Arc::new(RequestHandler::new(parts));
         Ok(Self {
             pond,
             mountpoint,
@@ -415,7 +415,7 @@ impl Start {
 
     fn run(
         self,
-        session: fuser::Session<PondFilesystem>,
+        session: fuser::Session<FuseFilesystem>,
         for_all: bool,
         resumed: bool,
     ) -> Result<FuseServer, FuseError> {
@@ -447,12 +447,12 @@ impl Start {
         })?;
         if let Some(keeper) = &keeper {
             let table = pond.opens.table().file();
-            keeper.give(&name, connection, &note, pond.device.as_fd(), table.as_fd())?;
+            keeper.register(&name, connection, &note, pond.device.as_fd(), table.as_fd())?;
         }
         let cancel = CancellationToken::new();
         let newest = pond.trees.catalogs.newest().map(|open| open.generation);
         let (sender, shown) = watch::channel(newest);
-        let following = Following {
+        let following = LiveTreeUpdater {
             pond: Arc::clone(&pond),
             catalogs,
             notifier: session.notifier(),

@@ -13,7 +13,7 @@ use fuser::{Config, InitFlags, KernelConfig, Session, SessionACL};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
-use super::filesystem::PondFilesystem;
+use super::filesystem::FuseFilesystem;
 use super::io::put_in_place;
 
 /// Requests of the kernel's own (read-ahead, releases) on their way at once; its default of 12 starves a network.
@@ -103,22 +103,22 @@ pub(crate) fn negotiate(config: &mut KernelConfig, passthrough: bool, idmap: boo
 
 /// Starts a session on a connection that was just mounted.
 pub(crate) fn begin(
-    filesystem: PondFilesystem,
+    filesystem: FuseFilesystem,
     device: &OwnedFd,
     acl: SessionACL,
     threads: usize,
-) -> io::Result<Session<PondFilesystem>> {
+) -> io::Result<Session<FuseFilesystem>> {
     Session::from_fd(filesystem, device.try_clone()?, acl, config(threads))
 }
 
 /// Starts a session on a connection whose server died.
 pub(crate) fn resume(
-    filesystem: PondFilesystem,
+    filesystem: FuseFilesystem,
     device: &OwnedFd,
     acl: SessionACL,
     threads: usize,
     negotiated: &Negotiated,
-) -> io::Result<Session<PondFilesystem>> {
+) -> io::Result<Session<FuseFilesystem>> {
     let (kernel, server) = rustix::net::socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
@@ -137,7 +137,7 @@ pub(crate) fn ask_for_resend(device: &OwnedFd) -> io::Result<()> {
 }
 
 /// Makes every name that the kernel knows doubtful, so that it asks again at its next use.
-pub(crate) fn begin_epoch(device: &OwnedFd) -> io::Result<()> {
+pub(crate) fn invalidate_all_dentries(device: &OwnedFd) -> io::Result<()> {
     notify(device, NOTIFY_INC_EPOCH)
 }
 

@@ -90,7 +90,7 @@ impl State {
 
 /// A slot as a successor finds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct RecoveredSlot {
     pub(crate) slot: Slot,
     pub(crate) state: State,
     pub(crate) node: u64,
@@ -127,7 +127,7 @@ impl Table {
     ///
     /// # Errors
     /// `InvalidData` where it is no table of this layout.
-    pub(crate) fn adopt(file: OwnedFd) -> io::Result<(Self, Vec<Found>)> {
+    pub(crate) fn adopt(file: OwnedFd) -> io::Result<(Self, Vec<RecoveredSlot>)> {
         let words = SharedWords::adopt(file, HEADER_WORDS + SLOT_WORDS * SLOTS as usize)?;
         if load(words.word(WORD_MAGIC)) != MAGIC {
             return Err(io::ErrorKind::InvalidData.into());
@@ -143,7 +143,7 @@ impl Table {
             let slot = Slot(index);
             match State::from_word(load(table.word(slot, 0))).ok_or(io::ErrorKind::InvalidData)? {
                 State::Empty => free.returned.push(index),
-                state => found.push(Found {
+                state => found.push(RecoveredSlot {
                     slot,
                     state,
                     node: load(table.word(slot, 1)),
@@ -250,13 +250,13 @@ mod tests {
         assert_eq!(
             found,
             [
-                Found {
+                RecoveredSlot {
                     slot: direct,
                     state: State::Direct,
                     node: 7,
                     handle: 100
                 },
-                Found {
+                RecoveredSlot {
                     slot: passthrough,
                     state: State::Passthrough(3),
                     node: 8,

@@ -20,8 +20,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use millpond_catalog::{BuildOptions, Builder, Entry, Owner, SourceInfo};
 use millpond_core::{
-    CatalogFile, Data, Generation, Landed, Local, ObjectRef, Opened, ReadError, Served, StreamId,
-    TierDirectories, Worker,
+    CatalogFile, Data, Generation, LandOutcome, LocalCopy, ObjectRef, OpenCount, ReadError, ServedBytes,
+    StreamId, TierDirectories, Worker,
 };
 use millpond_core::{ObjectId, Time, Validator};
 use parking_lot::Mutex;
@@ -237,22 +237,22 @@ impl Worker for FakeWorker {
         }]
     }
 
-    async fn land(&self, object: ObjectRef) -> Result<Landed, ReadError> {
+    async fn fetch_to_landing(&self, object: ObjectRef) -> Result<LandOutcome, ReadError> {
         self.lands.fetch_add(1, Ordering::Relaxed);
         self.check(object.id).await?;
         // Whole objects count as small ones that have just arrived.
         let here = object_path(&self.directory, object.id).exists();
         Ok(if here {
-            Landed::Fetched
+            LandOutcome::Fetched
         } else {
-            Landed::ThroughFuse
+            LandOutcome::ThroughFuse
         })
     }
 
-    async fn local(&self, object: ObjectRef) -> Result<Local, ReadError> {
+    async fn open_local(&self, object: ObjectRef) -> Result<LocalCopy, ReadError> {
         match File::open(object_path(&self.directory, object.id)) {
-            Ok(file) => Ok(Local::Complete(Arc::new(file))),
-            Err(_) => Ok(Local::Incomplete),
+            Ok(file) => Ok(LocalCopy::Complete(Arc::new(file))),
+            Err(_) => Ok(LocalCopy::Incomplete),
         }
     }
 
@@ -263,26 +263,26 @@ impl Worker for FakeWorker {
         if self.faults.lock().get(&object.id) == Some(&Fault::Short) {
             bytes.pop();
         }
-        let served = Served {
+        let served = ServedBytes {
             origin_bytes: bytes.len() as u64,
-            ..Served::default()
+            ..ServedBytes::default()
         };
         Ok(Data::Bytes(bytes.into(), served))
     }
 
-    fn reading(&self, object: ObjectRef, stream: StreamId, _complete: Option<Arc<File>>) {
+    fn file_opened(&self, object: ObjectRef, stream: StreamId, _complete: Option<Arc<File>>) {
         self.reading.lock().insert(stream, object.id);
     }
 
-    fn closed(&self, _object: ObjectRef, stream: StreamId) {
+    fn file_closed(&self, _object: ObjectRef, stream: StreamId) {
         self.reading.lock().remove(&stream);
         self.closed.lock().push(stream);
     }
 
-    fn opened(&self, opens: &[Opened]) {
+    fn count_kernel_opens(&self, opens: &[OpenCount]) {
         self.opened
             .fetch_add(opens.iter().map(|opened| opened.times).sum(), Ordering::Relaxed);
     }
 
-    fn in_use(&self, _generations: &BTreeSet<Generation>) {}
+    fn retain_generations(&self, _generations: &BTreeSet<Generation>) {}
 }

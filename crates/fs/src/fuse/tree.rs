@@ -10,7 +10,7 @@ use millpond_catalog::{Kind, Nid};
 use millpond_core::{Generation, ObjectRef};
 
 use super::Layout;
-use super::catalogs::{Catalogs, Open};
+use super::catalogs::{CatalogHandle, Catalogs};
 use super::errno;
 use super::node::{Node, ObjectHead, Prefix};
 
@@ -25,7 +25,7 @@ const VISIBLE_XATTRS: &[u8] = b"user.millpond.";
 
 /// One line of a listing.
 #[derive(Clone, Debug)]
-pub(crate) struct Line {
+pub(crate) struct ReaddirEntry {
     pub(crate) name: Vec<u8>,
     pub(crate) attr: FileAttr,
     /// Where the listing goes on after this line.
@@ -177,7 +177,7 @@ impl Trees {
         node: Node,
         handle: u64,
         from: u64,
-        mut take: impl FnMut(&Line) -> bool,
+        mut take: impl FnMut(&ReaddirEntry) -> bool,
     ) -> Result<(), Errno> {
         let (open, dir) = match node {
             // It was opened before there was a catalog.
@@ -201,7 +201,7 @@ impl Trees {
             .map_err(|error| errno::of_catalog(&error))?
         {
             let entry = entry.map_err(|error| errno::of_catalog(&error))?;
-            let line = Line {
+            let line = ReaddirEntry {
                 name: entry.name.to_vec(),
                 attr: self.attr_in(child(node, open.generation, entry.nid), &open, entry.nid)?,
                 next: entry.next,
@@ -274,7 +274,7 @@ impl Trees {
         )
     }
 
-    fn open(&self, generation: Generation) -> Result<Open, Errno> {
+    fn open(&self, generation: Generation) -> Result<CatalogHandle, Errno> {
         self.catalogs.get(generation).ok_or(Errno::ESTALE)
     }
 
@@ -299,7 +299,12 @@ impl Trees {
         Ok((Some(self.attr(node)?), FOREVER))
     }
 
-    fn list_fixed(&self, node: Node, from: u64, mut take: impl FnMut(&Line) -> bool) -> Result<(), Errno> {
+    fn list_fixed(
+        &self,
+        node: Node,
+        from: u64,
+        mut take: impl FnMut(&ReaddirEntry) -> bool,
+    ) -> Result<(), Errno> {
         let mut lines = vec![(b".".to_vec(), node), (b"..".to_vec(), Node::Root)];
         if node == Node::Root {
             for name in [b"live".as_slice(), b"objects", b"last"] {
@@ -314,7 +319,7 @@ impl Trees {
                 (Some(attr), _) if node == Node::Root => attr,
                 _ => self.attr(node)?,
             };
-            if !take(&Line {
+            if !take(&ReaddirEntry {
                 name,
                 attr,
                 next: index,
@@ -326,7 +331,7 @@ impl Trees {
         Ok(())
     }
 
-    fn attr_in(&self, node: Node, open: &Open, nid: Nid) -> Result<FileAttr, Errno> {
+    fn attr_in(&self, node: Node, open: &CatalogHandle, nid: Nid) -> Result<FileAttr, Errno> {
         let inode = open
             .catalog
             .image()

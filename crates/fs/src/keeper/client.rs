@@ -10,25 +10,25 @@ use crate::peer;
 
 /// A server's connection to its keeper. Closing it tells the keeper that the server is gone.
 #[derive(Debug)]
-pub struct Client {
+pub struct KeeperClient {
     /// One question at a time. The lock is held for the round trip, which is why this is not for the read path.
     /// `None`: the keeper is away.
     socket: Mutex<Option<OwnedFd>>,
-    absence: Absence,
+    absence: OnDisconnect,
 }
 
 /// What it means that the keeper is away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Absence {
+enum OnDisconnect {
     /// It is gone for ever, and so is this server.
     Fatal,
     /// It comes back, and is told everything then.
-    Passing,
+    Reconnect,
 }
 
 /// What the keeper held of a mount.
 #[derive(Debug)]
-pub struct Taken {
+pub struct RecoveredMount {
     /// The `/dev/fuse` descriptor.
     pub device: OwnedFd,
     /// The shared memory with the open files.
@@ -37,12 +37,12 @@ pub struct Taken {
     pub note: String,
 }
 
-impl Client {
-    /// Speaks over a socket that [`super::Holder::socket`] made.
+impl KeeperClient {
+    /// Speaks over a socket that [`super::KeeperServer::socket`] made.
     pub const fn new(socket: OwnedFd) -> Self {
         Self {
             socket: Mutex::new(Some(socket)),
-            absence: Absence::Fatal,
+            absence: OnDisconnect::Fatal,
         }
     }
 
@@ -51,7 +51,7 @@ impl Client {
     pub const fn of_lasting() -> Self {
         Self {
             socket: Mutex::new(None),
-            absence: Absence::Passing,
+            absence: OnDisconnect::Reconnect,
         }
     }
 
@@ -84,7 +84,7 @@ impl Client {
     ///
     /// # Errors
     /// When the keeper does not have it afterwards.
-    pub fn give(
+    pub fn register(
         &self,
         mount: &str,
         connection: u32,
@@ -104,7 +104,7 @@ impl Client {
     ///
     /// # Errors
     /// When the keeper cannot be asked.
-    pub fn take(&self, mount: &str) -> Result<Option<Taken>, KeeperError> {
+    pub fn take_over(&self, mount: &str) -> Result<Option<RecoveredMount>, KeeperError> {
         let (answer, descriptors) = self.ask(
             &Request::Take {
                 mount: mount.to_owned(),
@@ -113,7 +113,7 @@ impl Client {
         )?;
         match answer {
             Answer::Kept { note } => match <[OwnedFd; 2]>::try_from(descriptors) {
-                Ok([device, table]) => Ok(Some(Taken { device, table, note })),
+                Ok([device, table]) => Ok(Some(RecoveredMount { device, table, note })),
                 Err(others) => Err(KeeperError::Message {
                     reason: format!("{} descriptors instead of 2", others.len()),
                 }),
@@ -127,7 +127,7 @@ impl Client {
     ///
     /// # Errors
     /// When the keeper cannot be asked.
-    pub fn drop_mount(&self, mount: &str) -> Result<(), KeeperError> {
+    pub fn unregister(&self, mount: &str) -> Result<(), KeeperError> {
         done(
             self.ask(
                 &Request::Drop {
@@ -166,7 +166,7 @@ impl Client {
             None => Err(KeeperError::Closed),
         };
         match (answer, self.absence) {
-            (Err(KeeperError::Closed), Absence::Passing) => Ok((Answer::Nothing, Vec::new())),
+            (Err(KeeperError::Closed), OnDisconnect::Reconnect) => Ok((Answer::Nothing, Vec::new())),
             (answer, _) => answer,
         }
     }

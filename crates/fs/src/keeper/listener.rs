@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing::info;
 
-use super::holder::Holder;
+use super::server::KeeperServer;
 use crate::peer::{self, ListenError};
 
 /// How a keeper runs.
@@ -35,11 +35,11 @@ pub struct KeeperOptions {
 pub fn listen(options: &KeeperOptions) -> Result<(), ListenError> {
     let failed = |action| ListenError::new(action, &options.socket);
     let socket = peer::listen(&options.socket).map_err(failed("listen"))?;
-    let holder = Holder::start(options.limit).map_err(failed("start to keep"))?;
+    let holder = KeeperServer::start(options.limit).map_err(failed("start to keep"))?;
     info!(socket = %options.socket.display(), limit = ?options.limit, "keeps what it is given");
     loop {
         let server = peer::accept(&socket).map_err(failed("accept a server"))?;
-        holder.take_in(server).map_err(failed("take in a server"))?;
+        holder.accept(server).map_err(failed("take in a server"))?;
     }
 }
 

@@ -2,7 +2,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use super::{Client, Holder};
+use super::{KeeperClient, KeeperServer};
 
 fn pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
     std::io::pipe().unwrap()
@@ -14,21 +14,21 @@ fn memory() -> OwnedFd {
 
 #[test]
 fn the_next_server_gets_what_the_last_one_gave() {
-    let holder = Holder::start(Duration::from_secs(60)).unwrap();
+    let holder = KeeperServer::start(Duration::from_secs(60)).unwrap();
     let (mut reader, writer) = pipe();
-    let first = Client::new(holder.socket().unwrap());
-    assert!(first.take("m").unwrap().is_none());
+    let first = KeeperClient::new(holder.socket().unwrap());
+    assert!(first.take_over("m").unwrap().is_none());
     first
-        .give("m", u32::MAX, "a note", writer.as_fd(), memory().as_fd())
+        .register("m", u32::MAX, "a note", writer.as_fd(), memory().as_fd())
         .unwrap();
     first.ready().unwrap();
     drop(writer);
     assert!(holder.status().borrow().ready);
 
-    let second = Client::new(holder.socket().unwrap());
+    let second = KeeperClient::new(holder.socket().unwrap());
     std::thread::scope(|scope| {
         // It waits for the first one's end.
-        let taking = scope.spawn(|| second.take("m").unwrap().unwrap());
+        let taking = scope.spawn(|| second.take_over("m").unwrap().unwrap());
         drop(first);
         let taken = taking.join().unwrap();
         assert_eq!(taken.note, "a note");
@@ -40,30 +40,30 @@ fn the_next_server_gets_what_the_last_one_gave() {
     reader.read_exact(&mut text).unwrap();
     assert_eq!(&text, b"still open");
 
-    second.drop_mount("m").unwrap();
-    assert!(second.take("m").unwrap().is_none());
+    second.unregister("m").unwrap();
+    assert!(second.take_over("m").unwrap().is_none());
     assert_eq!(reader.read(&mut text).unwrap(), 0, "nobody holds it any more");
 }
 
 #[test]
 fn another_server_cannot_replace_a_mount_that_is_served() {
-    let holder = Holder::start(Duration::from_secs(60)).unwrap();
+    let holder = KeeperServer::start(Duration::from_secs(60)).unwrap();
     let (_reader, writer) = pipe();
     let (first, second) = (
-        Client::new(holder.socket().unwrap()),
-        Client::new(holder.socket().unwrap()),
+        KeeperClient::new(holder.socket().unwrap()),
+        KeeperClient::new(holder.socket().unwrap()),
     );
     first
-        .give("m", u32::MAX, "", writer.as_fd(), memory().as_fd())
+        .register("m", u32::MAX, "", writer.as_fd(), memory().as_fd())
         .unwrap();
     assert!(
         second
-            .give("m", u32::MAX, "", writer.as_fd(), memory().as_fd())
+            .register("m", u32::MAX, "", writer.as_fd(), memory().as_fd())
             .is_err()
     );
     assert!(
         first
-            .give(
+            .register(
                 "m",
                 u32::MAX,
                 &"x".repeat(100_000),
@@ -76,12 +76,12 @@ fn another_server_cannot_replace_a_mount_that_is_served() {
 
 #[test]
 fn a_mount_that_nobody_serves_is_given_up() {
-    let holder = Holder::start(Duration::from_millis(1)).unwrap();
+    let holder = KeeperServer::start(Duration::from_millis(1)).unwrap();
     let (mut reader, writer) = pipe();
-    let client = Client::new(holder.socket().unwrap());
+    let client = KeeperClient::new(holder.socket().unwrap());
     // Nobody says that it is ready: the limit runs from the start.
     client
-        .give("m", u32::MAX, "", writer.as_fd(), memory().as_fd())
+        .register("m", u32::MAX, "", writer.as_fd(), memory().as_fd())
         .unwrap();
     drop(writer);
     assert_eq!(
@@ -94,8 +94,8 @@ fn a_mount_that_nobody_serves_is_given_up() {
 
 #[test]
 fn a_holder_that_ends_tells_its_servers() {
-    let holder = Holder::start(Duration::from_secs(60)).unwrap();
-    let client = Client::new(holder.socket().unwrap());
+    let holder = KeeperServer::start(Duration::from_secs(60)).unwrap();
+    let client = KeeperClient::new(holder.socket().unwrap());
     client.ready().unwrap();
     drop(holder);
     assert!(client.ready().is_err());

@@ -10,7 +10,7 @@ use crate::mount::{DetachedMount, MountError, Overlay, Size};
 use crate::peer::{self, MessageError};
 
 /// A mounter that is started anew is away for about a second.
-const PATIENCE: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Between two attempts to reach it.
 const ATTEMPT_INTERVAL: Duration = Duration::from_millis(20);
@@ -82,10 +82,10 @@ impl Mounter {
     }
 
     fn connect(&self) -> io::Result<OwnedFd> {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + CONNECT_TIMEOUT;
         loop {
             match peer::connect(&self.socket) {
-                Err(error) if is_away(&error) && Instant::now() < until => pause(),
+                Err(error) if is_unavailable(&error) && Instant::now() < until => pause(),
                 other => return other,
             }
         }
@@ -114,7 +114,7 @@ fn io_error(error: MessageError) -> io::Error {
     }
 }
 
-fn is_away(error: &io::Error) -> bool {
+fn is_unavailable(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused

@@ -20,7 +20,7 @@ use crate::peer::{self, ListenError, MessageError};
 const MAX_REQUESTS: usize = 64;
 
 /// Whoever connects asks at once.
-const QUESTION_PATIENCE: Duration = Duration::from_secs(5);
+const REQUEST_READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves at `socket`, on threads of this process, for as long as it lives.
 ///
@@ -100,7 +100,7 @@ fn answer(line: OwnedFd) {
 }
 
 fn receive(line: &OwnedFd) -> Result<Request, MessageError> {
-    set_socket_timeout(line, Timeout::Recv, Some(QUESTION_PATIENCE)).map_err(io::Error::from)?;
+    set_socket_timeout(line, Timeout::Recv, Some(REQUEST_READ_TIMEOUT)).map_err(io::Error::from)?;
     let (request, descriptors) = peer::receive::<Request>(line, VERSION)?;
     check(&request, &descriptors).map_err(|reason| MessageError::Message {
         reason: reason.to_owned(),

@@ -27,7 +27,7 @@ impl BindView {
     /// `mounter`, since this process may serve it.
     ///
     /// # Errors
-    /// [`ViewError::Taken`] where something is mounted at the target; else what the kernel refused.
+    /// [`ViewError::RecoveredMount`] where something is mounted at the target; else what the kernel refused.
     pub fn mount(spec: BindSpec, mounter: &Mounter) -> Result<Self, ViewError> {
         if let Some(found) = mounted_at(&spec.target)? {
             return Err(ViewError::Taken {
@@ -44,7 +44,7 @@ impl BindView {
     /// `fuse_root` is where the Dataset's FUSE mount is now.
     ///
     /// # Errors
-    /// [`ViewError::Taken`] where the mount there is not of this tree.
+    /// [`ViewError::RecoveredMount`] where the mount there is not of this tree.
     pub fn adopt(spec: BindSpec, fuse_root: &Path) -> Result<Option<Self>, ViewError> {
         let Some(found) = mounted_at(&spec.target)? else {
             return Ok(None);

@@ -34,7 +34,7 @@ impl KernelView {
     /// image must be mounted at [`ViewSpec::catalog_mount`] until this returns.
     ///
     /// # Errors
-    /// [`ViewError::Taken`] where something is mounted at the target; else what the kernel refused.
+    /// [`ViewError::RecoveredMount`] where something is mounted at the target; else what the kernel refused.
     pub fn mount(spec: ViewSpec, mode: OverlayMode, mounter: &Mounter) -> Result<Self, ViewError> {
         if let Some(found) = mounted_at(&spec.target)? {
             return Err(ViewError::Taken {
@@ -49,7 +49,7 @@ impl KernelView {
     /// Takes over the view that a predecessor mounted, or `None` where nothing is mounted at the target.
     ///
     /// # Errors
-    /// [`ViewError::Taken`] where the mount there is another one, or this one with other layers or options.
+    /// [`ViewError::RecoveredMount`] where the mount there is another one, or this one with other layers or options.
     pub fn adopt(spec: ViewSpec) -> Result<Option<Self>, ViewError> {
         let Some(found) = mounted_at(&spec.target)? else {
             return Ok(None);
@@ -107,7 +107,7 @@ impl KernelView {
     /// Unmounts the view. One that is gone already is a success.
     ///
     /// # Errors
-    /// [`ViewError::Busy`] where it is in use and should not be detached; [`ViewError::Taken`] where another mount
+    /// [`ViewError::Busy`] where it is in use and should not be detached; [`ViewError::RecoveredMount`] where another mount
     /// lies on top of it.
     pub fn unmount(&self, in_use: InUse) -> Result<(), ViewError> {
         let target = &self.spec.target;

@@ -5,26 +5,26 @@
 //! The [`Registry`] holds all views of a Dataset on the node.
 
 mod bind;
+mod catalog_lookup;
 mod error;
 mod kernel;
+mod kernel_support;
+mod mounted_generation;
 mod opens;
-mod places;
 mod probe;
 mod registry;
-mod release;
-mod settle;
-mod shown;
+mod remount_rounds;
+mod remount_schedule;
 mod spec;
 #[cfg(test)]
 mod tests;
-mod trial;
 
 pub use bind::{BindSpec, BindView};
 pub use error::ViewError;
 pub use kernel::{InUse, KernelView};
-pub use opens::Ledger;
+pub use kernel_support::KernelSupport;
+pub use opens::FuseOpenLog;
 pub use probe::{Finding, Verdict, allows_kernel_views, probe};
 pub use registry::{Registry, RegistryOptions};
-pub use settle::SettleRules;
+pub use remount_schedule::RemountRules;
 pub use spec::{OverlayMode, ViewSpec};
-pub use trial::Abilities;

@@ -7,8 +7,8 @@ use millpond_catalog::{BuildOptions, Builder, SourceInfo};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::error::ViewError;
+use super::kernel_support::KernelSupport;
 use super::spec::OverlayMode;
-use super::trial::Abilities;
 use crate::mount::{ImageBacking, detached_image};
 
 /// The first kernel with FUSE passthrough and with requests that can be sent again.
@@ -187,12 +187,12 @@ fn mount_empty_image(place: &Path) -> Result<ImageBacking, ViewError> {
 }
 
 fn overlay(directory: &Path) -> [Finding; 2] {
-    let mode = match Abilities::find(directory) {
-        Ok(Abilities {
+    let mode = match KernelSupport::find(directory) {
+        Ok(KernelSupport {
             mode: Ok(mode),
             counting,
         }) => (mode, counting),
-        Ok(Abilities { mode: Err(error), .. }) | Err(error) => {
+        Ok(KernelSupport { mode: Err(error), .. }) | Err(error) => {
             return [
                 Finding::missing(
                     OVERLAY,

@@ -23,22 +23,22 @@ use tokio_util::task::TaskTracker;
 use super::bind::{BindSpec, BindView};
 use super::error::ViewError;
 use super::kernel::{InUse, KernelView};
-use super::opens::{Ledger, OpenCounter, Tally};
-use super::release::{Rounds, Wanted};
-use super::settle::{SettleRules, Settling};
-use super::shown::{ShownGeneration, ShownGenerations};
+use super::mounted_generation::{MountedGeneration, ShownGenerations};
+use super::opens::{FuseOpenLog, OpenCounter, OpenSink};
+use super::remount_rounds::{Rounds, Wanted};
+use super::remount_schedule::{RemountRules, RemountSchedule};
 use super::spec::{OverlayMode, ViewSpec};
-use crate::generations::{Generations, HeldGeneration};
+use crate::generations::{GenerationPin, Generations};
 use crate::metrics::ViewMetrics;
 use crate::mounter::Mounter;
 
 /// How a registry shows views.
 #[derive(Clone, Debug)]
 pub struct RegistryOptions {
-    /// What the kernel allows: see [`super::Abilities`].
+    /// What the kernel allows: see [`super::KernelSupport`].
     pub mode: OverlayMode,
     /// When files that became whole are made native.
-    pub settle: SettleRules,
+    pub settle: RemountRules,
     /// Where views and opens are counted.
     pub metrics: ViewMetrics,
     /// Who makes the mounts that ask the FUSE mount.
@@ -59,9 +59,9 @@ struct Shared {
     /// Held while mounts are changed.
     changes: Arc<Turn<ShownGenerations>>,
     rounds: Arc<Rounds>,
-    tally: Arc<Tally>,
+    tally: Arc<OpenSink>,
     counter: OpenCounter,
-    settling: Mutex<(Settling, Wanted)>,
+    settling: Mutex<(RemountSchedule, Wanted)>,
     settled: Notify,
     tasks: TaskTracker,
     stopping: CancellationToken,
@@ -85,15 +85,15 @@ enum OnFailure {
 /// A kernel view and what it needs as long as it is shown.
 struct KernelViewOf {
     view: KernelView,
-    shown: Arc<ShownGeneration>,
-    _held: HeldGeneration,
+    shown: Arc<MountedGeneration>,
+    _held: GenerationPin,
 }
 
 /// A FUSE view and what it needs as long as it is shown.
 struct BindViewOf {
     view: BindView,
     /// `None` for a view of the newest generation, which the worker keeps anyway.
-    _held: Option<HeldGeneration>,
+    _held: Option<GenerationPin>,
 }
 
 impl Registry {
@@ -102,10 +102,10 @@ impl Registry {
     /// # Errors
     /// Where the system has no thread for the counting of opens.
     pub fn new(options: RegistryOptions) -> Result<Self, ViewError> {
-        let tally = Arc::new(Tally::new(options.metrics.clone()));
+        let tally = Arc::new(OpenSink::new(options.metrics.clone()));
         let counter = OpenCounter::start(Arc::clone(&tally))
             .map_err(ViewError::system("start the counting of opens"))?;
-        let settling = Settling::new(options.settle);
+        let settling = RemountSchedule::new(options.settle);
         let shared = Arc::new(Shared {
             options,
             generations: Arc::default(),
@@ -130,7 +130,7 @@ impl Registry {
     }
 
     /// Where the FUSE server writes down the opens of kernel views that it has a part in.
-    pub fn ledger(&self) -> &Arc<Ledger> {
+    pub fn ledger(&self) -> &Arc<FuseOpenLog> {
         &self.shared.tally.ledger
     }
 
@@ -142,14 +142,14 @@ impl Registry {
     /// Mounts a kernel view.
     ///
     /// # Errors
-    /// [`ViewError::Shown`] and [`ViewError::Taken`] where the target is in use; else what the kernel refused.
+    /// [`ViewError::Shown`] and [`ViewError::RecoveredMount`] where the target is in use; else what the kernel refused.
     ///
     /// # Cancel safety
     /// A mount that has begun is finished and shown when its caller is dropped.
-    pub async fn show(&self, spec: ViewSpec) -> Result<(), ViewError> {
+    pub async fn mount(&self, spec: ViewSpec) -> Result<(), ViewError> {
         self.change(move |registry, shown| {
             registry.refuse_shown(&spec.target)?;
-            let held = registry.generations.hold(spec.catalog.generation);
+            let held = registry.generations.pin(spec.catalog.generation);
             let generation = shown.enter(&spec)?;
             let view = KernelView::mount(spec.clone(), registry.options.mode, &registry.options.mounter);
             match view.and_then(|view| registry.count(view, &generation, OnFailure::Unmount)) {
@@ -167,14 +167,14 @@ impl Registry {
     /// Takes over a kernel view that a predecessor mounted; whether there was one.
     ///
     /// # Errors
-    /// [`ViewError::Taken`] where the mount there is another one.
+    /// [`ViewError::RecoveredMount`] where the mount there is another one.
     ///
     /// # Cancel safety
-    /// As [`Self::show`].
+    /// As [`Self::mount`].
     pub async fn adopt(&self, spec: ViewSpec) -> Result<bool, ViewError> {
         self.change(move |registry, shown| {
             registry.refuse_shown(&spec.target)?;
-            let held = registry.generations.hold(spec.catalog.generation);
+            let held = registry.generations.pin(spec.catalog.generation);
             let generation = shown.enter(&spec)?;
             let view = KernelView::adopt(spec.clone()).and_then(|view| {
                 view.map(|view| registry.count(view, &generation, OnFailure::Leave))
@@ -197,14 +197,14 @@ impl Registry {
     /// Mounts a FUSE view; `generation` is the one it shows, `None` for the newest.
     ///
     /// # Errors
-    /// As [`Self::show`].
+    /// As [`Self::mount`].
     ///
     /// # Cancel safety
-    /// As [`Self::show`].
+    /// As [`Self::mount`].
     pub async fn bind(&self, spec: BindSpec, generation: Option<Generation>) -> Result<(), ViewError> {
         self.change(move |registry, _| {
             registry.refuse_shown(&spec.target)?;
-            let held = generation.map(|generation| registry.generations.hold(generation));
+            let held = generation.map(|generation| registry.generations.pin(generation));
             registry.insert_bind(BindView::mount(spec, &registry.options.mounter)?, held);
             Ok(())
         })
@@ -217,7 +217,7 @@ impl Registry {
     /// As [`Self::adopt`].
     ///
     /// # Cancel safety
-    /// As [`Self::show`].
+    /// As [`Self::mount`].
     pub async fn adopt_bind(
         &self,
         spec: BindSpec,
@@ -226,7 +226,7 @@ impl Registry {
     ) -> Result<bool, ViewError> {
         self.change(move |registry, _| {
             registry.refuse_shown(&spec.target)?;
-            let held = generation.map(|generation| registry.generations.hold(generation));
+            let held = generation.map(|generation| registry.generations.pin(generation));
             let Some(view) = BindView::adopt(spec, &fuse_root)? else {
                 return Ok(false);
             };
@@ -246,7 +246,7 @@ impl Registry {
     ///
     /// # Cancel safety
     /// An unmount that has begun is finished when its caller is dropped.
-    pub async fn hide(&self, target: PathBuf, in_use: InUse) -> Result<(), ViewError> {
+    pub async fn unmount(&self, target: PathBuf, in_use: InUse) -> Result<(), ViewError> {
         self.change(move |registry, shown| {
             let found = registry.views.lock().get(&target).cloned();
             match &found {
@@ -270,7 +270,7 @@ impl Registry {
 
     /// Says that an object is whole now which views may have resolved to FUSE, so that they look it up again some
     /// time later. To be said again when the last FUSE reader of a whole object closes it: what is open stays as it is.
-    pub fn settled(&self, id: ObjectId, size_bytes: u64) {
+    pub fn object_completed(&self, id: ObjectId, size_bytes: u64) {
         {
             let mut settling = self.shared.settling.lock();
             settling.0.add(size_bytes, Instant::now());
@@ -339,7 +339,7 @@ impl Shared {
     fn count(
         &self,
         view: KernelView,
-        shown: &ShownGeneration,
+        shown: &MountedGeneration,
         on_failure: OnFailure,
     ) -> Result<KernelView, ViewError> {
         if !view.spec().count_opens {
@@ -358,7 +358,7 @@ impl Shared {
         }
     }
 
-    fn insert(&self, view: KernelView, shown: Arc<ShownGeneration>, held: HeldGeneration) {
+    fn insert(&self, view: KernelView, shown: Arc<MountedGeneration>, held: GenerationPin) {
         let target = view.spec().target.clone();
         let view = KernelViewOf {
             view,
@@ -368,7 +368,7 @@ impl Shared {
         self.insert_view(target, View::Kernel(Arc::new(view)));
     }
 
-    fn insert_bind(&self, view: BindView, held: Option<HeldGeneration>) {
+    fn insert_bind(&self, view: BindView, held: Option<GenerationPin>) {
         let target = view.spec().target.clone();
         let view = BindViewOf { view, _held: held };
         self.insert_view(target, View::Bind(Arc::new(view)));

@@ -57,7 +57,7 @@ impl ViewSpec {
     }
 }
 
-/// Which overlay options a view has: what the kernel allows decides, see [`super::Abilities`].
+/// Which overlay options a view has: what the kernel allows decides, see [`super::KernelSupport`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OverlayMode {
     /// Exportable, so that fanotify names files by handle: an event is 80 bytes and holds nothing.

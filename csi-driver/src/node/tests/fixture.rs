@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use hyper_util::rt::TokioIo;
-use millpond_core::{CatalogFile, Generation, Local, ObjectRef, Views, Worker};
+use millpond_core::{CatalogFile, Generation, LocalCopy, ObjectRef, Views, Worker};
 use millpond_wire::plan::{DriverDataset, Medium, Member, Pool, Tier};
 use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 use serde::{Deserialize, Serialize};
@@ -138,7 +138,7 @@ impl Workers for FakeWorkers {
 #[async_trait]
 impl NodeWorker for FakeWorker {
     async fn has(&self, object: ObjectRef) -> bool {
-        matches!(self.local(object).await, Ok(Local::Complete(_)))
+        matches!(self.open_local(object).await, Ok(LocalCopy::Complete(_)))
     }
 
     fn reachable(&self) -> Result<(), String> {
@@ -245,7 +245,7 @@ impl TestNode {
             }],
         };
         let mut plan = Plan {
-            known: true,
+            synced: true,
             datasets: [(UID.to_owned(), dataset)].into(),
             pools: [("pool".to_owned(), pool)].into(),
         };

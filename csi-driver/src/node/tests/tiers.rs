@@ -12,7 +12,7 @@ use millpond_fs::mount::detach;
 
 fn plan(pools: impl IntoIterator<Item = Pool>) -> Plan {
     Plan {
-        known: true,
+        synced: true,
         pools: pools.into_iter().map(|pool| (pool.name.clone(), pool)).collect(),
         ..Plan::default()
     }

@@ -2,9 +2,9 @@
 //!
 //! kubectl runs a program of the name `kubectl-millpond` as its plugin; a link of that name to this one is enough.
 
+mod check_result;
 mod connection;
 mod doctor;
-mod finding;
 mod scrape;
 mod status;
 mod warmup;

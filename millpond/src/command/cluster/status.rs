@@ -12,8 +12,8 @@ use millpond_api::{DataLoad, Dataset};
 use serde::Serialize;
 
 use super::super::terminal::{bytes, complain, percent, say};
+use super::check_result::first_fault;
 use super::connection::{Cluster, list};
-use super::finding::first_fault;
 use super::scrape::{NodeDataset, Nodes, workers};
 
 #[derive(Debug, Args)]

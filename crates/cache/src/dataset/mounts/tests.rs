@@ -2,8 +2,8 @@ use prometheus::Registry;
 
 use super::*;
 
-fn opening() -> Opening {
-    Opening {
+fn opening() -> MountContext {
+    MountContext {
         environment: Environment::default(),
         clients: Clients::default(),
         origin: OriginOptions::default(),

@@ -8,32 +8,32 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio::time::{Instant, timeout};
 
-use crate::fetch::{Grant, Memory};
-use crate::source::{Ask, Source, Trouble};
+use crate::fetch::{MemoryPermit, PriorityPermit};
+use crate::source::{AttemptError, GetRequest, Source};
 
 /// The end of a body follows its last byte; a source that does not say so is not waited for.
 const END_OF_BODY: Duration = Duration::from_millis(500);
 
 /// One request and its answer.
 pub(super) struct Attempt {
-    pub(super) answer: BoxStream<'static, Result<Bytes, Trouble>>,
+    pub(super) answer: BoxStream<'static, Result<Bytes, AttemptError>>,
     pub(super) started: Instant,
     /// Waited for it so far, in all and since bytes came last.
     pub(super) waited: Duration,
     pub(super) quiet: Duration,
     pub(super) received: u64,
-    _place: Grant,
+    _place: PriorityPermit,
 }
 
 /// A second request for what the first is slow to bring.
 pub(super) struct Hedge {
     pub(super) attempt: Attempt,
-    _memory: Memory,
+    _memory: MemoryPermit,
 }
 
 impl Hedge {
     /// `memory` is given back when the hedge wins or goes.
-    pub(super) const fn new(attempt: Attempt, memory: Memory) -> Self {
+    pub(super) const fn new(attempt: Attempt, memory: MemoryPermit) -> Self {
         Self {
             attempt,
             _memory: memory,
@@ -43,7 +43,7 @@ impl Hedge {
 
 impl Attempt {
     /// Sends a request for all of `ask`, as soon as somebody waits for the answer.
-    pub(super) fn send(source: Arc<Source>, ask: Ask, place: Grant) -> Self {
+    pub(super) fn send(source: Arc<Source>, ask: GetRequest, place: PriorityPermit) -> Self {
         let answer = stream::once(async move { source.get(&ask).await })
             .try_flatten()
             .boxed();

@@ -15,9 +15,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::attempt::{Attempt, Hedge};
 use super::{Origin, Request};
-use crate::fetch::patience::backoff;
-use crate::fetch::{FetchError, Grant, Urgency};
-use crate::source::{Ask, Trouble};
+use crate::fetch::retry::backoff;
+use crate::fetch::{FetchError, Priority, PriorityPermit};
+use crate::source::{AttemptError, GetRequest};
 
 /// A hedge holds what lies in its socket and its client until it wins or goes.
 const HEDGE_BYTES: u64 = 1 << 20;
@@ -37,13 +37,13 @@ pub(super) struct Transfer<'a> {
     /// How long may be waited for the source in all, and how long was.
     patience: Duration,
     waited: Duration,
-    last_trouble: Option<Trouble>,
+    last_trouble: Option<AttemptError>,
 }
 
 /// What happened next.
 enum Event {
-    Item(Option<Result<Bytes, Trouble>>),
-    HedgeItem(Option<Result<Bytes, Trouble>>),
+    Item(Option<Result<Bytes, AttemptError>>),
+    HedgeItem(Option<Result<Bytes, AttemptError>>),
     TimeToHedge,
     Idle,
     Deadline,
@@ -104,8 +104,8 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
-    fn attempt(&self, place: Grant) -> Attempt {
-        let ask = Ask {
+    fn attempt(&self, place: PriorityPermit) -> Attempt {
+        let ask = GetRequest {
             key: self.request.key.clone(),
             validator: self.request.validator.clone(),
             size_bytes: self.request.size_bytes,
@@ -118,7 +118,7 @@ impl<'a> Transfer<'a> {
 
     /// Waits for a place among the requests. A source that gives others their bytes is only busy: that does
     /// not count.
-    async fn place(&mut self) -> Result<Grant, FetchError> {
+    async fn place(&mut self) -> Result<PriorityPermit, FetchError> {
         let origin = self.origin;
         let began = Instant::now();
         let mut place = pin!(origin.concurrency.acquire(self.request.urgency));
@@ -155,7 +155,7 @@ impl<'a> Transfer<'a> {
                 self.chunk(chunk).await
             }
             Event::Item(None) => {
-                self.failed(Trouble::Failed("the answer ended too early".to_owned()))
+                self.failed(AttemptError::Failed("the answer ended too early".to_owned()))
                     .await
             }
             Event::Item(Some(Err(trouble))) => self.failed(trouble).await,
@@ -163,8 +163,8 @@ impl<'a> Transfer<'a> {
                 self.hedge = None;
                 match item {
                     // The same object in the same moment: what is true for one is true for the other.
-                    Some(Err(Trouble::Changed)) => self.failed(Trouble::Changed).await,
-                    Some(Err(Trouble::Throttled { .. })) => {
+                    Some(Err(AttemptError::Changed)) => self.failed(AttemptError::Changed).await,
+                    Some(Err(AttemptError::Throttled { .. })) => {
                         self.origin.throttled();
                         Ok(ControlFlow::Continue(()))
                     }
@@ -176,11 +176,11 @@ impl<'a> Transfer<'a> {
                 Ok(ControlFlow::Continue(()))
             }
             Event::Idle => {
-                self.failed(Trouble::Failed("no bytes came for too long".to_owned()))
+                self.failed(AttemptError::Failed("no bytes came for too long".to_owned()))
                     .await
             }
             Event::Deadline => {
-                self.count(&Trouble::Failed(String::new()));
+                self.count(&AttemptError::Failed(String::new()));
                 Err(self.unavailable())
             }
         }
@@ -193,7 +193,7 @@ impl<'a> Transfer<'a> {
             return Event::Item(None);
         };
         let may_hedge =
-            !self.hedge_was_due && options.budget.is_some() && self.request.urgency == Urgency::Reader;
+            !self.hedge_was_due && options.budget.is_some() && self.request.urgency == Priority::Reader;
         let hedge_at = began + self.origin.pace.hedge_after().saturating_sub(current.quiet);
         let idle = options.idle.saturating_sub(current.quiet);
         let hedge = async {
@@ -243,7 +243,9 @@ impl<'a> Transfer<'a> {
         let too_long = length > missing || (length == missing && current.goes_on().await);
         if too_long {
             return self
-                .failed(Trouble::Failed("more bytes came than were asked for".to_owned()))
+                .failed(AttemptError::Failed(
+                    "more bytes came than were asked for".to_owned(),
+                ))
                 .await;
         }
         let expected = current
@@ -261,7 +263,7 @@ impl<'a> Transfer<'a> {
         if too_slow {
             // Trickled bytes are bytes: they are given, and another request is sent for the rest. It took
             // long to get here, so there is nothing to wait for.
-            let trouble = Trouble::Failed("bytes came too slowly".to_owned());
+            let trouble = AttemptError::Failed("bytes came too slowly".to_owned());
             self.count(&trouble);
             self.last_trouble = Some(trouble);
             self.current = None;
@@ -287,8 +289,8 @@ impl<'a> Transfer<'a> {
             return;
         };
         let bytes = HEDGE_BYTES.min(self.request.range.end - self.offset);
-        let memory = budget.try_acquire(bytes, Urgency::ReadAhead);
-        let place = origin.concurrency.try_acquire(Urgency::ReadAhead);
+        let memory = budget.try_acquire(bytes, Priority::Background);
+        let place = origin.concurrency.try_acquire(Priority::Background);
         if let (Some(place), Some(memory)) = (place, memory)
             && origin.pace.may_hedge()
         {
@@ -298,29 +300,31 @@ impl<'a> Transfer<'a> {
     }
 
     /// Decides about a request that went wrong: to go on with the hedge, to wait and ask again, or to give up.
-    async fn failed(&mut self, trouble: Trouble) -> Result<ControlFlow<Bytes>, FetchError> {
+    async fn failed(&mut self, trouble: AttemptError) -> Result<ControlFlow<Bytes>, FetchError> {
         self.count(&trouble);
         self.current = self.hedge.take().map(|hedge| hedge.attempt);
         let key = || self.request.key.clone();
         let after = match &trouble {
-            Trouble::Changed => return Err(FetchError::Changed { key: key() }),
-            Trouble::Denied(reason) => {
+            AttemptError::Changed => return Err(FetchError::Changed { key: key() }),
+            AttemptError::Denied(reason) => {
                 return Err(FetchError::Denied {
                     key: key(),
                     reason: reason.clone(),
                 });
             }
-            Trouble::Hopeless(reason) | Trouble::Missing(reason) | Trouble::Unsupported(reason) => {
+            AttemptError::Hopeless(reason)
+            | AttemptError::Missing(reason)
+            | AttemptError::Unsupported(reason) => {
                 return Err(FetchError::Unavailable {
                     key: key(),
                     reason: reason.clone(),
                 });
             }
-            Trouble::Throttled { after, .. } => {
+            AttemptError::Throttled { after, .. } => {
                 self.origin.throttled();
                 after.unwrap_or_default()
             }
-            Trouble::Failed(_) => Duration::ZERO,
+            AttemptError::Failed(_) => Duration::ZERO,
         };
         self.last_trouble = Some(trouble);
         if self.current.is_some() {
@@ -353,13 +357,15 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
-    fn count(&self, trouble: &Trouble) {
+    fn count(&self, trouble: &AttemptError) {
         let reason = match trouble {
-            Trouble::Changed => "changed",
-            Trouble::Denied(_) => "denied",
-            Trouble::Throttled { .. } => "throttled",
-            Trouble::Failed(_) => "failed",
-            Trouble::Hopeless(_) | Trouble::Missing(_) | Trouble::Unsupported(_) => "unsupported",
+            AttemptError::Changed => "changed",
+            AttemptError::Denied(_) => "denied",
+            AttemptError::Throttled { .. } => "throttled",
+            AttemptError::Failed(_) => "failed",
+            AttemptError::Hopeless(_) | AttemptError::Missing(_) | AttemptError::Unsupported(_) => {
+                "unsupported"
+            }
         };
         self.origin.metrics.errors.of(reason).inc();
     }

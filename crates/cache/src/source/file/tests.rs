@@ -27,13 +27,13 @@ impl Tree {
         self.outside.path().join("root").join(name)
     }
 
-    fn ask(&self, key: &str, range: std::ops::Range<u64>) -> Ask {
+    fn ask(&self, key: &str, range: std::ops::Range<u64>) -> GetRequest {
         let metadata = fs::metadata(self.path(key)).unwrap();
         let time = Time {
             secs: metadata.mtime(),
             nanos: u32::try_from(metadata.mtime_nsec()).unwrap(),
         };
-        Ask {
+        GetRequest {
             key: key.to_owned(),
             validator: Validator::Modified { time },
             size_bytes: metadata.len(),
@@ -41,7 +41,7 @@ impl Tree {
         }
     }
 
-    async fn read(&self, ask: &Ask) -> Result<Vec<u8>, Trouble> {
+    async fn read(&self, ask: &GetRequest) -> Result<Vec<u8>, AttemptError> {
         let chunks: Vec<Bytes> = self.directory.get(ask).await?.try_collect().await?;
         Ok(chunks.concat())
     }
@@ -104,11 +104,11 @@ async fn links_lead_to_files_inside_and_never_outside() {
     );
     for outside in ["relative", "absolute", "magic"] {
         assert!(tree.entry(outside).await.unwrap().link_outside, "{outside}");
-        let ask = Ask {
+        let ask = GetRequest {
             key: outside.to_owned(),
             ..tree.ask("inside", 0..6)
         };
-        assert_eq!(tree.read(&ask).await, Err(Trouble::Changed), "{outside}");
+        assert_eq!(tree.read(&ask).await, Err(AttemptError::Changed), "{outside}");
     }
     assert!(tree.entry("loop").await.unwrap().special);
     assert!(tree.entry("dangling").await.is_none());
@@ -118,11 +118,11 @@ async fn links_lead_to_files_inside_and_never_outside() {
         "/etc/passwd",
         "sub/up/../../secret",
     ] {
-        let ask = Ask {
+        let ask = GetRequest {
             key: hostile.to_owned(),
             ..tree.ask("inside", 0..6)
         };
-        assert_eq!(tree.read(&ask).await, Err(Trouble::Changed), "{hostile}");
+        assert_eq!(tree.read(&ask).await, Err(AttemptError::Changed), "{hostile}");
     }
     assert!(
         tree.directory.page("loop/").await.is_err(),
@@ -142,11 +142,11 @@ async fn what_is_no_file_is_left_out_and_never_waited_for() {
     )
     .unwrap();
     assert!(tree.entry("pipe").await.unwrap().special);
-    let ask = Ask {
+    let ask = GetRequest {
         key: "pipe".to_owned(),
         ..tree.ask("sub/a", 0..6)
     };
-    assert_eq!(tree.read(&ask).await, Err(Trouble::Changed));
+    assert_eq!(tree.read(&ask).await, Err(AttemptError::Changed));
 }
 
 #[tokio::test]
@@ -167,15 +167,15 @@ async fn a_file_that_changed_is_noticed() {
     let tree = Tree::new();
     let before = tree.ask("sub/a", 0..10);
     fs::write(tree.path("sub/a"), b"longer than before").unwrap();
-    assert_eq!(tree.read(&before).await, Err(Trouble::Changed));
+    assert_eq!(tree.read(&before).await, Err(AttemptError::Changed));
     let before = tree.ask("sub/a", 0..10);
     set_modified(
         &tree.path("sub/a"),
         SystemTime::UNIX_EPOCH + Duration::from_secs(5),
     );
-    assert_eq!(tree.read(&before).await, Err(Trouble::Changed));
+    assert_eq!(tree.read(&before).await, Err(AttemptError::Changed));
     fs::remove_file(tree.path("sub/a")).unwrap();
-    assert_eq!(tree.read(&before).await, Err(Trouble::Changed));
+    assert_eq!(tree.read(&before).await, Err(AttemptError::Changed));
 }
 
 #[tokio::test]
@@ -187,5 +187,5 @@ async fn a_change_between_two_chunks_is_noticed() {
     assert_eq!(chunks.try_next().await.unwrap().unwrap().len(), 1 << 20);
     fs::write(tree.path("big"), vec![2_u8; 3 << 20]).unwrap();
     set_modified(&tree.path("big"), SystemTime::UNIX_EPOCH + Duration::from_secs(5));
-    assert_eq!(chunks.try_next().await, Err(Trouble::Changed));
+    assert_eq!(chunks.try_next().await, Err(AttemptError::Changed));
 }

@@ -10,19 +10,19 @@ fn failure() -> Error {
     }
 }
 
-fn kind(status: u16, code: &str) -> Trouble {
+fn kind(status: u16, code: &str) -> AttemptError {
     let code = (!code.is_empty()).then(|| code.to_owned());
-    let answer = Answer {
+    let answer = ResponseHead {
         status,
         code,
-        ..Answer::default()
+        ..ResponseHead::default()
     };
     match trouble(&failure(), Some(answer), true, None) {
-        Trouble::Denied(_) => Trouble::Denied(String::new()),
-        Trouble::Failed(_) => Trouble::Failed(String::new()),
-        Trouble::Hopeless(_) => Trouble::Hopeless(String::new()),
-        Trouble::Missing(_) => Trouble::Missing(String::new()),
-        Trouble::Throttled { .. } => Trouble::Throttled {
+        AttemptError::Denied(_) => AttemptError::Denied(String::new()),
+        AttemptError::Failed(_) => AttemptError::Failed(String::new()),
+        AttemptError::Hopeless(_) => AttemptError::Hopeless(String::new()),
+        AttemptError::Missing(_) => AttemptError::Missing(String::new()),
+        AttemptError::Throttled { .. } => AttemptError::Throttled {
             reason: String::new(),
             after: None,
         },
@@ -32,31 +32,31 @@ fn kind(status: u16, code: &str) -> Trouble {
 
 #[test]
 fn each_status_means_what_a_caller_may_do() {
-    let throttled = Trouble::Throttled {
+    let throttled = AttemptError::Throttled {
         reason: String::new(),
         after: None,
     };
     let table = [
-        (404, "NoSuchKey", Trouble::Changed),
-        (404, "", Trouble::Changed),
-        (404, "NoSuchBucket", Trouble::Missing(String::new())),
-        (404, "ContainerNotFound", Trouble::Missing(String::new())),
-        (410, "", Trouble::Changed),
-        (412, "PreconditionFailed", Trouble::Changed),
-        (416, "InvalidRange", Trouble::Changed),
-        (401, "", Trouble::Denied(String::new())),
-        (403, "AccessDenied", Trouble::Denied(String::new())),
+        (404, "NoSuchKey", AttemptError::Changed),
+        (404, "", AttemptError::Changed),
+        (404, "NoSuchBucket", AttemptError::Missing(String::new())),
+        (404, "ContainerNotFound", AttemptError::Missing(String::new())),
+        (410, "", AttemptError::Changed),
+        (412, "PreconditionFailed", AttemptError::Changed),
+        (416, "InvalidRange", AttemptError::Changed),
+        (401, "", AttemptError::Denied(String::new())),
+        (403, "AccessDenied", AttemptError::Denied(String::new())),
         (429, "", throttled.clone()),
         (503, "SlowDown", throttled.clone()),
         (503, "", throttled.clone()),
         (400, "SlowDown", throttled.clone()),
-        (400, "ExpiredToken", Trouble::Failed(String::new())),
-        (408, "", Trouble::Failed(String::new())),
-        (500, "InternalError", Trouble::Failed(String::new())),
+        (400, "ExpiredToken", AttemptError::Failed(String::new())),
+        (408, "", AttemptError::Failed(String::new())),
+        (500, "InternalError", AttemptError::Failed(String::new())),
         (500, "ServerBusy", throttled),
-        (504, "", Trouble::Failed(String::new())),
-        (301, "PermanentRedirect", Trouble::Hopeless(String::new())),
-        (206, "", Trouble::Failed(String::new())),
+        (504, "", AttemptError::Failed(String::new())),
+        (301, "PermanentRedirect", AttemptError::Hopeless(String::new())),
+        (206, "", AttemptError::Failed(String::new())),
     ];
     for (status, code, expected) in table {
         assert_eq!(kind(status, code), expected, "{status} {code}");
@@ -71,23 +71,23 @@ fn a_request_without_an_answer_failed_whatever_object_store_makes_of_it() {
     };
     assert!(matches!(
         trouble(&not_found, None, true, None),
-        Trouble::Failed(_)
+        AttemptError::Failed(_)
     ));
-    assert_eq!(trouble(&not_found, None, false, None), Trouble::Changed);
+    assert_eq!(trouble(&not_found, None, false, None), AttemptError::Changed);
 }
 
 #[test]
 fn a_strange_answer_with_another_etag_is_of_another_version() {
     let expected = Validator::ETag("\"old\"".to_owned());
-    let answer = |etag: &str| Answer {
+    let answer = |etag: &str| ResponseHead {
         status: 206,
         etag: Some(etag.to_owned()),
-        ..Answer::default()
+        ..ResponseHead::default()
     };
     let changed = trouble(&failure(), Some(answer("\"new\"")), true, Some(&expected));
-    assert_eq!(changed, Trouble::Changed);
+    assert_eq!(changed, AttemptError::Changed);
     let failed = trouble(&failure(), Some(answer("\"old\"")), true, Some(&expected));
-    assert!(matches!(failed, Trouble::Failed(_)));
+    assert!(matches!(failed, AttemptError::Failed(_)));
 }
 
 #[test]
@@ -111,7 +111,7 @@ async fn the_head_of_an_answer_must_fit_what_was_asked_for() {
     let (answer, put) = answer_of(b"0123").await;
     let etag = put.e_tag.unwrap();
     let time = time(&answer.meta.last_modified);
-    let ask = |validator: Validator, size_bytes: u64| Ask {
+    let ask = |validator: Validator, size_bytes: u64| GetRequest {
         key: "a".to_owned(),
         validator,
         size_bytes,
@@ -122,16 +122,16 @@ async fn the_head_of_an_answer_must_fit_what_was_asked_for() {
     assert_eq!(check(&answer, &ask(Validator::ETag(unquoted), 4)), Ok(()));
     assert_eq!(
         check(&answer, &ask(Validator::ETag("\"x\"".to_owned()), 4)),
-        Err(Trouble::Changed)
+        Err(AttemptError::Changed)
     );
     assert!(matches!(
         check(&answer, &ask(Validator::ETag(etag), 5)),
-        Err(Trouble::Failed(_))
+        Err(AttemptError::Failed(_))
     ));
     assert_eq!(check(&answer, &ask(Validator::Modified { time }, 4)), Ok(()));
     assert_eq!(
         check(&answer, &ask(Validator::Modified { time }, 5)),
-        Err(Trouble::Changed)
+        Err(AttemptError::Changed)
     );
     let later = Time {
         secs: time.secs + 1,
@@ -139,11 +139,11 @@ async fn the_head_of_an_answer_must_fit_what_was_asked_for() {
     };
     assert_eq!(
         check(&answer, &ask(Validator::Modified { time: later }, 4)),
-        Err(Trouble::Changed)
+        Err(AttemptError::Changed)
     );
     assert!(matches!(
         check(&answer, &ask(Validator::VersionId("v".to_owned()), 4)),
-        Err(Trouble::Failed(_))
+        Err(AttemptError::Failed(_))
     ));
 }
 

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use super::super::testing::{FakeWorker, Fault, TestFile, complete, write_catalog};
 use super::super::{FuseOptions, FuseServer, Layout, Unmount};
 use super::{GUARD, can_mount, metrics, wait_until};
-use crate::keeper::{Client, Holder};
+use crate::keeper::{KeeperClient, KeeperServer};
 
 const CHILD: &str = "MILLPOND_TEST_SERVER";
 const KILLS: u32 = 30;
@@ -43,7 +43,7 @@ fn serves_when_told_to() {
     let Ok(orders) = std::env::var(CHILD) else { return };
     let orders: Orders = serde_json::from_str(&orders).unwrap();
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
-    let keeper = Arc::new(Client::from_stdin().unwrap());
+    let keeper = Arc::new(KeeperClient::from_stdin().unwrap());
     let catalog = orders.directory.join("catalog");
     let newest = Arc::new(millpond_core::CatalogFile {
         generation: millpond_core::Generation(orders.newest),
@@ -86,7 +86,7 @@ fn serves_when_told_to() {
 /// A supervisor with its server.
 struct Supervised {
     orders: Orders,
-    holder: Option<Holder>,
+    holder: Option<KeeperServer>,
     server: Option<Child>,
     directory: TempDir,
 }
@@ -110,7 +110,7 @@ impl Supervised {
             newest: 1,
         };
         orders(&mut own);
-        let holder = Some(Holder::start(limit).unwrap());
+        let holder = Some(KeeperServer::start(limit).unwrap());
         let mut supervised = Self {
             orders: own,
             holder,
@@ -121,7 +121,7 @@ impl Supervised {
         Some(supervised)
     }
 
-    fn holder(&self) -> &Holder {
+    fn holder(&self) -> &KeeperServer {
         self.holder.as_ref().unwrap()
     }
 
@@ -388,8 +388,8 @@ fn a_server_that_leaves_is_followed_without_an_error() {
         return;
     };
     // Nothing is known to the keeper under another name.
-    let client = Client::new(supervised.holder().socket().unwrap());
-    assert!(client.take("other").unwrap().is_none());
+    let client = KeeperClient::new(supervised.holder().socket().unwrap());
+    assert!(client.take_over("other").unwrap().is_none());
     client.stopping().unwrap();
     assert!(supervised.holder().status().borrow().stopping);
     assert_eq!(supervised.holder().status().borrow().mounts, ["test"]);
@@ -410,7 +410,7 @@ fn a_clean_unmount_is_told_to_the_keeper() {
     std::fs::create_dir(&catalog).unwrap();
     std::fs::create_dir(&mountpoint).unwrap();
     let newest = write_catalog(&catalog, 1, &files());
-    let holder = Holder::start(GUARD).unwrap();
+    let holder = KeeperServer::start(GUARD).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -427,7 +427,7 @@ fn a_clean_unmount_is_told_to_the_keeper() {
         threads: 1,
         metrics: metrics(),
         ledger: None,
-        keeper: Some(Arc::new(Client::new(holder.socket().unwrap()))),
+        keeper: Some(Arc::new(KeeperClient::new(holder.socket().unwrap()))),
     })
     .unwrap();
     assert_eq!(holder.status().borrow().mounts, ["test"]);

@@ -12,11 +12,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags};
 use parking_lot::Mutex;
 
+use super::super::catalog_lookup::CatalogLookup;
 use super::super::error::ViewError;
-use super::super::places::Places;
 use super::super::spec::OverlayMode;
 use super::event::{Event, Events};
-use super::tally::{OpensByInode, Tally};
+use super::sink::{OpenSink, OpensByInode};
 
 /// 1,600 events by handle in one read.
 const BUFFER_BYTES: usize = 128 << 10;
@@ -25,14 +25,14 @@ const BUFFER_BYTES: usize = 128 << 10;
 pub(crate) struct Group {
     fanotify: Fanotify,
     mode: OverlayMode,
-    places: Arc<dyn Places>,
+    places: Arc<dyn CatalogLookup>,
     /// Held by whoever reads events, until they are counted: so a drain that returns has counted all that came before it.
     /// Reads do not wait.
     buffer: Mutex<Vec<u8>>,
 }
 
 impl Group {
-    pub(crate) fn new(mode: OverlayMode, places: Arc<dyn Places>) -> Result<Self, ViewError> {
+    pub(crate) fn new(mode: OverlayMode, places: Arc<dyn CatalogLookup>) -> Result<Self, ViewError> {
         let report = match mode {
             OverlayMode::Handles => InitFlags::from_bits_retain(libc::FAN_REPORT_FID),
             OverlayMode::Descriptors => InitFlags::empty(),
@@ -70,7 +70,7 @@ impl Group {
     }
 
     /// Counts all that the queue holds now.
-    pub(crate) fn drain(&self, tally: &Tally) {
+    pub(crate) fn drain(&self, tally: &OpenSink) {
         let mut buffer = self.buffer.lock();
         let mut opens = OpensByInode::new();
         match self.mode {
@@ -80,7 +80,7 @@ impl Group {
         tally.count(self.places.as_ref(), &opens);
     }
 
-    fn read_handles(&self, buffer: &mut [u8], opens: &mut OpensByInode, tally: &Tally) {
+    fn read_handles(&self, buffer: &mut [u8], opens: &mut OpensByInode, tally: &OpenSink) {
         loop {
             let read = match rustix::io::read(self.fanotify.as_fd(), &mut *buffer) {
                 Ok(length) => buffer.get(..length).unwrap_or_default(),
@@ -104,7 +104,7 @@ impl Group {
     /// Each event opens its file for us, by the kernel, in the call that reads it: so few at a time are held. Where the file
     /// is in the FUSE mount of this very process, the call waits for itself, which is the one thing that is left of what the
     /// mounter is for ([`crate::mounter`]): this way of counting is for kernels whose overlays have no file handles.
-    fn read_descriptors(&self, opens: &mut OpensByInode, tally: &Tally) {
+    fn read_descriptors(&self, opens: &mut OpensByInode, tally: &OpenSink) {
         tally
             .ledger
             .ignore(rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned());

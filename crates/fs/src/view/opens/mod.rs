@@ -1,7 +1,7 @@
 //! Opens that the kernel serves alone, counted by fanotify.
 //!
 //! One thread reads the events of all generations ([`OpenCounter`]); their inode numbers become object ids by the catalog;
-//! opens that FUSE had a part in are taken off ([`Ledger`]); the rest goes to the worker and into the metrics.
+//! opens that FUSE had a part in are taken off ([`FuseOpenLog`]); the rest goes to the worker and into the metrics.
 //!
 //! Limits: two opens of one file by one thread, in one view or in two of one generation, are one event if the first
 //! was not read yet when the second came (the kernel merges events that are alike); the reader waits [`PAUSE`] between two
@@ -9,10 +9,10 @@
 //! while no driver runs.
 
 mod event;
+mod fuse_open_log;
 mod group;
 mod handle;
-mod ledger;
-mod tally;
+mod sink;
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -26,9 +26,9 @@ use parking_lot::Mutex;
 
 use super::error::ViewError;
 
+pub use fuse_open_log::FuseOpenLog;
 pub(crate) use group::Group;
-pub use ledger::Ledger;
-pub(crate) use tally::Tally;
+pub(crate) use sink::OpenSink;
 
 /// Between two reads: long enough that a busy view costs 200 wake-ups a second and not one an open.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -43,12 +43,12 @@ pub(crate) struct OpenCounter {
 
 struct Shared {
     groups: Mutex<Vec<Arc<Group>>>,
-    tally: Arc<Tally>,
+    tally: Arc<OpenSink>,
 }
 
 impl OpenCounter {
     /// Starts the thread.
-    pub(crate) fn start(tally: Arc<Tally>) -> io::Result<Self> {
+    pub(crate) fn start(tally: Arc<OpenSink>) -> io::Result<Self> {
         let (wake, woken) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         woken.set_nonblocking(true)?;

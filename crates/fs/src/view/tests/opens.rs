@@ -10,13 +10,13 @@ use std::sync::Arc;
 use nix::sched::{CloneFlags, unshare};
 use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 
-use super::super::opens::{Group, OpenCounter, Tally};
+use super::super::opens::{Group, OpenCounter, OpenSink};
 use super::super::{InUse, KernelView, OverlayMode};
 use super::fixture::{Fixture, MODES};
 use crate::metrics::{ServedFrom, ViewMetrics};
 
 struct Counting {
-    tally: Arc<Tally>,
+    tally: Arc<OpenSink>,
     counter: OpenCounter,
     group: Arc<Group>,
     metrics: ViewMetrics,
@@ -25,7 +25,7 @@ struct Counting {
 impl Counting {
     fn start(fixture: &Fixture, mode: OverlayMode) -> Self {
         let metrics = ViewMetrics::register(&prometheus::Registry::new()).unwrap();
-        let tally = Arc::new(Tally::new(metrics.clone()));
+        let tally = Arc::new(OpenSink::new(metrics.clone()));
         let counter = OpenCounter::start(Arc::clone(&tally)).unwrap();
         let group = Arc::new(Group::new(mode, fixture.catalog()).unwrap());
         counter.add(Arc::clone(&group));

@@ -10,14 +10,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use millpond_core::ObjectId;
 use millpond_core::{
-    CatalogFile, Data, Generation, Landed, Local, ObjectRef, Opened, ReadError, StreamId, TierDirectories,
-    Views, Worker,
+    CatalogFile, Data, Generation, LandOutcome, LocalCopy, ObjectRef, OpenCount, ReadError, StreamId,
+    TierDirectories, Views, Worker,
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::super::{
-    BindSpec, InUse, OverlayMode, Registry, RegistryOptions, SettleRules, ViewError, ViewSpec,
+    BindSpec, InUse, OverlayMode, Registry, RegistryOptions, RemountRules, ViewError, ViewSpec,
 };
 use super::fixture::Fixture;
 use crate::metrics::{ServedFrom, ViewMetrics};
@@ -26,7 +26,7 @@ use crate::mount::Context;
 /// Remembers what it is told.
 #[derive(Default)]
 struct Listener {
-    opened: Mutex<Vec<Opened>>,
+    opened: Mutex<Vec<OpenCount>>,
     in_use: Mutex<Vec<BTreeSet<Generation>>>,
 }
 
@@ -40,11 +40,11 @@ impl Worker for Listener {
         Vec::new()
     }
 
-    async fn land(&self, _object: ObjectRef) -> Result<Landed, ReadError> {
+    async fn fetch_to_landing(&self, _object: ObjectRef) -> Result<LandOutcome, ReadError> {
         Err(ReadError::Stopping)
     }
 
-    async fn local(&self, _object: ObjectRef) -> Result<Local, ReadError> {
+    async fn open_local(&self, _object: ObjectRef) -> Result<LocalCopy, ReadError> {
         Err(ReadError::Stopping)
     }
 
@@ -57,22 +57,22 @@ impl Worker for Listener {
         Err(ReadError::Stopping)
     }
 
-    fn reading(&self, _object: ObjectRef, _stream: StreamId, _complete: Option<Arc<std::fs::File>>) {}
+    fn file_opened(&self, _object: ObjectRef, _stream: StreamId, _complete: Option<Arc<std::fs::File>>) {}
 
-    fn closed(&self, _object: ObjectRef, _stream: StreamId) {}
+    fn file_closed(&self, _object: ObjectRef, _stream: StreamId) {}
 
-    fn opened(&self, opens: &[Opened]) {
+    fn count_kernel_opens(&self, opens: &[OpenCount]) {
         self.opened.lock().extend(opens);
     }
 
-    fn in_use(&self, generations: &BTreeSet<Generation>) {
+    fn retain_generations(&self, generations: &BTreeSet<Generation>) {
         self.in_use.lock().push(generations.clone());
     }
 }
 
 fn registry(fixture: &Fixture) -> (Registry, ViewMetrics, Arc<Listener>) {
     let metrics = ViewMetrics::register(&prometheus::Registry::new()).unwrap();
-    let settle = SettleRules {
+    let settle = RemountRules {
         pause: Duration::ZERO,
         bytes: 1,
         latest: Duration::ZERO,
@@ -113,29 +113,29 @@ async fn views_of_a_generation_share_its_image_and_the_worker_hears_of_it() {
     fixture.put_all("memory/objects");
     let (registry, metrics, worker) = registry(&fixture);
     let (a, b) = (fixture.spec("a"), fixture.spec("b"));
-    registry.show(a.clone()).await.unwrap();
-    registry.show(b.clone()).await.unwrap();
+    registry.mount(a.clone()).await.unwrap();
+    registry.mount(b.clone()).await.unwrap();
     assert_eq!(fixture.mounts().len(), 3, "two overlays and one image");
     assert!(is_readable(&fixture, &a));
     // One thread's opens of one file, even in two views, are one event if they are not read in between.
     registry.count_now().await.unwrap();
     assert!(is_readable(&fixture, &b));
     assert!(matches!(
-        registry.show(a.clone()).await,
+        registry.mount(a.clone()).await,
         Err(ViewError::Shown { .. })
     ));
     assert_eq!(registry.targets(), [a.target.clone(), b.target.clone()]);
     assert_eq!(metrics.views.get(), 2);
 
-    registry.hide(a.target.clone(), InUse::Refuse).await.unwrap();
+    registry.unmount(a.target.clone(), InUse::Refuse).await.unwrap();
     let opened: u64 = worker.opened.lock().iter().map(|opened| opened.times).sum();
     assert_eq!(opened, 20, "the opens of a view are reported before it is gone");
     assert!(is_readable(&fixture, &b));
     assert!(matches!(
-        registry.hide(a.target, InUse::Refuse).await,
+        registry.unmount(a.target, InUse::Refuse).await,
         Err(ViewError::Missing { .. })
     ));
-    registry.hide(b.target, InUse::Refuse).await.unwrap();
+    registry.unmount(b.target, InUse::Refuse).await.unwrap();
     assert_eq!(fixture.mounts(), <[std::path::PathBuf; 0]>::default());
     assert_eq!(
         *worker.in_use.lock(),
@@ -151,10 +151,10 @@ async fn nothing_is_left_where_a_view_cannot_be_shown() {
     let (registry, metrics, worker) = registry(&fixture);
     let mut spec = fixture.spec("view");
     spec.fuse_root = fixture.path().join("nowhere");
-    let error = registry.show(spec.clone()).await.unwrap_err();
+    let error = registry.mount(spec.clone()).await.unwrap_err();
     assert!(matches!(error, ViewError::Mount(_)), "{error:?}");
     spec.catalog.index = fixture.path().join("no.index");
-    let error = registry.show(spec).await.unwrap_err();
+    let error = registry.mount(spec).await.unwrap_err();
     assert!(matches!(error, ViewError::Catalog { .. }), "{error:?}");
     assert!(fixture.mounts().is_empty());
     assert_eq!(metrics.views.get(), 0);
@@ -177,7 +177,7 @@ async fn released_objects_give_their_space_back() {
     fixture.put_all("memory/objects");
     let (registry, metrics, _worker) = registry(&fixture);
     let spec = fixture.spec("view");
-    registry.show(spec.clone()).await.unwrap();
+    registry.mount(spec.clone()).await.unwrap();
     assert!(is_readable(&fixture, &spec));
     let mut ids = Vec::new();
     for file in &fixture.files {
@@ -194,7 +194,7 @@ async fn released_objects_give_their_space_back() {
     other.unwrap();
     assert!(used() < empty + 50);
     assert!((1..=2).contains(&metrics.remounts()));
-    registry.hide(spec.target, InUse::Refuse).await.unwrap();
+    registry.unmount(spec.target, InUse::Refuse).await.unwrap();
     registry.stop().await;
 }
 
@@ -204,7 +204,7 @@ async fn a_file_resolved_to_fuse_becomes_native_after_its_object_is_settled() {
     let file = &fixture.files[0];
     let (registry, metrics, _worker) = registry(&fixture);
     let spec = fixture.spec("view");
-    registry.show(spec.clone()).await.unwrap();
+    registry.mount(spec.clone()).await.unwrap();
     let path = spec.target.join(&file.name);
     let through_fuse = fixture.put("fuse/objects", file);
     fs::write(through_fuse, vec![b'F'; file.content.len()]).unwrap();
@@ -215,7 +215,7 @@ async fn a_file_resolved_to_fuse_becomes_native_after_its_object_is_settled() {
         b'F',
         "the kernel keeps to where it found the file"
     );
-    registry.settled(file.id, file.content.len() as u64);
+    registry.object_completed(file.id, file.content.len() as u64);
     // Not by reading it: what is in use stays as it is.
     let remounted = async {
         while metrics.remounts() == 0 {
@@ -226,7 +226,7 @@ async fn a_file_resolved_to_fuse_becomes_native_after_its_object_is_settled() {
         .await
         .unwrap();
     assert_eq!(fs::read(&path).unwrap(), file.content);
-    registry.hide(spec.target, InUse::Refuse).await.unwrap();
+    registry.unmount(spec.target, InUse::Refuse).await.unwrap();
     registry.stop().await;
 }
 
@@ -236,7 +236,7 @@ async fn a_successor_adopts_views_and_counts_their_opens_again() {
     fixture.put_all("memory/objects");
     let spec = fixture.spec("view");
     let (predecessor, _metrics, _worker) = registry(&fixture);
-    predecessor.show(spec.clone()).await.unwrap();
+    predecessor.mount(spec.clone()).await.unwrap();
     predecessor.stop().await;
     drop(predecessor);
     assert!(is_readable(&fixture, &spec), "a view needs no registry");
@@ -252,7 +252,7 @@ async fn a_successor_adopts_views_and_counts_their_opens_again() {
     let ids: Vec<_> = fixture.files.iter().map(|file| file.id).collect();
     registry.release(&ids).await.unwrap();
     assert_eq!(metrics.remounts(), 1);
-    registry.hide(spec.target, InUse::Refuse).await.unwrap();
+    registry.unmount(spec.target, InUse::Refuse).await.unwrap();
     assert!(fixture.mounts().is_empty());
     registry.stop().await;
 }
@@ -290,7 +290,7 @@ async fn a_tree_of_the_fuse_mount_is_a_view_too() {
             .unwrap()
     );
     assert_eq!(other_worker.in_use.lock().last(), Some(&generations(&[1])));
-    successor.hide(target.clone(), InUse::Refuse).await.unwrap();
+    successor.unmount(target.clone(), InUse::Refuse).await.unwrap();
     assert_eq!(target.read_dir().unwrap().count(), 0);
     assert_eq!(
         worker.in_use.lock().last(),

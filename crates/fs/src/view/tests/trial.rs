@@ -1,12 +1,12 @@
 //! What this kernel can do, as found by trial.
 
-use super::super::{Abilities, OverlayMode};
+use super::super::{KernelSupport, OverlayMode};
 use crate::mount::MountTable;
 
 #[test]
 fn a_trial_finds_the_better_options_and_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let abilities = Abilities::find(directory.path()).unwrap();
+    let abilities = KernelSupport::find(directory.path()).unwrap();
     // The kernel that these tests are for has both.
     assert_eq!(abilities.mode.unwrap(), OverlayMode::Handles);
     abilities.counting.unwrap();

@@ -8,8 +8,8 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
+use super::super::check_result::Finding;
 use super::super::connection::{Cluster, list};
-use super::super::finding::Finding;
 
 /// All of the chart's and the controller's.
 const SELECTOR: &str = "app.kubernetes.io/name=millpond";
@@ -18,7 +18,7 @@ const SELECTOR: &str = "app.kubernetes.io/name=millpond";
 const CONTROLLER: &str = "millpond-controller";
 
 /// So many times its duration a Lease may be old.
-const LEASE_PATIENCE: i64 = 2;
+const STALE_LEASE_FACTOR: i64 = 2;
 
 pub(super) async fn look(cluster: &Cluster) -> Result<Vec<Finding>> {
     let ours = ListParams::default().labels(SELECTOR);
@@ -172,7 +172,7 @@ fn leader(lease: Option<&Lease>, now: Timestamp) -> Finding {
     };
     let age = now.as_second() - renewed.0.as_second();
     let patience =
-        i64::from(spec.and_then(|spec| spec.lease_duration_seconds).unwrap_or(15)) * LEASE_PATIENCE;
+        i64::from(spec.and_then(|spec| spec.lease_duration_seconds).unwrap_or(15)) * STALE_LEASE_FACTOR;
     if age > patience {
         Finding::bad(subject, format!("{holder} was heard of {age} s ago"), fix)
     } else {
@@ -183,7 +183,7 @@ fn leader(lease: Option<&Lease>, now: Timestamp) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::cluster::finding::Verdict;
+    use crate::command::cluster::check_result::Verdict;
 
     fn parse<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> T {
         serde_json::from_value(value).unwrap()

@@ -10,8 +10,8 @@ use anyhow::Result;
 use clap::Args;
 
 use super::super::terminal::say;
+use super::check_result::{Finding, Verdict};
 use super::connection::Cluster;
-use super::finding::{Finding, Verdict};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

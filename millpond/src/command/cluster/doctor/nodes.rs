@@ -9,8 +9,8 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use millpond_api::names::CSI_DRIVER;
 
+use super::super::check_result::Finding;
 use super::super::connection::{Cluster, list};
-use super::super::finding::Finding;
 
 /// Since when the kernel overlays data-only layers (6.5), mounts images from files (6.12), and FUSE views survive their server (6.9).
 const KERNEL: (u32, u32) = (6, 12);

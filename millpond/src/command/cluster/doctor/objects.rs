@@ -11,8 +11,8 @@ use millpond_api::condition::reason;
 use millpond_api::names::CSI_DRIVER;
 use millpond_api::{CachePool, DataLoad, Dataset, LoadPhase};
 
+use super::super::check_result::{Finding, faults};
 use super::super::connection::{Cluster, list};
-use super::super::finding::{Finding, faults};
 
 pub(super) async fn look(cluster: &Cluster) -> Result<Vec<Finding>> {
     let everything = ListParams::default();

@@ -1,0 +1,184 @@
+//! Fetches the next files of a directory for a reader that walks it.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use millpond_catalog::{Kind, Nid, Object, Place};
+use millpond_core::{Generation, ReadError};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, debug};
+
+use super::catalogs::Catalogs;
+use super::read_counters::ReadCounters;
+use super::sequential::{PrefetchRange, SequentialDetector};
+use super::small_object::{FetchOutcome, SmallObjectFetcher};
+use super::sources::ObjectLocation;
+use crate::fetch::Priority;
+use crate::store::{ReservePolicy, Store};
+
+/// Files on their way at once for one walk.
+const MAX_CONCURRENT_FILES: usize = 32;
+
+/// Walks that are fetched ahead of at once; those beyond it go without.
+const MAX_CONCURRENT_WALKS: usize = 8;
+
+/// Bytes fetched ahead of one walk, as for a sequential reader.
+const MAX_BATCH_BYTES: u64 = 64 << 20;
+
+/// A distance in inode numbers within which a few parallel readers of one walk are: 16 files at about 10 slots of
+/// 32 bytes each.
+const NEAR: u64 = 160;
+
+/// Watches misses for walks.
+#[derive(Debug)]
+pub(super) struct DirectoryPrefetcher {
+    neighbours: SequentialDetector,
+    catalogs: Arc<Catalogs>,
+    store: Arc<Store>,
+    small: Arc<SmallObjectFetcher>,
+    reads: Arc<ReadCounters>,
+    small_object_bytes: u64,
+    places: Arc<Semaphore>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// The files of one step ahead.
+#[derive(Debug, Default)]
+struct Batch {
+    objects: Vec<ObjectLocation>,
+    due: u64,
+    until: u64,
+    cookie: u64,
+}
+
+impl DirectoryPrefetcher {
+    pub(super) fn new(
+        catalogs: Arc<Catalogs>,
+        store: Arc<Store>,
+        small: Arc<SmallObjectFetcher>,
+        reads: Arc<ReadCounters>,
+        small_object_bytes: u64,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        let places = Arc::new(Semaphore::new(MAX_CONCURRENT_WALKS));
+        let neighbours = SequentialDetector::new(NEAR);
+        Arc::new(Self {
+            neighbours,
+            catalogs,
+            store,
+            small,
+            reads,
+            small_object_bytes,
+            places,
+            tasks,
+            stop,
+        })
+    }
+
+    /// Takes note of a miss, and starts to fetch what comes next if this is a walk.
+    pub(super) fn on_miss(self: &Arc<Self>, generation: Generation, object: &Object, place: Place) {
+        let Some(ahead) = self.neighbours.missed(place.parent.0, place.inode.0) else {
+            return;
+        };
+        let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() else {
+            return;
+        };
+        let Some(batch) = self.next_files(generation, object, place, ahead) else {
+            return;
+        };
+        self.neighbours
+            .extended(place.parent.0, batch.due, batch.until, batch.cookie);
+        debug!(files = batch.objects.len(), "fetching ahead of a walk");
+        let walks = Arc::clone(self);
+        let task = async move {
+            let _permit = permit;
+            tokio::select! {
+                () = walks.stop.cancelled() => {}
+                () = walks.fetch(batch.objects) => {}
+            }
+        };
+        self.tasks.spawn(task.in_current_span());
+    }
+
+    async fn fetch(&self, objects: Vec<ObjectLocation>) {
+        let fetches = futures::stream::iter(objects).map(|object| self.fetch_one(object));
+        let mut fetches = std::pin::pin!(fetches.buffer_unordered(MAX_CONCURRENT_FILES));
+        while let Some(fetched) = fetches.next().await {
+            match fetched {
+                Ok(FetchOutcome::Cached | FetchOutcome::Fetched | FetchOutcome::Joined) => {}
+                // Those who come to read are told; there is no point in going on.
+                Ok(FetchOutcome::NotStored | FetchOutcome::NoFreeSpace) | Err(_) => return,
+            }
+        }
+    }
+
+    async fn fetch_one(&self, object: ObjectLocation) -> Result<FetchOutcome, ReadError> {
+        let id = object.object.id;
+        self.reads.prefetch_started(id);
+        let fetched = self
+            .small
+            .fetch(object, Priority::Background, ReservePolicy::MayEvict)
+            .await;
+        if !matches!(fetched, Ok(FetchOutcome::Fetched)) {
+            self.reads.prefetch_cancelled(id);
+        }
+        fetched
+    }
+
+    /// The files that follow in the directory, and are small, and not here.
+    fn next_files(
+        &self,
+        generation: Generation,
+        object: &Object,
+        place: Place,
+        ahead: PrefetchRange,
+    ) -> Option<Batch> {
+        let open = self.catalogs.get(generation)?;
+        let image = open.catalog.image();
+        let cookie = match ahead.cookie {
+            Some(cookie) => cookie,
+            None => {
+                let name = object.key.rsplit('/').next().unwrap_or(&object.key);
+                image.lookup(place.parent, name.as_bytes()).ok()??.next
+            }
+        };
+        let mut batch = Batch {
+            until: ahead.after,
+            cookie,
+            ..Batch::default()
+        };
+        let mut bytes = 0_u64;
+        let mut seen = 0;
+        for entry in image.read_dir(place.parent, cookie).ok()? {
+            let entry = entry.ok()?;
+            if seen >= ahead.files || bytes >= MAX_BATCH_BYTES {
+                break;
+            }
+            batch.cookie = entry.next;
+            if entry.kind != Kind::File || entry.nid <= Nid(ahead.after) {
+                continue;
+            }
+            seen += 1;
+            batch.until = entry.nid.0;
+            if seen <= ahead.files / 2 {
+                batch.due = entry.nid.0;
+            }
+            let next = Place {
+                inode: entry.nid,
+                parent: place.parent,
+            };
+            let Ok(next) = open.locate(next) else {
+                continue;
+            };
+            if next.object.size_bytes <= self.small_object_bytes && !self.store.has(next.object.id) {
+                bytes = bytes.saturating_add(next.object.size_bytes);
+                batch.objects.push(next);
+            }
+        }
+        (!batch.objects.is_empty()).then_some(batch)
+    }
+}

@@ -1,0 +1,179 @@
+//! What kernel views can be made of here, found out by making one: a small overlay with a redirect into a data layer,
+//! read, and its open told by fanotify. What the kernel's version or configuration says is not asked.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use millpond_core::ObjectId;
+use rustix::fs::{Mode, OFlags, XattrFlags, openat, setxattr};
+
+use super::catalog_lookup::CatalogLookup;
+use super::error::ViewError;
+use super::opens::Group;
+use super::spec::OverlayMode;
+use crate::mount::{Context, DetachedMount, MountError, PathValue, detach};
+
+const CONTENT: &[u8] = b"behind a redirect";
+
+/// What the kernel allows kernel views.
+#[derive(Debug)]
+pub struct KernelSupport {
+    /// The options that views have; an error says why there can be no kernel view.
+    pub mode: Result<OverlayMode, ViewError>,
+    /// Whether opens can be counted in that mode; an error says why not.
+    pub counting: Result<(), ViewError>,
+}
+
+impl KernelSupport {
+    /// Tries in a new directory below `directory`, on a small tmpfs of its own: some milliseconds. Needs CAP_SYS_ADMIN.
+    ///
+    /// # Errors
+    /// Where not even the tmpfs can be mounted.
+    pub fn find(directory: &Path) -> Result<Self, ViewError> {
+        let ground = TrialMount::prepare(directory)?;
+        let best = ground.try_mode(OverlayMode::Handles).and_then(|view| {
+            ground.try_counting(OverlayMode::Handles, &view)?;
+            Ok(())
+        });
+        if best.is_ok() {
+            return Ok(Self {
+                mode: Ok(OverlayMode::Handles),
+                counting: Ok(()),
+            });
+        }
+        Ok(match ground.try_mode(OverlayMode::Descriptors) {
+            Ok(view) => Self {
+                mode: Ok(OverlayMode::Descriptors),
+                counting: ground.try_counting(OverlayMode::Descriptors, &view),
+            },
+            Err(error) => {
+                let reason = error.to_string();
+                Self {
+                    mode: Err(error),
+                    counting: Err(ViewError::Unsupported { reason }),
+                }
+            }
+        })
+    }
+}
+
+/// A tmpfs with the layers of a view that has one file.
+struct TrialMount {
+    point: PathBuf,
+}
+
+impl TrialMount {
+    fn prepare(directory: &Path) -> Result<Self, ViewError> {
+        // Several threads of a process may try at once.
+        static TRIALS: AtomicU64 = AtomicU64::new(0);
+        let number = TRIALS.fetch_add(1, Ordering::Relaxed);
+        let point = directory.join(format!("trial-{}-{number}", std::process::id()));
+        fs::create_dir(&point).map_err(ViewError::system("make a directory for a trial mount"))?;
+        let ground = Self { point };
+        let context = Context::open("tmpfs", &ground.point)?;
+        context.text("source", OsStr::new("millpond-trial"))?;
+        context.text("size", OsStr::new("1M"))?;
+        context.create_writable()?.attach(&ground.point)?;
+        ground
+            .fill()
+            .map_err(ViewError::system("fill the layers of a trial mount"))?;
+        Ok(ground)
+    }
+
+    fn fill(&self) -> std::io::Result<()> {
+        fs::create_dir(self.layer("catalog"))?;
+        fs::create_dir_all(self.layer("objects").join("ab"))?;
+        fs::create_dir(self.layer("last"))?;
+        let file = self.layer("catalog").join("file");
+        File::create(&file)?.set_len(CONTENT.len() as u64)?;
+        setxattr(&file, "trusted.overlay.metacopy", b"", XattrFlags::empty())?;
+        setxattr(
+            &file,
+            "trusted.overlay.redirect",
+            b"/ab/object",
+            XattrFlags::empty(),
+        )?;
+        fs::write(self.layer("objects").join("ab/object"), CONTENT)
+    }
+
+    fn layer(&self, name: &str) -> PathBuf {
+        self.point.join(name)
+    }
+
+    /// Mounts an overlay of the layers, nowhere, and reads the file through it.
+    fn try_mode(&self, mode: OverlayMode) -> Result<DetachedMount, ViewError> {
+        let context = Context::open("overlay", &self.point)?;
+        for (key, value) in mode.options() {
+            context.text(key, OsStr::new(value))?;
+        }
+        for (key, name) in [
+            ("lowerdir+", "catalog"),
+            ("datadir+", "objects"),
+            ("datadir+", "last"),
+        ] {
+            context.text(key, PathValue::of(&self.layer(name))?.text())?;
+        }
+        let view = context.create()?;
+        let mut content = Vec::new();
+        File::from(self.open(&view)?)
+            .read_to_end(&mut content)
+            .map_err(ViewError::system("read through a trial overlay"))?;
+        if content == CONTENT {
+            return Ok(view);
+        }
+        Err(ViewError::Unsupported {
+            reason: "overlayfs does not follow redirects into data layers".to_owned(),
+        })
+    }
+
+    fn open(&self, view: &DetachedMount) -> Result<std::os::fd::OwnedFd, MountError> {
+        openat(
+            view.as_fd(),
+            "file",
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|error| MountError::new("open a file of a trial overlay in", &self.point, error))
+    }
+
+    fn try_counting(&self, mode: OverlayMode, view: &DetachedMount) -> Result<(), ViewError> {
+        let group = Group::new(mode, Arc::new(EmptyCatalog))?;
+        group.mark(view.as_fd())?;
+        drop(self.open(view)?);
+        if group.has_events()? {
+            return Ok(());
+        }
+        Err(ViewError::Unsupported {
+            reason: "fanotify does not tell opens of an overlay".to_owned(),
+        })
+    }
+}
+
+impl Drop for TrialMount {
+    fn drop(&mut self) {
+        if let Err(error) = detach(&self.point) {
+            tracing::debug!(%error, "nothing to detach after a trial");
+        }
+        if let Err(error) = fs::remove_dir(&self.point) {
+            tracing::warn!(%error, path = ?self.point, "failed to remove the directory of a trial mount");
+        }
+    }
+}
+
+/// A catalog of nothing.
+struct EmptyCatalog;
+
+impl CatalogLookup for EmptyCatalog {
+    fn object_at(&self, _inode: u64) -> Option<(ObjectId, u64)> {
+        None
+    }
+
+    fn names(&self, _id: ObjectId) -> bool {
+        false
+    }
+}

@@ -1,0 +1,123 @@
+//! How a worker is reached.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use millpond_cluster::{ConnectError, Identity, IdentityError, Peer, Role};
+use millpond_wire::worker::worker_client::WorkerClient;
+use rand::seq::SliceRandom;
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::node::{MemberAddress, PoolOnNode};
+
+/// An answer is at most a block and its frame.
+const MAX_MESSAGE_BYTES: usize = 8 << 20;
+
+/// Room on its way for each answer over a socket of the node.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where workers are.
+#[derive(Clone, Debug)]
+pub enum WorkerLocation {
+    /// On this node, at this socket.
+    Here(PathBuf),
+    /// On any of the pool's nodes, over the network.
+    Elsewhere {
+        /// The pool's workers, now and later.
+        pool: watch::Receiver<PoolOnNode>,
+        /// Who this driver is to them.
+        identity: watch::Receiver<Option<Arc<Identity>>>,
+    },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LinkError {
+    #[error("failed to connect to {}", socket.display())]
+    Socket {
+        socket: PathBuf,
+        #[source]
+        source: tonic::transport::Error,
+    },
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("no worker of the pool has an address")]
+    Nobody,
+    #[error("this node has no certificate yet")]
+    NoIdentity,
+}
+
+impl WorkerLocation {
+    /// Connects to a worker.
+    pub(super) async fn dial(&self) -> Result<WorkerClient<Channel>, LinkError> {
+        let channel = match self {
+            Self::Here(socket) => dial_socket(socket.clone()).await?,
+            Self::Elsewhere { pool, identity } => {
+                let members = pool.borrow().members.clone();
+                let identity = identity.borrow().clone().ok_or(LinkError::NoIdentity)?;
+                dial_any(members, &identity).await?
+            }
+        };
+        Ok(WorkerClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES))
+    }
+
+    /// Waits until workers are elsewhere.
+    pub(super) async fn moved(&mut self) {
+        let moved = match self {
+            Self::Here(_) => None,
+            Self::Elsewhere { pool, .. } => pool.changed().await.ok(),
+        };
+        if moved.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// In any order: the nodes that have no worker must not all ask the same one.
+async fn dial_any(mut members: Vec<MemberAddress>, identity: &Identity) -> Result<Channel, LinkError> {
+    members.shuffle(&mut rand::rng());
+    let mut last = LinkError::Nobody;
+    for MemberAddress { node, address } in members {
+        // One that has none yet.
+        let Ok(address) = address.parse::<SocketAddr>() else {
+            continue;
+        };
+        let peer = Peer {
+            role: Role::Worker,
+            node,
+        };
+        match millpond_cluster::connect(address, &peer.server_name(), identity.client_config()?).await {
+            Ok(channel) => return Ok(channel),
+            Err(error) => last = error.into(),
+        }
+    }
+    Err(last)
+}
+
+async fn dial_socket(socket: PathBuf) -> Result<Channel, LinkError> {
+    let path = socket.clone();
+    let dial = tower::service_fn(move |_| {
+        let path = path.clone();
+        async move { io::Result::Ok(TokioIo::new(UnixStream::connect(path).await?)) }
+    });
+    // The path is the connector's.
+    Endpoint::from_static("http://worker.millpond.internal")
+        .connect_timeout(CONNECT_TIMEOUT)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .connect_with_connector(dial)
+        .await
+        .map_err(|source| LinkError::Socket { socket, source })
+}
