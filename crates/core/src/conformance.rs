@@ -84,7 +84,10 @@ async fn assert_local(worker: &dyn Worker, object: ObjectRef, content: &Bytes) {
     };
     let mut found = vec![0; content.len()];
     file.read_exact_at(&mut found, 0).unwrap();
-    assert!(found == content[..], "another object's bytes in the file of {object:?}");
+    assert!(
+        found == content[..],
+        "another object's bytes in the file of {object:?}"
+    );
 }
 
 async fn a_dropped_read_fails_no_other(fixture: &WorkerFixture<'_>) {
@@ -126,9 +129,9 @@ async fn reads_exactly_what_is_asked_for(fixture: &WorkerFixture<'_>) {
                 .read(sample.object, stream, range.clone())
                 .await
                 .unwrap();
-            let expected = sample.content.slice(
-                usize::try_from(range.start).unwrap()..usize::try_from(range.end.min(size)).unwrap(),
-            );
+            let expected = sample
+                .content
+                .slice(usize::try_from(range.start).unwrap()..usize::try_from(range.end.min(size)).unwrap());
             assert!(
                 *data == expected[..],
                 "bytes {range:?} of {:?}: {} bytes instead of {}",
@@ -175,9 +178,15 @@ async fn refuses_what_no_catalog_names(fixture: &WorkerFixture<'_>) {
     };
     let stream = StreamId(u64::MAX - 40);
     let error = fixture.worker.read(unknown, stream, 0..1).await.unwrap_err();
-    assert!(matches!(error, ReadError::Unknown { id } if id == unknown.id), "{error}");
+    assert!(
+        matches!(error, ReadError::Unknown { id } if id == unknown.id),
+        "{error}"
+    );
     let error = fixture.worker.fetch_to_landing(unknown).await.unwrap_err();
-    assert!(matches!(error, ReadError::Unknown { id } if id == unknown.id), "{error}");
+    assert!(
+        matches!(error, ReadError::Unknown { id } if id == unknown.id),
+        "{error}"
+    );
     assert!(!fixture.worker.is_complete(unknown).await);
 }
 
