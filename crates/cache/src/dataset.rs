@@ -24,28 +24,20 @@
 //! Locks: the table of an object's runs comes before those of its blocks (on disk and in memory); all others are
 //! leaves. None is held over requests or file contents.
 
-mod block_reader;
 mod catalogs;
 mod directory_prefetch;
 mod failure;
-mod fetch_run;
 mod load;
 mod mounts;
-mod object_state;
 mod options;
 mod read_counters;
-mod readahead;
+mod read_path;
 mod reconfigure;
 mod record;
 mod refresh;
-mod sequential;
-mod small_object;
 mod sources;
 mod stats;
-mod streams;
-mod transient;
 mod unreferenced;
-mod uses;
 mod worker;
 
 use std::sync::Arc;
@@ -68,22 +60,18 @@ pub use stats::{
     TierStats,
 };
 
-use crate::fetch::{Budget, OriginOptions, SingleFlight};
+use crate::fetch::{Budget, OriginOptions};
 use crate::metrics::{DatasetMetrics, WorkerMetrics};
 use crate::store::{Store, StoreError, StoreOptions};
-use block_reader::BlockReader;
 use catalogs::Catalogs;
 use directory_prefetch::DirectoryPrefetcher;
 use mounts::MountContext;
 use options::MIN_MEMORY_BYTES;
 use read_counters::ReadCounters;
+use read_path::{BlockReader, FetchContext, OpenFiles, SmallObjectFetcher, Transient};
 use reconfigure::Current;
 use refresh::{RefreshSettings, RefreshState, Refresher};
-use small_object::{FetchContext, SmallObjectFetcher};
 use sources::Sources;
-use streams::Streams;
-use transient::Transient;
-use uses::OpenFiles;
 
 /// At most this much of the budget holds blocks that there is no room for on disk.
 const MAX_TRANSIENT_BYTES: u64 = 48 << 20;
@@ -123,13 +111,12 @@ pub struct Dataset {
     store: Arc<Store>,
     catalogs: Arc<Catalogs>,
     budget: Budget,
-    fetching: Arc<FetchContext>,
+    fetch_context: Arc<FetchContext>,
     refresher: Arc<Refresher>,
-    small: Arc<SmallObjectFetcher>,
-    large: Arc<BlockReader>,
-    walks: Arc<DirectoryPrefetcher>,
-    streams: Streams,
-    reads: Arc<ReadCounters>,
+    small_objects: Arc<SmallObjectFetcher>,
+    block_reader: Arc<BlockReader>,
+    directory_prefetcher: Arc<DirectoryPrefetcher>,
+    read_counters: Arc<ReadCounters>,
     metrics: DatasetMetrics,
     tasks: TaskTracker,
     runtime: Handle,
@@ -149,10 +136,10 @@ impl Dataset {
         let metrics = metrics.of(&options.name, &options.namespace);
         let bytes = options.memory_bytes.max(MIN_MEMORY_BYTES);
         let budget = match &options.common_memory {
-            Some(common) => Budget::sharing(bytes, common),
+            Some(shared) => Budget::sharing(bytes, shared),
             None => Budget::new(bytes),
         };
-        let opening = MountContext {
+        let context = MountContext {
             environment: options.environment.clone(),
             clients: options.clients.clone(),
             origin: origin_options(&options, &budget),
@@ -160,7 +147,7 @@ impl Dataset {
         };
         let parts = {
             let options = options.clone();
-            let open = tokio::task::spawn_blocking(move || open_directory(&options, &opening, views));
+            let open = tokio::task::spawn_blocking(move || open_directory(&options, &context, views));
             open.await.map_err(|_panicked| OpenError::Interrupted)??
         };
         let (bytes, inodes) = parts.catalogs.disk_usage();
@@ -187,31 +174,28 @@ impl Dataset {
             stop: stop.clone(),
             state: RefreshState::default(),
         });
-        let fetching = Arc::new(FetchContext {
+        let fetch_context = Arc::new(FetchContext {
             store: Arc::clone(&store),
             sources: Arc::clone(&sources),
             budget: budget.clone(),
             catalogs: Arc::clone(&catalogs),
             refresher: Arc::clone(&refresher),
             transient: Transient::new(usize::try_from(transient_bytes).unwrap_or(usize::MAX)),
-            uses: OpenFiles::default(),
+            open_files: OpenFiles::default(),
         });
-        let small = Arc::new(SmallObjectFetcher::new(
-            Arc::clone(&fetching),
-            SingleFlight::new(tasks.clone()),
-        ));
-        let large = BlockReader::new(
-            Arc::clone(&fetching),
-            Arc::clone(&small),
+        let small_objects = Arc::new(SmallObjectFetcher::new(Arc::clone(&fetch_context), tasks.clone()));
+        let block_reader = BlockReader::new(
+            Arc::clone(&fetch_context),
+            Arc::clone(&small_objects),
             small_object_bytes,
             tasks.clone(),
         );
-        let reads = Arc::new(ReadCounters::new(metrics.reads.clone()));
-        let walks = DirectoryPrefetcher::new(
+        let read_counters = Arc::new(ReadCounters::new(metrics.reads.clone()));
+        let directory_prefetcher = DirectoryPrefetcher::new(
             Arc::clone(&catalogs),
             Arc::clone(&store),
-            Arc::clone(&small),
-            Arc::clone(&reads),
+            Arc::clone(&small_objects),
+            Arc::clone(&read_counters),
             small_object_bytes,
             tasks.clone(),
             stop.clone(),
@@ -226,13 +210,12 @@ impl Dataset {
             store,
             catalogs,
             budget,
-            fetching,
+            fetch_context,
             refresher,
-            small,
-            large,
-            walks,
-            streams: Streams::default(),
-            reads,
+            small_objects,
+            block_reader,
+            directory_prefetcher,
+            read_counters,
             metrics,
             tasks,
             runtime: Handle::current(),
@@ -257,9 +240,10 @@ impl Dataset {
             Arc::clone(&self.store),
             self.stop.clone(),
         ));
-        let (fetching, stop) = (Arc::clone(&self.fetching), self.stop.clone());
+        let (fetch_context, stop) = (Arc::clone(&self.fetch_context), self.stop.clone());
         self.tasks.spawn(async move {
-            stop.run_until_cancelled(fetching.transient.keep_young()).await;
+            stop.run_until_cancelled(fetch_context.transient.keep_young())
+                .await;
         });
         let refresher = Arc::clone(&self.refresher);
         self.tasks
@@ -347,10 +331,10 @@ struct Parts {
 /// Opens sources, store and catalogs, which all may walk directories.
 fn open_directory(
     options: &DatasetOptions,
-    opening: &MountContext,
+    context: &MountContext,
     views: Arc<dyn Views>,
 ) -> Result<Parts, OpenError> {
-    let mounts = mounts::open_all(&options.mounts, opening, &[])?;
+    let mounts = mounts::open_all(&options.mounts, context, &[])?;
     let identity = options.identity.clone().unwrap_or_else(|| {
         let ids: Vec<_> = mounts.iter().map(|mount| mount.info.id.as_str()).collect();
         ids.join(" ")

@@ -12,11 +12,14 @@ use tracing::{Instrument, debug};
 
 use super::catalogs::Catalogs;
 use super::read_counters::ReadCounters;
-use super::sequential::{PrefetchRange, SequentialDetector};
-use super::small_object::{FetchOutcome, SmallObjectFetcher};
+use super::read_path::{FetchOutcome, SmallObjectFetcher};
 use super::sources::ObjectLocation;
 use crate::fetch::Priority;
 use crate::store::{ReservePolicy, Store};
+
+mod sequential;
+
+use sequential::{PrefetchRange, SequentialDetector};
 
 /// Files on their way at once for one walk.
 const MAX_CONCURRENT_FILES: usize = 32;
@@ -37,8 +40,8 @@ pub(super) struct DirectoryPrefetcher {
     neighbours: SequentialDetector,
     catalogs: Arc<Catalogs>,
     store: Arc<Store>,
-    small: Arc<SmallObjectFetcher>,
-    reads: Arc<ReadCounters>,
+    small_objects: Arc<SmallObjectFetcher>,
+    read_counters: Arc<ReadCounters>,
     small_object_bytes: u64,
     places: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -58,8 +61,8 @@ impl DirectoryPrefetcher {
     pub(super) fn new(
         catalogs: Arc<Catalogs>,
         store: Arc<Store>,
-        small: Arc<SmallObjectFetcher>,
-        reads: Arc<ReadCounters>,
+        small_objects: Arc<SmallObjectFetcher>,
+        read_counters: Arc<ReadCounters>,
         small_object_bytes: u64,
         tasks: TaskTracker,
         stop: CancellationToken,
@@ -70,8 +73,8 @@ impl DirectoryPrefetcher {
             neighbours,
             catalogs,
             store,
-            small,
-            reads,
+            small_objects,
+            read_counters,
             small_object_bytes,
             places,
             tasks,
@@ -118,13 +121,13 @@ impl DirectoryPrefetcher {
 
     async fn fetch_one(&self, object: ObjectLocation) -> Result<FetchOutcome, ReadError> {
         let id = object.object.id;
-        self.reads.prefetch_started(id);
+        self.read_counters.prefetch_started(id);
         let fetched = self
-            .small
+            .small_objects
             .fetch(object, Priority::Background, ReservePolicy::MayEvict)
             .await;
         if !matches!(fetched, Ok(FetchOutcome::Fetched)) {
-            self.reads.prefetch_cancelled(id);
+            self.read_counters.prefetch_cancelled(id);
         }
         fetched
     }

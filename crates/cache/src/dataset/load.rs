@@ -17,7 +17,7 @@ use tracing::debug;
 
 use super::Dataset;
 use super::catalogs::OpenCatalog;
-use super::small_object::FetchOutcome;
+use super::read_path::FetchOutcome;
 use super::sources::ObjectLocation;
 use crate::fetch::{Bandwidth, Priority};
 use crate::store::ReservePolicy;
@@ -239,7 +239,7 @@ impl Dataset {
                 bandwidth.take(size_bytes).await;
             }
             let fetch = self
-                .small
+                .small_objects
                 .fetch(located, Priority::Background, ReservePolicy::FreeOnly);
             return match fetch.await? {
                 FetchOutcome::Cached | FetchOutcome::Joined => Ok(0),
@@ -247,9 +247,12 @@ impl Dataset {
                 FetchOutcome::NotStored | FetchOutcome::NoFreeSpace => Err(NotLoaded::NoRoom),
             };
         }
-        let active = self.large.open_for_load(reference).await?;
-        let active = active.ok_or(NotLoaded::NoRoom)?;
-        Ok(self.large.load(&active, MAX_CONCURRENT_RUNS, bandwidth).await?)
+        let state = self.block_reader.open_for_load(reference).await?;
+        let state = state.ok_or(NotLoaded::NoRoom)?;
+        Ok(self
+            .block_reader
+            .load(&state, MAX_CONCURRENT_RUNS, bandwidth)
+            .await?)
     }
 
     fn record(

@@ -186,7 +186,7 @@ impl Dataset {
                 capacity_bytes: self.budget.capacity_bytes(),
                 used_bytes: self.budget.used_bytes(),
                 waiting: self.budget.waiting() as u64,
-                transient_bytes: self.fetching.transient.used_bytes() as u64,
+                transient_bytes: self.fetch_context.transient.used_bytes() as u64,
             },
             loads: LoadStats {
                 files: self.metrics.load_files.get(),
@@ -240,7 +240,7 @@ impl Dataset {
     }
 
     fn read_stats(&self) -> ReadStats {
-        let metrics = self.reads.metrics();
+        let metrics = self.read_counters.metrics();
         let (local_bytes, peer_bytes, origin_bytes) = (
             metrics.local_bytes.get(),
             metrics.peer_bytes.get(),
@@ -260,7 +260,7 @@ impl Dataset {
             origin_opens,
             byte_hit_rate: rate(local_bytes + peer_bytes, origin_bytes),
             open_hit_rate: rate(local_opens + peer_opens, origin_opens),
-            open_streams: self.streams.count() as u64,
+            open_streams: self.fetch_context.open_files.readers() as u64,
         }
     }
 

@@ -90,20 +90,20 @@ impl Budget {
     ///
     /// # Cancel safety
     /// Dropping the future gives up the place in the queue and nothing else.
-    pub async fn acquire(&self, bytes: u64, urgency: Priority) -> MemoryPermit {
-        let own = self.gate.acquire(bytes, urgency).await;
+    pub async fn acquire(&self, bytes: u64, priority: Priority) -> MemoryPermit {
+        let own = self.gate.acquire(bytes, priority).await;
         let part = match &self.parts {
-            Some(parts) => Some(parts.acquire(own.amount(), urgency).await),
+            Some(parts) => Some(parts.acquire(own.amount(), priority).await),
             None => None,
         };
         MemoryPermit { own, part }
     }
 
     /// Takes `bytes` if they are free and nobody waits for them.
-    pub fn try_acquire(&self, bytes: u64, urgency: Priority) -> Option<MemoryPermit> {
-        let own = self.gate.try_acquire(bytes, urgency)?;
+    pub fn try_acquire(&self, bytes: u64, priority: Priority) -> Option<MemoryPermit> {
+        let own = self.gate.try_acquire(bytes, priority)?;
         let part = match &self.parts {
-            Some(parts) => Some(parts.try_acquire(own.amount(), urgency)?),
+            Some(parts) => Some(parts.try_acquire(own.amount(), priority)?),
             None => None,
         };
         Some(MemoryPermit { own, part })
@@ -128,22 +128,22 @@ impl Budget {
 
 impl Parts {
     /// Of whichever has them first.
-    async fn acquire(&self, bytes: u64, urgency: Priority) -> PriorityPermit {
-        if bytes > self.least.ceiling(urgency) {
-            return self.common.acquire(bytes, urgency).await;
+    async fn acquire(&self, bytes: u64, priority: Priority) -> PriorityPermit {
+        if bytes > self.least.ceiling(priority) {
+            return self.common.acquire(bytes, priority).await;
         }
         tokio::select! {
             biased;
-            grant = self.least.acquire(bytes, urgency) => grant,
-            grant = self.common.acquire(bytes, urgency) => grant,
+            grant = self.least.acquire(bytes, priority) => grant,
+            grant = self.common.acquire(bytes, priority) => grant,
         }
     }
 
-    fn try_acquire(&self, bytes: u64, urgency: Priority) -> Option<PriorityPermit> {
-        let least = (bytes <= self.least.ceiling(urgency))
-            .then(|| self.least.try_acquire(bytes, urgency))
+    fn try_acquire(&self, bytes: u64, priority: Priority) -> Option<PriorityPermit> {
+        let least = (bytes <= self.least.ceiling(priority))
+            .then(|| self.least.try_acquire(bytes, priority))
             .flatten();
-        least.or_else(|| self.common.try_acquire(bytes, urgency))
+        least.or_else(|| self.common.try_acquire(bytes, priority))
     }
 }
 
@@ -214,8 +214,8 @@ mod tests {
                 for (whose, bytes, is_dropped) in wishes {
                     let budget = budgets[whose].clone();
                     tasks.spawn(async move {
-                        let urgency = if bytes % 2 == 0 { Priority::Reader } else { Priority::Background };
-                        let wish = budget.acquire(bytes, urgency);
+                        let priority = if bytes % 2 == 0 { Priority::Reader } else { Priority::Background };
+                        let wish = budget.acquire(bytes, priority);
                         if is_dropped {
                             drop(timeout(Duration::from_micros(bytes), wish).await);
                         } else {

@@ -76,13 +76,13 @@ impl Concurrency {
     ///
     /// # Cancel safety
     /// Dropping the future gives up the place in the queue.
-    pub async fn acquire(&self, urgency: Priority) -> PriorityPermit {
-        self.gate.acquire(1, urgency).await
+    pub async fn acquire(&self, priority: Priority) -> PriorityPermit {
+        self.gate.acquire(1, priority).await
     }
 
     /// Takes a place if one is free and nobody waits for it.
-    pub fn try_acquire(&self, urgency: Priority) -> Option<PriorityPermit> {
-        self.gate.try_acquire(1, urgency)
+    pub fn try_acquire(&self, priority: Priority) -> Option<PriorityPermit> {
+        self.gate.try_acquire(1, priority)
     }
 
     /// A request was answered as it should be.

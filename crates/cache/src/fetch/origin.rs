@@ -43,7 +43,7 @@ pub struct Request {
     /// The bytes wanted: not beyond the size.
     pub range: Range<u64>,
     /// Who waits.
-    pub urgency: Priority,
+    pub priority: Priority,
 }
 
 /// A piece of an object between two multiples of the block size.

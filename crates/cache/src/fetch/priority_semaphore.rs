@@ -95,9 +95,9 @@ impl PrioritySemaphore {
         self.state.lock().used
     }
 
-    /// The most that one of this urgency can ever be granted.
-    pub(crate) fn ceiling(&self, urgency: Priority) -> u64 {
-        self.state.lock().ceiling(urgency)
+    /// The most that one of this priority can ever be granted.
+    pub(crate) fn ceiling(&self, priority: Priority) -> u64 {
+        self.state.lock().ceiling(priority)
     }
 
     /// How many wait, those included that went away and were not noticed yet.
@@ -113,9 +113,9 @@ impl PrioritySemaphore {
     }
 
     /// Takes `amount` if nobody has to be waited for.
-    pub(crate) fn try_acquire(self: &Arc<Self>, amount: u64, urgency: Priority) -> Option<PriorityPermit> {
+    pub(crate) fn try_acquire(self: &Arc<Self>, amount: u64, priority: Priority) -> Option<PriorityPermit> {
         let mut state = self.state.lock();
-        let amount = state.take(amount, urgency)?;
+        let amount = state.take(amount, priority)?;
         Some(PriorityPermit {
             gate: Arc::clone(self),
             amount,
@@ -126,19 +126,19 @@ impl PrioritySemaphore {
     ///
     /// # Cancel safety
     /// Dropping the future gives up the place in the queue, and what was granted in that moment.
-    pub(crate) async fn acquire(self: &Arc<Self>, amount: u64, urgency: Priority) -> PriorityPermit {
+    pub(crate) async fn acquire(self: &Arc<Self>, amount: u64, priority: Priority) -> PriorityPermit {
         // Declared before the receiver, so dropped after it: those behind us in the queue move up.
         let _leaving;
         let hand = {
             let mut state = self.state.lock();
-            if let Some(amount) = state.take(amount, urgency) {
+            if let Some(amount) = state.take(amount, priority) {
                 return PriorityPermit {
                     gate: Arc::clone(self),
                     amount,
                 };
             }
             let (hand, granted) = oneshot::channel();
-            state.queue(urgency).push_back(Waiter { amount, hand });
+            state.queue(priority).push_back(Waiter { amount, hand });
             granted
         };
         _leaving = WaiterGuard { gate: self };
@@ -174,55 +174,55 @@ impl PrioritySemaphore {
 }
 
 impl State {
-    const fn queue(&mut self, urgency: Priority) -> &mut VecDeque<Waiter> {
-        match urgency {
+    const fn queue(&mut self, priority: Priority) -> &mut VecDeque<Waiter> {
+        match priority {
             Priority::Reader => &mut self.readers,
             Priority::Background => &mut self.read_ahead,
         }
     }
 
-    /// The most that one urgency may bring the use to.
-    const fn ceiling(&self, urgency: Priority) -> u64 {
-        match urgency {
+    /// The most that one priority may bring the use to.
+    const fn ceiling(&self, priority: Priority) -> u64 {
+        match priority {
             Priority::Reader => self.capacity,
             Priority::Background => self.capacity - self.capacity / READERS_SHARE,
         }
     }
 
     /// What `amount` comes to, if there is room for it now.
-    fn fits(&self, amount: u64, urgency: Priority) -> Option<u64> {
-        let ceiling = self.ceiling(urgency);
+    fn fits(&self, amount: u64, priority: Priority) -> Option<u64> {
+        let ceiling = self.ceiling(priority);
         let clamped = amount.min(ceiling);
         (self.used.saturating_add(clamped) <= ceiling).then_some(clamped)
     }
 
     /// Takes `amount` for somebody who is not in a queue.
-    fn take(&mut self, amount: u64, urgency: Priority) -> Option<u64> {
+    fn take(&mut self, amount: u64, priority: Priority) -> Option<u64> {
         let someone_before =
-            !self.readers.is_empty() || (urgency == Priority::Background && !self.read_ahead.is_empty());
+            !self.readers.is_empty() || (priority == Priority::Background && !self.read_ahead.is_empty());
         if someone_before {
             return None;
         }
-        let taken = self.fits(amount, urgency)?;
+        let taken = self.fits(amount, priority)?;
         self.used += taken;
         Some(taken)
     }
 
     /// Takes for the first in the queues who is still there, if there is room.
     fn next(&mut self) -> Option<(oneshot::Sender<PriorityPermit>, u64)> {
-        for urgency in [Priority::Reader, Priority::Background] {
+        for priority in [Priority::Reader, Priority::Background] {
             while self
-                .queue(urgency)
+                .queue(priority)
                 .front()
                 .is_some_and(|waiter| waiter.hand.is_closed())
             {
-                self.queue(urgency).pop_front();
+                self.queue(priority).pop_front();
             }
-            let Some(amount) = self.queue(urgency).front().map(|waiter| waiter.amount) else {
+            let Some(amount) = self.queue(priority).front().map(|waiter| waiter.amount) else {
                 continue;
             };
-            let taken = self.fits(amount, urgency)?;
-            let waiter = self.queue(urgency).pop_front()?;
+            let taken = self.fits(amount, priority)?;
+            let waiter = self.queue(priority).pop_front()?;
             self.used += taken;
             return Some((waiter.hand, taken));
         }

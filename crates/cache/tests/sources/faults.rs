@@ -289,7 +289,7 @@ async fn many_small_objects_share_a_few_connections() {
         let origin = Arc::clone(&rig.origin);
         fetches.spawn(async move {
             let mut request = one.request(0..3_000);
-            request.urgency = Priority::Background;
+            request.priority = Priority::Background;
             assert_eq!(origin.fetch(request).await.unwrap().concat(), one.content);
         });
     }

@@ -45,7 +45,7 @@ async fn read(rig: &Rig, object: &Listed) -> Result<Vec<u8>, FetchError> {
         validator: object.validator.clone(),
         size_bytes: object.size_bytes,
         range: 0..object.size_bytes,
-        urgency: Priority::Reader,
+        priority: Priority::Reader,
     };
     rig.origin.fetch(request).await.map(|chunks| chunks.concat())
 }

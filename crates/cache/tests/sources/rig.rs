@@ -153,7 +153,7 @@ impl Stored {
             validator: self.validator.clone(),
             size_bytes: self.content.len() as u64,
             range: range.start as u64..range.end as u64,
-            urgency: Priority::Reader,
+            priority: Priority::Reader,
         }
     }
 }

@@ -144,7 +144,7 @@ async fn read(source: &Arc<Source>, object: &Listed) -> Result<Vec<u8>, FetchErr
         validator: object.validator.clone(),
         size_bytes: object.size_bytes,
         range: 0..object.size_bytes,
-        urgency: Priority::Reader,
+        priority: Priority::Reader,
     };
     let origin = Origin::new(Arc::clone(source), patient(), metrics());
     origin.fetch(request).await.map(|chunks| chunks.concat())
@@ -261,7 +261,7 @@ async fn a_server_without_ranges_cannot_give_a_part() {
         validator: Validator::ETag("\"e\"".to_owned()),
         size_bytes: 4,
         range: 1..3,
-        urgency: Priority::Reader,
+        priority: Priority::Reader,
     };
     let error = origin.fetch(request).await.unwrap_err();
     assert!(error.to_string().contains("ranges"), "{error}");

@@ -36,7 +36,7 @@ fn request(validator: &Validator, size: usize, range: Range<usize>) -> Request {
         validator: validator.clone(),
         size_bytes: size as u64,
         range: range.start as u64..range.end as u64,
-        urgency: Priority::Reader,
+        priority: Priority::Reader,
     }
 }
 

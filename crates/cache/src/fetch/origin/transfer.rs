@@ -121,7 +121,7 @@ impl<'a> Transfer<'a> {
     async fn place(&mut self) -> Result<PriorityPermit, FetchError> {
         let origin = self.origin;
         let began = Instant::now();
-        let mut place = pin!(origin.concurrency.acquire(self.request.urgency));
+        let mut place = pin!(origin.concurrency.acquire(self.request.priority));
         let silent_since = || began.max(origin.last_progress());
         loop {
             let since = silent_since();
@@ -193,7 +193,7 @@ impl<'a> Transfer<'a> {
             return Event::Item(None);
         };
         let may_hedge =
-            !self.hedge_was_due && options.budget.is_some() && self.request.urgency == Priority::Reader;
+            !self.hedge_was_due && options.budget.is_some() && self.request.priority == Priority::Reader;
         let hedge_at = began + self.origin.pace.hedge_after().saturating_sub(current.quiet);
         let idle = options.idle.saturating_sub(current.quiet);
         let hedge = async {

@@ -114,23 +114,23 @@ async fn a_larger_gate_lets_waiters_through_at_once() {
 #[derive(Clone, Debug)]
 struct Visit {
     amount: u64,
-    urgency: Priority,
+    priority: Priority,
     /// Goes away after so many looks, granted or not.
     patience: Option<u8>,
     holds_for: u8,
 }
 
 fn visits() -> impl Strategy<Value = Vec<Visit>> {
-    let urgency = prop_oneof![Just(Priority::Reader), Just(Priority::Background)];
+    let priority = prop_oneof![Just(Priority::Reader), Just(Priority::Background)];
     let visit = (
         0_u64..40,
-        urgency,
+        priority,
         proptest::option::weighted(0.3, 0_u8..4),
         0_u8..4,
     )
-        .prop_map(|(amount, urgency, patience, holds_for)| Visit {
+        .prop_map(|(amount, priority, patience, holds_for)| Visit {
             amount,
-            urgency,
+            priority,
             patience,
             holds_for,
         });
@@ -138,7 +138,7 @@ fn visits() -> impl Strategy<Value = Vec<Visit>> {
 }
 
 async fn visit(gate: Arc<PrioritySemaphore>, visit: Visit) {
-    let mut grant = Box::pin(gate.acquire(visit.amount, visit.urgency));
+    let mut grant = Box::pin(gate.acquire(visit.amount, visit.priority));
     let granted = match visit.patience {
         None => grant.await,
         Some(looks) => {

@@ -21,7 +21,7 @@ const TOLERANCE_BYTES: u64 = MIB;
 
 /// The history of one open file.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct ReadaheadState {
+pub(in crate::dataset) struct ReadaheadState {
     /// Where the next read of a sequential reader starts.
     expected: u64,
     /// Up to where was asked ahead.
@@ -34,7 +34,12 @@ impl ReadaheadState {
     /// Takes note of a read and says what to fetch ahead of it, which may be nothing.
     ///
     /// `limit_bytes` is the largest window that memory allows now.
-    pub(super) fn advance(&mut self, read: &Range<u64>, size_bytes: u64, limit_bytes: u64) -> Range<u64> {
+    pub(in crate::dataset) fn advance(
+        &mut self,
+        read: &Range<u64>,
+        size_bytes: u64,
+        limit_bytes: u64,
+    ) -> Range<u64> {
         if read.start.abs_diff(self.expected) > TOLERANCE_BYTES {
             *self = Self {
                 expected: read.end,

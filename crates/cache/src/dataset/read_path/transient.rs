@@ -23,14 +23,14 @@ const MAX_BLOCKS: usize = 8_192;
 const BLOCK_TTL: Duration = Duration::from_secs(30);
 
 /// Blocks that hold their part of the memory budget.
-pub(super) type TransientBlocks = Transient<Arc<MemoryPermit>>;
+pub(in crate::dataset) type TransientBlocks = Transient<Arc<MemoryPermit>>;
 
 /// Where a block belongs: object and number of the block in it.
 type Key = (ObjectId, u64);
 
 /// A bounded set of blocks, each with a `P` that is dropped with it.
 #[derive(Debug)]
-pub(super) struct Transient<P> {
+pub(in crate::dataset) struct Transient<P> {
     limit_bytes: usize,
     inner: Mutex<Inner<P>>,
     /// Told when a block comes.
@@ -63,7 +63,7 @@ impl<P> Inner<P> {
 
 impl<P> Transient<P> {
     /// An empty set that holds at most `limit_bytes`.
-    pub(super) fn new(limit_bytes: usize) -> Self {
+    pub(in crate::dataset) fn new(limit_bytes: usize) -> Self {
         let inner = Inner {
             blocks: HashMap::new(),
             order: VecDeque::new(),
@@ -116,7 +116,7 @@ impl<P> Transient<P> {
     }
 
     /// Lets blocks go that were kept long enough. Never ends.
-    pub(super) async fn keep_young(&self) {
+    pub(in crate::dataset) async fn keep_young(&self) {
         loop {
             self.came.notified().await;
             while self.used_bytes() > 0 {
@@ -141,7 +141,7 @@ impl<P> Transient<P> {
     }
 
     /// Bytes held now.
-    pub(super) fn used_bytes(&self) -> usize {
+    pub(in crate::dataset) fn used_bytes(&self) -> usize {
         self.inner.lock().used_bytes
     }
 }
