@@ -299,7 +299,7 @@ impl Dataset {
 
     /// Sets the gauges to what is true now: call it before metrics are read out.
     pub fn update_gauges(&self) {
-        self.metrics.update(&self.stats());
+        self.stats().export(&self.metrics);
     }
 
     /// Ends all tasks, marks the cache directory as cleanly left, and takes the metrics away. Nothing is served any more.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Dataset;
 use super::refresh::reason_name;
+use crate::metrics::DatasetMetrics;
 use crate::store::Medium;
 
 /// Refused names shown in the statistics.
@@ -169,6 +170,35 @@ pub struct LoadStats {
     pub bytes: u64,
     /// Files that could not be loaded.
     pub failures: u64,
+}
+
+impl DatasetStats {
+    /// Sets the gauges, and raises the counters of store events, to these values.
+    pub(super) fn export(&self, metrics: &DatasetMetrics) {
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        metrics.budget_capacity.set(number(self.memory.capacity_bytes));
+        metrics.budget_used.set(number(self.memory.used_bytes));
+        metrics.budget_waiting.set(number(self.memory.waiting));
+        if let Some(catalog) = &self.catalog {
+            metrics.catalog_generation.set(number(catalog.generation));
+            metrics.catalog_files.set(number(catalog.files));
+            metrics.catalog_bytes.set(number(catalog.bytes));
+        }
+        for tier in &self.tiers {
+            let medium = tier.medium.as_str();
+            metrics.tier_capacity.of(medium).set(number(tier.capacity_bytes));
+            metrics.tier_used.of(medium).set(number(tier.used_bytes));
+            metrics.tier_objects.of(medium).set(number(tier.objects));
+        }
+        metrics.raise_store_events([
+            ("evicted", self.store.evicted_objects),
+            ("spared", self.store.spared_objects),
+            ("corrupt", self.store.corrupt),
+            ("verified", self.store.verified_objects),
+            ("refused", self.store.refused),
+            ("failure", self.store.failures),
+        ]);
+    }
 }
 
 impl Dataset {
