@@ -1,28 +1,29 @@
 //! One Dataset on this node: the worker that a driver talks to.
 //!
-//! A [`Dataset`] puts together what the other modules offer: [`Source`](crate::source::Source)s that are listed
-//! into one catalog ([`mounts`], [`refresh`](Dataset::refresh)), for each an [`Origin`](crate::fetch::Origin) that
-//! brings bytes of a certain version, and a [`Store`](crate::store::Store) that keeps them. It answers a driver
-//! through [`millpond_core::Worker`]:
+//! A [`Dataset`] combines the other modules: [`Source`](crate::source::Source)s that are listed into one catalog
+//! ([`mounts`], [`refresh`](Dataset::refresh)), for each an [`Origin`](crate::fetch::Origin) that fetches bytes of
+//! a given version, and a [`Store`](crate::store::Store) that keeps them. It serves a driver through
+//! [`millpond_core::Worker`]:
 //!
-//! - `land` fetches a small object whole ([`small_object`]) and watches for walks through directories ([`directory_prefetch`]);
-//! - `read` answers from the partial file of a large object, fetching what is missing and, for a reader that goes
-//!   forward, what comes next ([`block_reader`], [`readahead`]);
-//! - every file that FUSE may have to read for is a use of its object, which is not evicted then ([`uses`]);
-//! - objects of versions that no catalog names any more go ([`unreferenced`]);
-//! - what there is no room for is served through, its blocks kept in memory for a moment ([`transient`]);
+//! - `fetch_to_landing` fetches a complete small object ([`read_path`]) and detects sequential access to
+//!   directories ([`directory_prefetch`]);
+//! - `read` answers from the partial file of a large object; it fetches missing blocks and, for a sequential
+//!   reader, those that follow;
+//! - a file that is open through FUSE pins its object against eviction;
+//! - objects that no catalog references are removed ([`unreferenced`]);
+//! - an object that the store has no space for bypasses the cache, its blocks held in memory for a short time;
 //! - its options may change while it is read ([`reconfigure`](Dataset::reconfigure)).
 //!
 //! Invariants:
-//! - The object id fixes the version, its validator goes with every request: bytes of two versions never meet, and
-//!   an error is never kept as data.
-//! - The same object or block wanted twice at once is one request.
-//! - Every buffer with an object's bytes has its part of one budget. Under pressure read-ahead is left out first,
-//!   then readers wait.
+//! - The object id fixes the version, and its validator goes with every request: bytes of two versions never mix,
+//!   and an error is never stored as data.
+//! - Concurrent requests for one object or block cause one fetch.
+//! - Every buffer with an object's bytes holds its share of one memory budget. Under pressure readahead is left out
+//!   first, then readers wait.
 //! - Every task is owned by the Dataset; [`Dataset::stop`] ends and joins them.
 //!
-//! Locks: the table of an object's runs comes before those of its blocks (on disk and in memory); all others are
-//! leaves. None is held over requests or file contents.
+//! Locks: the table of an object's fetch runs comes before those of its blocks (on disk and in memory); all others
+//! are leaves. None is held over requests or file contents.
 
 mod catalogs;
 mod directory_prefetch;
@@ -73,13 +74,13 @@ use reconfigure::Current;
 use refresh::{RefreshSettings, RefreshState, Refresher};
 use sources::Sources;
 
-/// At most this much of the budget holds blocks that there is no room for on disk.
+/// The largest part of the budget for blocks that the store has no space for.
 const MAX_TRANSIENT_BYTES: u64 = 48 << 20;
 
 /// Why a Dataset cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// A mount cannot be used as it was described.
+    /// A mount is invalid.
     #[error(transparent)]
     Mount(#[from] MountError),
     /// The cache directory cannot be used.
@@ -94,8 +95,8 @@ pub enum OpenError {
         #[source]
         source: std::io::Error,
     },
-    /// The process is ending.
-    #[error("opening was interrupted")]
+    /// The process is shutting down.
+    #[error("shutdown interrupted the opening")]
     Interrupted,
 }
 
@@ -124,7 +125,7 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Opens a Dataset: its cache directory and the catalog that is there. Does not talk to the source yet.
+    /// Opens a Dataset: its cache directory and the catalog in it. Sends no request to the source yet.
     ///
     /// # Errors
     /// Names what cannot be used, and why.
@@ -135,7 +136,7 @@ impl Dataset {
     ) -> Result<Arc<Self>, OpenError> {
         let metrics = metrics.of(&options.name, &options.namespace);
         let bytes = options.memory_bytes.max(MIN_MEMORY_BYTES);
-        let budget = match &options.common_memory {
+        let budget = match &options.shared_memory {
             Some(shared) => Budget::sharing(bytes, shared),
             None => Budget::new(bytes),
         };
@@ -223,10 +224,10 @@ impl Dataset {
         })
     }
 
-    /// Makes sure that there is a catalog, and starts to keep it fresh. Call it once, before anything is shown.
+    /// Ensures that there is a catalog, and starts to keep it fresh. Call it once, before the catalog is mounted.
     ///
-    /// A catalog from before is taken as it is, and the source listed in the background, unless the options ask
-    /// for a fresh one.
+    /// A catalog of the previous run is used as it is, and the source listed in the background, unless the options
+    /// ask for a fresh one.
     ///
     /// # Errors
     /// There is no catalog, and the source cannot be listed.
@@ -235,74 +236,74 @@ impl Dataset {
         if listed {
             self.refresher.refresh().await?;
         }
-        self.tasks.spawn(unreferenced::remove_all(
+        self.tasks.spawn(unreferenced::run(
             Arc::clone(&self.catalogs),
             Arc::clone(&self.store),
             self.stop.clone(),
         ));
         let (fetch_context, stop) = (Arc::clone(&self.fetch_context), self.stop.clone());
         self.tasks.spawn(async move {
-            stop.run_until_cancelled(fetch_context.transient.keep_young())
+            stop.run_until_cancelled(fetch_context.transient.expire_blocks())
                 .await;
         });
         let refresher = Arc::clone(&self.refresher);
-        self.tasks
-            .spawn(async move { refresher.keep_fresh(!listed).await });
+        self.tasks.spawn(async move { refresher.run(!listed).await });
         Ok(())
     }
 
-    /// Lists the source now; a new generation if anything changed.
+    /// Lists the source now, into a new generation if anything changed.
     ///
     /// # Errors
-    /// The source could not be listed or the catalog not be written; the old one stays.
+    /// The source could not be listed or the catalog could not be written; the old one stays.
     pub async fn refresh(&self) -> Result<RefreshOutcome, RefreshError> {
         self.refresher.refresh().await
     }
 
-    /// Why the last listing failed; `None`: it did not.
+    /// Returns why the last listing failed; `None`: it succeeded.
     pub fn refresh_error(&self) -> Option<RefreshError> {
         self.refresher.last().error
     }
 
-    /// How far a listing is.
+    /// Returns the progress of the listing, now and later.
     pub fn listing(&self) -> watch::Receiver<ListingProgress> {
         self.refresher.progress()
     }
 
-    /// The files of a generation that is still here.
+    /// Returns the files of a generation that is still on disk.
     pub fn catalog(&self, generation: millpond_core::Generation) -> Option<Arc<millpond_core::CatalogFile>> {
         self.catalogs.get(generation).map(|open| Arc::clone(&open.file))
     }
 
-    /// Whom the cache directory belongs to.
+    /// Returns the owner recorded in the cache directory.
     pub fn identity(&self) -> &str {
         &self.identity
     }
 
-    /// Whether an object is here, whole.
+    /// Returns whether an object is completely cached.
     pub fn has(&self, id: millpond_core::ObjectId) -> bool {
         self.store.has(id)
     }
 
-    /// What of the disk may be evicted.
+    /// Returns how many bytes of the disk may be evicted.
     pub fn evictable_bytes(&self) -> u64 {
         self.store.evictable_bytes()
     }
 
-    /// Evicts so much of the disk, where anything may be evicted, because others need it.
+    /// Evicts so many bytes of the disk, as far as the policy allows, because others need the space.
     ///
     /// # Cancel safety
-    /// Safe: what was begun goes on.
-    pub async fn give_way(&self, bytes: u64) {
+    /// Safe: an eviction that has begun completes.
+    pub async fn evict_bytes(&self, bytes: u64) {
         self.store.give_way(bytes).await;
     }
 
-    /// Sets the gauges to what is true now: call it before metrics are read out.
+    /// Sets the gauges to the current values: call it before metrics are gathered.
     pub fn update_gauges(&self) {
         self.stats().export(&self.metrics);
     }
 
-    /// Ends all tasks, marks the cache directory as cleanly left, and takes the metrics away. Nothing is served any more.
+    /// Ends all tasks, marks the cache directory as cleanly closed, and removes the metrics. Nothing is served
+    /// afterwards.
     pub async fn stop(&self) {
         self.stop.cancel();
         self.tasks.close();
@@ -320,7 +321,7 @@ impl Dataset {
     }
 }
 
-/// What a Dataset is made of that is found on disk, or takes files to open.
+/// The parts of a Dataset that are on disk, or that open files.
 struct Parts {
     identity: String,
     sources: Arc<Sources>,
@@ -328,7 +329,7 @@ struct Parts {
     catalogs: Arc<Catalogs>,
 }
 
-/// Opens sources, store and catalogs, which all may walk directories.
+/// Opens sources, store and catalogs, which may all walk directories.
 fn open_directory(
     options: &DatasetOptions,
     context: &MountContext,

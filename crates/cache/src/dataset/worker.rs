@@ -133,8 +133,8 @@ impl Worker for Dataset {
     }
 
     fn retain_generations(&self, generations: &BTreeSet<Generation>) {
-        self.catalogs.in_use(generations);
-        self.refresher.forget_sources();
+        self.catalogs.retain(generations);
+        self.refresher.drop_unreferenced_sources();
         let (bytes, inodes) = self.catalogs.disk_usage();
         self.store.set_aside(bytes, inodes);
     }

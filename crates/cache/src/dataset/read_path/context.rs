@@ -30,10 +30,12 @@ pub(in crate::dataset) struct FetchContext {
 impl FetchContext {
     /// Returns the mount that serves an object.
     pub(super) fn mount(&self, id: ObjectId, source: &SourceInfo) -> Result<Arc<Mount>, ReadError> {
-        self.sources.of(source).ok_or_else(|| ReadError::Unavailable {
-            id,
-            reason: format!("its source {} is no longer part of this Dataset", source.id),
-        })
+        self.sources
+            .mount_of(source)
+            .ok_or_else(|| ReadError::Unavailable {
+                id,
+                reason: format!("its source {} is no longer part of this Dataset", source.id),
+            })
     }
 
     /// Returns the request for a range of an object.
@@ -51,7 +53,7 @@ impl FetchContext {
     pub(super) fn read_error(&self, id: ObjectId, error: &FetchError) -> ReadError {
         match error {
             FetchError::Changed { .. } => {
-                self.refresher.changed();
+                self.refresher.object_changed();
                 ReadError::Changed { id }
             }
             FetchError::Denied { .. } | FetchError::Unavailable { .. } => ReadError::Unavailable {
