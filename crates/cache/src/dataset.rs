@@ -2,7 +2,7 @@
 //!
 //! A [`Dataset`] combines the other modules: [`Source`](crate::source::Source)s that are listed into one catalog
 //! ([`mounts`], [`refresh`](Dataset::refresh)), for each an [`Origin`](crate::fetch::Origin) that fetches bytes of
-//! a given version, and a [`Store`](crate::store::Store) that keeps them. It serves a driver through
+//! a given version, and a [`Store`] that keeps them. It serves a driver through
 //! [`millpond_core::Worker`]:
 //!
 //! - `fetch_to_landing` fetches a complete small object ([`read_path`]) and detects sequential access to

@@ -35,7 +35,7 @@ pub(super) struct Record {
 /// The result of a listing, beside the entries of the catalog.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ListingSummary {
-    /// As [`Record::objects`].
+    /// As [`Record::content`].
     pub(super) content: String,
     /// As [`Record::left_out`].
     pub(super) left_out: BTreeMap<String, u64>,
