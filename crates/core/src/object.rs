@@ -20,8 +20,8 @@ pub struct Inode(pub u64);
 
 /// One source object in one version, and a place in a catalog that references it.
 ///
-/// The id alone fixes the bytes. The worker finds the key by generation and id, in the index of that generation's catalog:
-/// an inode has no way to its directory, and so none to its path.
+/// The id alone fixes the bytes. The worker finds the key by generation and id, in the index of that catalog: a
+/// file's inode does not lead to its directory, and so not to its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ObjectRef {
     /// The generation whose catalog names the object.
