@@ -106,7 +106,7 @@ async fn serve(options: Options) -> Result<()> {
         ("the socket", served.map_err(anyhow::Error::from))
     });
     let listener = listen(options.data_address).await?;
-    let incoming = Incoming::new(listener, identity, ClientCertPolicy::MustShow);
+    let incoming = Incoming::new(listener, identity, ClientCertPolicy::Required);
     let (data, ended) = (Server::builder().add_service(service), stop.clone());
     parts.spawn(async move {
         let served = data
@@ -122,12 +122,12 @@ async fn serve(options: Options) -> Result<()> {
     });
     let ended = stop.clone();
     parts.spawn(async move {
-        membership.keep(ended).await;
+        membership.run(ended).await;
         ("the membership", Ok(()))
     });
     let ended = stop.clone();
     parts.spawn(async move {
-        follower.keep(ended).await;
+        follower.run(ended).await;
         ("the plan", Ok(()))
     });
     let headroom = Headroom::of(

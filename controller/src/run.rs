@@ -83,7 +83,7 @@ async fn serve(options: Options) -> Result<()> {
     let own = Arc::clone(&authority);
     parts.spawn(async move { ("its certificate", keep_identity(own, names, identity).await) });
     let listener = listen(options.plan_address).await?;
-    let incoming = Incoming::new(listener, serving, ClientCertPolicy::MayShow);
+    let incoming = Incoming::new(listener, serving, ClientCertPolicy::Optional);
     let certificates = CertificateService {
         authority,
         client: client.clone(),

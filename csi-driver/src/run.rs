@@ -100,7 +100,7 @@ where
         token: options.token.clone(),
     });
     let identity = membership.identity();
-    let kept = membership.keep(stop.clone());
+    let kept = membership.run(stop.clone());
     parts.spawn(async move {
         kept.await;
         "the membership"
@@ -229,7 +229,7 @@ impl Driver {
             "the line to the keeper"
         });
         let (follower, events) = Follower::new(self.controller.clone(), self.identity.clone());
-        let following = follower.keep(self.stop.clone());
+        let following = follower.run(self.stop.clone());
         parts.spawn(async move {
             following.await;
             "the line to the controller"
