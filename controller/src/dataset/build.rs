@@ -167,7 +167,7 @@ fn planned_mount(index: usize, mount: &millpond_api::Mount, credentials: &Creden
         index: u32::try_from(index).unwrap_or(u32::MAX),
         name: mount.name.clone().unwrap_or_default(),
         url: mount.mount_point.clone(),
-        path: mount.shown_at(),
+        path: mount.path_in_tree(),
         options: mount.options.clone(),
         include: mount.include.clone(),
         exclude: mount.exclude.clone(),
