@@ -13,17 +13,17 @@ use tracing::error;
 use crate::metrics::Metrics;
 use crate::node_reports::NodeReports;
 
-/// What is answered over HTTP. A replica that waits for its turn to lead is ready as well.
-pub(crate) fn router(metrics: Metrics, fleet: Arc<NodeReports>) -> Router {
+/// Returns the HTTP routes. A replica that is not the leader is ready as well.
+pub(crate) fn router(metrics: Metrics, reports: Arc<NodeReports>) -> Router {
     Router::new()
-        .route("/metrics", get(show))
+        .route("/metrics", get(encode_metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(|| async { "ok\n" }))
-        .with_state((metrics, fleet))
+        .with_state((metrics, reports))
 }
 
-async fn show(State((metrics, fleet)): State<(Metrics, Arc<NodeReports>)>) -> Response {
-    let (workers, drivers) = fleet.connected();
+async fn encode_metrics(State((metrics, reports)): State<(Metrics, Arc<NodeReports>)>) -> Response {
+    let (workers, drivers) = reports.connected();
     for (role, count) in [("worker", workers), ("driver", drivers)] {
         metrics
             .connected
@@ -33,7 +33,7 @@ async fn show(State((metrics, fleet)): State<(Metrics, Arc<NodeReports>)>) -> Re
     match TextEncoder::new().encode_to_string(&metrics.registry().gather()) {
         Ok(text) => text.into_response(),
         Err(error) => {
-            error!(%error, "failed to write down the metrics");
+            error!(%error, "failed to encode metrics; scrape answered with 500");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! - [`Identity`] is a certificate with its key and the authorities to trust; [`Peer`] is the other side, by its
 //!   certificate. Every connection over the network is mutual TLS, but for the request of a process's certificate.
-//! - [`Incoming`] accepts connections, [`connect`] opens channels. Both use the newest identity for each connection, so that
+//! - [`Incoming`] accepts connections, [`connect()`] opens channels. Both use the newest identity for each connection, so that
 //!   a rotated certificate needs no restart.
 //! - [`CertificateManager`] requests a certificate from the controller and renews it; [`Follower`] follows the controller's plan.
 //!
