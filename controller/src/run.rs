@@ -14,24 +14,24 @@ use futures::StreamExt;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::{Client, ResourceExt};
 use millpond_cluster::{ClientCertPolicy, Identity, Incoming};
+use millpond_process::{Tasks, http};
 use millpond_wire::plan::certificates_server::CertificatesServer;
 use millpond_wire::plan::plans_server::PlansServer;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use tracing::{error, info, warn};
 
 use crate::ca::{self, Authority, CertificateService};
+use crate::http::Replica;
 use crate::lease::Election;
 use crate::metrics::Metrics;
 use crate::node_reports::NodeReports;
 use crate::options::Options;
 use crate::plan::{PlanIndex, PlanService};
-use crate::{dataset, events, http, load, pool};
+use crate::{dataset, events, load, pool};
 use watches::Watches;
 
 /// Between two searches for cached data of deleted Datasets.
@@ -61,9 +61,6 @@ pub fn run(options: Options) -> Result<()> {
     result
 }
 
-/// The name of a task, and how it ended.
-type TaskExit = (&'static str, Result<()>);
-
 async fn serve(options: Options) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("failed to handle signals")?;
     let client = Client::try_default()
@@ -73,23 +70,21 @@ async fn serve(options: Options) -> Result<()> {
         authority = authority(&client, &options.namespace) => Arc::new(authority),
         _ = terminate.recv() => return Ok(()),
     };
-    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let (stop, streams) = (CancellationToken::new(), TaskTracker::new());
     let (plan, node_reports, metrics) = (PlanIndex::new(), NodeReports::new(), Metrics::new()?);
     let election = Election::new(client.clone(), &options.namespace, &options.pod_name);
     let leadership = election.leadership();
     let (watches, cluster) = Watches::new(client.clone(), &options.namespace);
 
-    let mut critical: JoinSet<TaskExit> = JoinSet::new();
+    let mut tasks = Tasks::new();
     let (identity, serving) = watch::channel(None);
     let names = server_names(&options.namespace);
     let own = Arc::clone(&authority);
-    critical.spawn(async move {
-        (
-            "the renewal of the server certificate",
-            renew_identity(own, names, identity).await,
-        )
-    });
-    let listener = listen(options.plan_address).await?;
+    tasks.spawn_fallible(
+        "the renewal of the server certificate",
+        renew_identity(own, names, identity),
+    );
+    let listener = http::listen(options.plan_address).await?;
     let incoming = Incoming::new(listener, serving, ClientCertPolicy::Optional);
     let certificates = CertificateService {
         authority,
@@ -101,27 +96,21 @@ async fn serve(options: Options) -> Result<()> {
         node_reports: Arc::clone(&node_reports),
         cluster: cluster.clone(),
         leadership: leadership.clone(),
-        tasks: tasks.clone(),
+        tasks: streams,
     };
     let server = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .add_service(CertificatesServer::new(certificates))
         .add_service(PlansServer::new(plans));
-    critical.spawn(async move {
-        (
-            "the plan service",
-            server.serve_with_incoming(incoming).await.map_err(Into::into),
-        )
-    });
-    let listener = listen(options.metrics_address).await?;
-    let router = http::router(metrics.clone(), Arc::clone(&node_reports));
-    critical.spawn(async move {
-        (
-            "the metrics service",
-            axum::serve(listener, router).await.map_err(Into::into),
-        )
-    });
+    tasks.spawn_fallible("the plan service", server.serve_with_incoming(incoming));
+    let listener = http::listen(options.metrics_address).await?;
+    let replica = Replica {
+        metrics: metrics.clone(),
+        node_reports: Arc::clone(&node_reports),
+    };
+    let serving = axum::serve(listener, http::router(replica)).into_future();
+    tasks.spawn_fallible("the metrics service", serving);
 
     let reporter = Reporter {
         controller: millpond_api::names::MANAGER.to_owned(),
@@ -146,18 +135,18 @@ async fn serve(options: Options) -> Result<()> {
         options,
     };
     let (mut leadership, stopped) = (leadership, stop.clone());
-    critical.spawn(async move {
+    tasks.spawn_fallible("the reconcilers", async move {
         if leadership.wait_for(|is_leader| *is_leader).await.is_err() {
-            return ("the reconcilers", Ok(()));
+            return Ok(());
         }
         metrics.leads.set(1);
-        ("the reconcilers", leader_tasks.run(stopped).await)
+        leader_tasks.run(stopped).await
     });
     let mut election = Box::pin(election.run(stop.clone()));
     let result = tokio::select! {
         _ = terminate.recv() => Ok(()),
         elected = &mut election => elected.and_then(|()| bail!("the election ended")),
-        Some(exit) = critical.join_next() => task_exited(exit),
+        exit = tasks.next_exit() => Err(exit.into()),
     };
     info!("shutting down");
     // The reconcilers stop before the Lease is released: two replicas never reconcile concurrently.
@@ -166,14 +155,6 @@ async fn serve(options: Options) -> Result<()> {
         election.await?;
     }
     result
-}
-
-fn task_exited(exit: Result<TaskExit, tokio::task::JoinError>) -> Result<()> {
-    match exit {
-        Ok((name, Ok(()))) => bail!("{name} ended"),
-        Ok((name, Err(error))) => Err(error.context(format!("{name} failed"))),
-        Err(error) => Err(anyhow::Error::from(error).context("a task panicked")),
-    }
 }
 
 /// Loads or creates the authority; retries until the API server responds.
@@ -217,12 +198,6 @@ async fn renew_identity(
         identity.send_replace(Some(Arc::new(next)));
         tokio::time::sleep(renew).await;
     }
-}
-
-async fn listen(address: std::net::SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("failed to listen at {address}"))
 }
 
 /// What the leader runs.
