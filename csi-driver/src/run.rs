@@ -162,7 +162,7 @@ impl Driver {
     /// Waits until no other driver serves this node, takes over from it, and begins to serve.
     async fn serve(&self, tasks: &mut Tasks) -> Result<Served, RunError> {
         let lock = self.lock().await?;
-        let line = KeeperConnection::begin(self.options.keeper_socket(), KEEPER_CONNECT_TIMEOUT).await;
+        let line = KeeperConnection::open(self.options.keeper_socket(), KEEPER_CONNECT_TIMEOUT).await;
         let plan = PlanStore::open(self.layout.plan());
         let reports = Arc::new(Reports::default());
         let datasets = DatasetsOptions {
@@ -196,7 +196,7 @@ impl Driver {
         tasks.spawn("the Datasets", Arc::clone(&datasets).run(self.stop.clone()));
         tasks.spawn("the volumes", Arc::clone(&volumes).tend(self.stop.clone()));
         let registered = Arc::clone(&datasets);
-        let running = line.keep(move || registered.give_again(), self.stop.clone());
+        let running = line.run(move || registered.reregister(), self.stop.clone());
         tasks.spawn("the connection to the keeper", running);
         let (follower, events) = Follower::new(self.controller.clone(), self.identity.clone());
         tasks.spawn("the plan stream", follower.run(self.stop.clone()));

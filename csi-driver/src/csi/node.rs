@@ -231,7 +231,8 @@ fn status(call: &'static str, error: &VolumeError) -> Status {
         VolumeError::Invalid { .. } => Status::invalid_argument(words),
         VolumeError::Denied { .. } => Status::permission_denied(words),
         VolumeError::NotFound { .. } => Status::not_found(words),
-        VolumeError::Exists { .. } | VolumeError::View(ViewError::Taken { .. } | ViewError::Shown { .. }) => {
+        VolumeError::Exists { .. }
+        | VolumeError::View(ViewError::Occupied { .. } | ViewError::AlreadyMounted { .. }) => {
             Status::already_exists(words)
         }
         VolumeError::NotReady { .. } => Status::unavailable(words),

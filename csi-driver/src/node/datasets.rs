@@ -194,7 +194,7 @@ impl Datasets {
     }
 
     /// Gives all mounts to a keeper that has started anew. Blocks.
-    pub fn give_again(&self) {
+    pub fn reregister(&self) {
         for dataset in self.all() {
             if let Err(error) = dataset.served.fuse.reregister() {
                 warn!(%error, dataset = dataset.on_node.uid, "failed to give a mount to the keeper");
@@ -388,7 +388,7 @@ fn abilities(options: &DatasetsOptions) -> Result<(OverlayMode, Result<(), Strin
     }
     let place = options.layout.driver();
     std::fs::create_dir_all(&place).map_err(|error| error.to_string())?;
-    let found = KernelSupport::find(&place).map_err(|error| error.to_string())?;
+    let found = KernelSupport::probe(&place).map_err(|error| error.to_string())?;
     let mode = found.mode.map_err(|error| error.to_string())?;
     Ok((mode, found.counting.map_err(|error| error.to_string())))
 }

@@ -508,7 +508,7 @@ impl Volumes {
         let there = async {
             // Its senders live as long as the Dataset.
             drop(catalogs.wait_for(Option::is_some).await);
-            let mut shown = dataset.served.fuse.shown();
+            let mut shown = dataset.served.fuse.live_generation();
             drop(shown.wait_for(Option::is_some).await);
         };
         if tokio::time::timeout_at(deadline, there).await.is_ok() {
@@ -566,7 +566,7 @@ impl Volumes {
             Kind::Live => Ok(()),
             Kind::Tree { generation } => {
                 let wanted = Some(Generation(*generation));
-                let mut shown = dataset.served.fuse.shown();
+                let mut shown = dataset.served.fuse.live_generation();
                 let there = shown.wait_for(|shown| *shown >= wanted);
                 match tokio::time::timeout_at(deadline, there).await {
                     Ok(Ok(_)) => Ok(()),

@@ -171,7 +171,7 @@ async fn refresh(State(control): State<Control>) -> Result<Json<RefreshAnswer>, 
         .await
         .map_err(|error| Failure(StatusCode::BAD_GATEWAY, millpond_process::with_causes(&error)))?;
     // Whoever asked shall find it at their next open.
-    let mut shown = control.fuse.shown();
+    let mut shown = control.fuse.live_generation();
     let shown = shown.wait_for(|shown| *shown >= Some(refreshed.generation));
     if tokio::time::timeout(GENERATION_VISIBLE_TIMEOUT, shown)
         .await

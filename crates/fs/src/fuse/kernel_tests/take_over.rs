@@ -358,7 +358,7 @@ fn a_clean_unmount_is_told_to_the_keeper() {
         worker: FakeWorker::new(directory.path(), Some(newest), Duration::ZERO),
         runtime: runtime.handle().clone(),
         passthrough: true,
-        kept_backing_ids: 0,
+        idle_backing_ids: 0,
         threads: 1,
         metrics: metrics(),
         kernel_views: None,
