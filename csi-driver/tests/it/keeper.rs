@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::program::{MAX_ANONYMOUS_BYTES, Program};
-use millpond_fs::keeper::Client;
+use millpond_fs::keeper::KeeperClient;
 
 fn keeper(socket: &Path, limit: &str) -> Program {
     let mut command = Command::new(env!("CARGO_BIN_EXE_millpond-keeper"));
