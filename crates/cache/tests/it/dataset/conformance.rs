@@ -17,7 +17,8 @@ async fn a_dataset_does_what_every_worker_must() {
         object: objects[key],
         content: pond.expected(key, 0..objects[key].size_bytes),
     };
-    pond.open_and_check(&dataset, "complete", objects["complete"]).await;
+    pond.open_and_check(&dataset, "complete", objects["complete"])
+        .await;
     let unknown = ObjectRef {
         id: ObjectId::from_bytes([7; 16]),
         ..objects["missing"]
