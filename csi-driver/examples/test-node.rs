@@ -25,7 +25,7 @@ fn main() -> Result<()> {
         "driver" => drive(word),
         "keeper" => keeper::listen(&KeeperOptions {
             socket: word.into(),
-            limit: SERVER_ABSENCE_TIMEOUT,
+            server_absence_timeout: SERVER_ABSENCE_TIMEOUT,
         })
         .context("the keeper failed"),
         "mounter" => {

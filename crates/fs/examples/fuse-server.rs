@@ -42,7 +42,7 @@ fn main() -> Result<()> {
         worker: Arc::clone(&worker) as _,
         runtime: runtime.handle().clone(),
         passthrough: options.passthrough,
-        idle_backing_ids: options.kept,
+        idle_backing_ids: options.idle,
         threads: 2,
         metrics: metrics.clone(),
         kernel_views: None,

@@ -46,7 +46,7 @@ pub struct ServerOptions {
     pub directory: PathBuf,
     pub delay_ms: u64,
     pub passthrough: bool,
-    pub kept: usize,
+    pub idle: usize,
     /// Path and size of a file whose reads stay unanswered.
     pub stopping: Option<(String, u64)>,
     /// The generation that is the newest when the server starts.
