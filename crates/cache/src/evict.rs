@@ -9,8 +9,6 @@
 //! a reader that goes away leaves nothing half done. Where `Views::release` fails, the batch stays hidden and counted,
 //! and the next pass tries again.
 
-mod order;
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -22,13 +20,12 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-pub(crate) use self::order::{EvictionQueue, spare};
-use crate::store::ReservePolicy;
-use crate::tier::Tier;
 use crate::tier::accounting::{SpaceReservation, shard_of};
 use crate::tier::costs::DiskSpace;
+use crate::tier::eviction_queue::spare;
 use crate::tier::objects::{EvictingObject, EvictionEnd, EvictionStart};
 use crate::tier::partials::PartialEviction;
+use crate::tier::{ReservePolicy, Tier};
 
 /// Objects hidden before the views are asked to let go of them: a remount drops hot inodes too, so not for a few.
 const BATCH_OBJECTS: usize = 1024;

@@ -16,11 +16,10 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use tokio_util::sync::CancellationToken;
 
 use crate::evict::Evictor;
-use crate::store::{BLOCK_BYTES, BackgroundRates};
-use crate::tier::Tier;
 use crate::tier::accounting::SHARDS;
 use crate::tier::directory::{Place, name_in};
 use crate::tier::seal::{BlockCrc, Hasher, block_bytes};
+use crate::tier::{BLOCK_BYTES, BackgroundRates, Tier};
 
 /// Between two shards, so that an empty tier is not walked without end: a round takes at least 17 minutes.
 const SHARD_INTERVAL: Duration = Duration::from_secs(1);

@@ -12,7 +12,6 @@
 //! kept, and that its reader is to be served through.
 
 mod options;
-mod pool;
 #[cfg(test)]
 mod tests;
 mod writers;
@@ -30,13 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
-pub(crate) use self::options::Counters;
-pub use self::options::{
-    BLOCK_BYTES, BackgroundRates, BlockIndex, Eviction, Limit, Medium, MemoryTier, NotStored, ReservePolicy,
-    StoreCounters, StoreError, StoreOptions, StoreSettings, TierUsage,
-};
-pub(crate) use self::pool::PendingScan;
-pub use self::pool::PoolCapacity;
+pub use self::options::{MemoryTier, StoreOptions, StoreSettings, TierUsage};
 use self::writers::Writers;
 use crate::evict::Evictor;
 use crate::scrub::Scrubber;
@@ -44,9 +37,12 @@ use crate::tier::accounting::SpaceReservation;
 use crate::tier::costs::DiskSpace;
 use crate::tier::directory::Place;
 use crate::tier::objects::shared;
-pub use crate::tier::partial::Partial;
 use crate::tier::settings::TierSettings;
-use crate::tier::{Tier, TierOptions};
+pub use crate::tier::{
+    BLOCK_BYTES, BackgroundRates, BlockIndex, Eviction, Limit, Medium, NotStored, Partial, PoolCapacity,
+    Progress, ReservePolicy, StoreCounters, StoreError,
+};
+use crate::tier::{Counters, Tier, TierOptions};
 
 /// Objects of so many bytes or fewer may go to the memory tier.
 const MEMORY_OBJECT_BYTES_MAX: u64 = 8 * BLOCK_BYTES;
@@ -81,15 +77,6 @@ impl Reservation {
         } = self;
         tier.put(promise, id, size_bytes, content)
     }
-}
-
-/// How far a partial object has come.
-#[derive(Clone, Debug)]
-pub enum Progress {
-    /// Blocks are missing.
-    Incomplete,
-    /// All of it is here and published; this is the file.
-    Complete(Arc<File>),
 }
 
 /// A tier and what makes room in it.

@@ -12,13 +12,19 @@
 //! Failures of the file system never reach a reader: they are misses, counted, and logged once until it works again.
 
 pub(crate) mod accounting;
+mod block;
 pub(crate) mod costs;
+mod counters;
 pub(crate) mod directory;
+mod error;
+pub(crate) mod eviction_queue;
 pub(crate) mod io;
 pub(crate) mod landing;
 pub(crate) mod objects;
 pub(crate) mod partial;
 pub(crate) mod partials;
+mod policy;
+mod pool;
 mod pool_share;
 mod publish;
 mod scan;
@@ -40,15 +46,22 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use self::accounting::{SpaceAccounting, SpaceReservation};
+pub use self::block::{BLOCK_BYTES, BlockIndex};
 use self::costs::DiskSpace;
+pub(crate) use self::counters::Counters;
+pub use self::counters::StoreCounters;
 use self::directory::{Directory, Place};
+pub use self::error::{NotStored, StoreError};
+use self::eviction_queue::{EvictionQueue, spare};
 use self::landing::LandingLinks;
+pub use self::partial::{Partial, Progress};
 use self::partials::Partials;
+pub use self::policy::{BackgroundRates, Eviction, Limit, Medium, ReservePolicy};
+use self::pool::PendingScan;
+pub use self::pool::PoolCapacity;
 use self::settings::TierSettings;
 use self::state::{Epoch, LAYOUT, State};
 use self::unlinked::UnlinkedFiles;
-use crate::evict::{EvictionQueue, spare};
-use crate::store::{Counters, Medium, NotStored, PendingScan, PoolCapacity, ReservePolicy, StoreError};
 
 /// How to open a tier.
 #[derive(Clone, Debug)]

@@ -19,8 +19,8 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::costs::{Costs, DiskSpace};
 use super::directory::Place;
+use super::pool::PoolCapacity;
 use super::pool_share::PoolShare;
-use crate::store::PoolCapacity;
 
 /// The directories below `objects/`.
 pub(crate) const SHARDS: usize = 1024;

@@ -5,7 +5,7 @@
 //! of a large file, the seal. Directories never shrink on most file systems, so theirs is charged by the most entries
 //! that they have had at once.
 
-use crate::store::BLOCK_BYTES;
+use super::block::BLOCK_BYTES;
 
 /// Objects of so many blocks or fewer carry their seal in an extended attribute. With 256-byte inodes, ext4 keeps
 /// this one (32 bytes and the name) in the inode itself; one that is longer takes a block of its own.

@@ -16,9 +16,9 @@ use super::Tier;
 use super::accounting::{SpaceReservation, shard_of};
 use super::costs::DiskSpace;
 use super::directory::{Directory, Place, corrupt_name, evicting_name, name_in};
+use super::error::NotStored;
 use super::io::write_lease;
 use super::seal::{self, BlockCrc};
-use crate::store::NotStored;
 
 /// An object that no new lookup finds, and whose space is not free yet.
 #[derive(Debug)]

@@ -23,10 +23,20 @@ use tracing::warn;
 
 use super::Tier;
 use super::accounting::SpaceReservation;
+use super::block::{BLOCK_BYTES, BlockIndex};
+use super::error::NotStored;
 use super::io::map;
 use super::objects::shared;
 use super::seal::{self, BlockCrc, block_is_right};
-use crate::store::{BLOCK_BYTES, BlockIndex, NotStored, Progress};
+
+/// How far a partial object has come.
+#[derive(Clone, Debug)]
+pub enum Progress {
+    /// Blocks are missing.
+    Incomplete,
+    /// The object is complete and published; this is the file.
+    Complete(Arc<File>),
+}
 
 /// What is known of one block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,10 +17,10 @@ use rustix::io::Errno;
 use super::accounting::{SpaceReservation, shard_of};
 use super::costs::DiskSpace;
 use super::directory::{Directory, Place, name_in};
+use super::error::NotStored;
 use super::io::write_lease;
 use super::partial::{Files, Partial};
 use super::{Tier, seal};
-use crate::store::NotStored;
 
 /// The partial objects of a tier.
 #[derive(Debug, Default)]

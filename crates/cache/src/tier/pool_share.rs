@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::store::PoolCapacity;
+use super::pool::PoolCapacity;
 
 /// What of the pool is this tier's: `counted + slack` at all times.
 #[derive(Debug)]

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::accounting::shard_of;
 use super::directory::{Place, name_in};
-use super::partial::Partial;
+use super::error::NotStored;
+use super::partial::{Partial, Progress};
 use super::{Tier, seal};
-use crate::store::{NotStored, Progress};
 
 impl Partial {
     /// Gives the file its name in `objects/` when no block is missing any more.

@@ -14,8 +14,8 @@ use super::Tier;
 use super::accounting::{SHARDS, ShardScan, shard_of};
 use super::costs::{Costs, DiskSpace, XATTR_SEAL_BLOCKS};
 use super::directory::{Directory, Place, evicting_id, is_corrupt, name_in};
-use crate::evict::EvictionQueue;
-use crate::store::{Eviction, Limit, Medium};
+use super::eviction_queue::EvictionQueue;
+use super::policy::{Eviction, Limit, Medium};
 
 /// The unit in which `st_blocks` counts.
 const STAT_BLOCK_BYTES: u64 = 512;

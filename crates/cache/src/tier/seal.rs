@@ -16,8 +16,8 @@ use std::os::unix::fs::FileExt;
 use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, Digest};
 
+use super::block::{BLOCK_BYTES, BlockIndex};
 use super::state::Epoch;
-use crate::store::{BLOCK_BYTES, BlockIndex};
 
 /// Name of the extended attribute.
 pub(crate) const SEAL_XATTR: &str = "user.millpond.seal";

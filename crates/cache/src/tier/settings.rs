@@ -8,8 +8,8 @@ use std::io;
 use super::Tier;
 use super::accounting::SHARDS;
 use super::directory::Place;
-use crate::evict::EvictionQueue;
-use crate::store::{Eviction, Limit};
+use super::eviction_queue::EvictionQueue;
+use super::policy::{Eviction, Limit};
 
 /// What a tier may hold, and what makes room in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,8 +12,8 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use parking_lot::Mutex;
 
-use crate::store::Eviction;
-use crate::tier::costs::DiskSpace;
+use super::costs::DiskSpace;
+use super::policy::Eviction;
 
 /// Of the tier's capacity: beyond it, moka names victims.
 const HIGH_WATERMARK_PERCENT: u64 = 95;
