@@ -310,7 +310,7 @@ impl Dataset {
     /// # Cancel safety
     /// Safe: what was begun goes on.
     pub async fn give_way(&self, bytes: u64) {
-        self.store.give_way(bytes).await;
+        self.store.evict_bytes(bytes).await;
     }
 
     /// Sets the gauges to what is true now: call it before metrics are read out.

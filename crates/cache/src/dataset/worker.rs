@@ -49,7 +49,9 @@ impl Worker for Dataset {
                     return Ok(LandOutcome::Fetched);
                 }
                 // It came between the kernel's look into the objects and this one, and its landing may be over.
-                FetchOutcome::Cached | FetchOutcome::Joined if self.store.land(object.id).await => {
+                FetchOutcome::Cached | FetchOutcome::Joined
+                    if self.store.link_to_landing(object.id).await =>
+                {
                     self.reads.opened_complete(object.id, 1, object.size_bytes);
                     return Ok(LandOutcome::Here);
                 }
@@ -114,7 +116,7 @@ impl Worker for Dataset {
     }
 
     fn count_kernel_opens(&self, opens: &[OpenCount]) {
-        self.store.used(opens);
+        self.store.count_kernel_opens(opens);
         let newest = self.catalogs.newest();
         for OpenCount { id, times } in opens {
             let place = newest

@@ -1,4 +1,4 @@
-//! How a tier behaves: its medium, its limits, what it evicts and for whom, and how fast its background work goes.
+//! How a tier behaves: its medium, its limits, what it evicts and when, and the rates of its background work.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub enum Medium {
 /// Limits of a tier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limit {
-    /// Bytes of disk; `None`: what the file system had free, and what the tier held, when it was opened.
+    /// Bytes of disk; `None`: what the file system had free, and what the tier used, when it was opened.
     pub bytes: Option<u64>,
     /// Inodes; `None`: as for bytes.
     pub inodes: Option<u64>,
@@ -45,7 +45,7 @@ pub enum ReservePolicy {
 #[derive(Clone, Copy, Debug)]
 pub struct BackgroundRates {
     /// How long a link in `landing/` stays.
-    pub landing_keep: Duration,
+    pub landing_ttl: Duration,
     /// Bytes a second that the scrubber reads.
     pub scrub_bytes_per_second: u64,
     /// Bytes a second that are verified in the background after a crash of the machine.
@@ -56,7 +56,7 @@ impl Default for BackgroundRates {
     fn default() -> Self {
         // The scrubber reads a full 1 TiB tier in about 18 hours.
         Self {
-            landing_keep: Duration::from_secs(120),
+            landing_ttl: Duration::from_secs(120),
             scrub_bytes_per_second: 16 << 20,
             verify_bytes_per_second: 256 << 20,
         }

@@ -1,8 +1,8 @@
-//! A process that writes, killed again and again at any moment: what it said was whole is whole, what is served is
-//! right, and a walk finds what is accounted.
+//! A process that writes, killed again and again at any moment: objects that it reported complete are complete, served bytes
+//! are right, and a scan finds what is accounted.
 //!
-//! The writer is this very test program, run again with an environment variable that says so. It tells on its standard
-//! output what is done.
+//! The writer is this test program, run again with an environment variable. It reports on its standard output what is
+//! written.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
@@ -41,9 +41,11 @@ async fn open(cache: &Path, eviction: Eviction) -> Arc<Store> {
 /// Not a test: the process that the tests start and kill.
 #[test]
 fn writes_until_it_is_killed() {
-    let Ok(orders) = std::env::var(CHILD) else { return };
+    let Ok(arguments) = std::env::var(CHILD) else {
+        return;
+    };
     set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
-    let mut words = orders.splitn(3, ' ');
+    let mut words = arguments.splitn(3, ' ');
     let eviction = match words.next().unwrap() {
         "never" => Eviction::Never,
         _ => Eviction::Lru,
@@ -69,7 +71,7 @@ async fn write(store: Arc<Store>, mut random: StdRng) {
         let sample = Sample::new(random.random_range(0..OBJECTS));
         if !sample.is_large() {
             if sample.put(&store).await.is_ok() {
-                say(&format!("whole {}", sample.number));
+                report(&format!("complete {}", sample.number));
             }
             continue;
         }
@@ -81,35 +83,35 @@ async fn write(store: Arc<Store>, mut random: StdRng) {
         };
         for block in partial.missing(0..sample.size_bytes).await {
             match partial.write(block, vec![sample.block(block)]).await {
-                Ok(Progress::Complete(_)) => say(&format!("whole {}", sample.number)),
-                Ok(Progress::Incomplete) => say(&format!("block {} {}", sample.number, block.0)),
+                Ok(Progress::Complete(_)) => report(&format!("complete {}", sample.number)),
+                Ok(Progress::Incomplete) => report(&format!("block {} {}", sample.number, block.0)),
                 Err(_) => {}
             }
         }
     }
 }
 
-/// In one write, so that a line is said or not.
-fn say(line: &str) {
+/// Reports a line, in one write, so that it is complete or missing.
+fn report(line: &str) {
     std::io::stdout()
         .write_all(format!("\n#{line}\n").as_bytes())
         .unwrap();
     std::io::stdout().flush().unwrap();
 }
 
-/// What a writer has said to be here.
+/// What writers have reported as written.
 #[derive(Default)]
-struct Said {
-    whole: BTreeSet<u64>,
+struct Reported {
+    complete: BTreeSet<u64>,
     blocks: BTreeSet<(u64, u32)>,
 }
 
-impl Said {
-    fn hear(&mut self, line: &str) {
+impl Reported {
+    fn add(&mut self, line: &str) {
         let words: Vec<_> = line.split(' ').collect();
         match words[..] {
-            ["#whole", number] => {
-                self.whole.insert(number.parse().unwrap());
+            ["#complete", number] => {
+                self.complete.insert(number.parse().unwrap());
             }
             ["#block", number, block] => {
                 self.blocks
@@ -120,8 +122,8 @@ impl Said {
     }
 }
 
-/// Runs a writer until it has said so many lines, and kills it.
-fn run_and_kill(disk: &Disk, eviction: &str, seed: u64, lines: usize, said: &mut Said) {
+/// Runs a writer until it has reported so many lines, and kills it.
+fn run_and_kill(disk: &Disk, eviction: &str, seed: u64, lines: usize, reported: &mut Reported) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "kills::writes_until_it_is_killed", "--nocapture"])
         .env(CHILD, format!("{eviction} {seed} {}", disk.cache().display()))
@@ -130,17 +132,17 @@ fn run_and_kill(disk: &Disk, eviction: &str, seed: u64, lines: usize, said: &mut
         .unwrap();
     let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
     for line in output.by_ref().take(lines) {
-        said.hear(&line.unwrap());
+        reported.add(&line.unwrap());
     }
     child.kill().unwrap();
-    // What it said before it died counts as well; a line that was cut is none.
+    // What it reported before it was killed counts as well; a line that was cut does not.
     for line in output.map_while(Result::ok) {
-        said.hear(&line);
+        reported.add(&line);
     }
     assert!(!child.wait().unwrap().success(), "the writer ended by itself");
 }
 
-/// Requires that a store serves only right bytes and accounts for all that is there.
+/// Requires that a store serves only right bytes and accounts for all of its files.
 async fn examine(store: &Store, disk: &Disk) {
     store.scanned().await;
     for sample in (0..OBJECTS).map(Sample::new) {
@@ -155,7 +157,7 @@ async fn examine(store: &Store, disk: &Disk) {
         }
     }
     let usage = store.usage()[0];
-    let walk = |place: &str| {
+    let scan = |place: &str| {
         walkdir::WalkDir::new(disk.cache().join(place))
             .into_iter()
             .map(Result::unwrap)
@@ -163,12 +165,12 @@ async fn examine(store: &Store, disk: &Disk) {
             .map(|entry| entry.metadata().unwrap().len())
             .collect::<Vec<_>>()
     };
-    let objects = walk("objects");
+    let objects = scan("objects");
     assert_eq!(
         (usage.objects, usage.object_bytes),
         (objects.len() as u64, objects.iter().sum())
     );
-    assert_eq!(walk("temporary"), [0_u64; 0], "what was under way is removed");
+    assert_eq!(scan("temporary"), [0_u64; 0], "unfinished files are removed");
     assert!(
         disk.taken().bytes <= usage.used_bytes,
         "{usage:?}, {:?}",
@@ -179,23 +181,23 @@ async fn examine(store: &Store, disk: &Disk) {
 }
 
 #[test]
-fn what_was_whole_before_a_kill_is_whole_after_it() {
+fn what_was_complete_before_a_kill_is_complete_after_it() {
     let disk = Disk::new(Kind::Ext4, 600 * MIB);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut random = StdRng::seed_from_u64(1);
-    let mut said = Said::default();
+    let mut reported = Reported::default();
     for round in 0..KILLS {
         // Most lines are blocks and empty ones; the first kills hit the opening of the store.
         let lines = random.random_range(0..60) * usize::try_from(round.min(4)).unwrap() / 4;
-        run_and_kill(&disk, "never", round, lines, &mut said);
+        run_and_kill(&disk, "never", round, lines, &mut reported);
         runtime.block_on(async {
             let store = open(&disk.cache(), Eviction::Never).await;
             examine(&store, &disk).await;
-            for number in &said.whole {
+            for number in &reported.complete {
                 let sample = Sample::new(*number);
                 assert!(sample.check(&store).await.is_some(), "round {round}: {sample:?}");
             }
-            for (number, block) in &said.blocks {
+            for (number, block) in &reported.blocks {
                 let sample = Sample::new(*number);
                 let partial = store
                     .existing_partial(sample.id(), sample.size_bytes)
@@ -208,7 +210,11 @@ fn what_was_whole_before_a_kill_is_whole_after_it() {
             store.stop().await;
         });
     }
-    assert!(said.whole.len() > 50, "{} were whole", said.whole.len());
+    assert!(
+        reported.complete.len() > 50,
+        "{} were complete",
+        reported.complete.len()
+    );
 }
 
 #[test]
@@ -222,7 +228,7 @@ fn a_store_that_was_killed_while_it_evicts_is_right() {
             "lru",
             round,
             random.random_range(50..400),
-            &mut Said::default(),
+            &mut Reported::default(),
         );
         runtime.block_on(async {
             let store = open(&disk.cache(), Eviction::Lru).await;
