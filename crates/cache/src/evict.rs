@@ -30,7 +30,7 @@ use crate::tier::{ReservePolicy, Tier};
 /// Objects renamed before the views are called to release them: a remount drops hot inodes too, so not for a few.
 const BATCH_OBJECTS: usize = 1024;
 
-/// Of the capacity: above it, a pass begins before a reservation waits for one.
+/// Percent of the capacity in use at which a pass begins before any reservation waits for one.
 const PRESSURE_PERCENT: u64 = 96;
 
 /// Attempts of one reservation, each after a pass that freed something for some caller.
@@ -67,7 +67,7 @@ struct PendingDemand {
     space: DiskSpace,
 }
 
-/// Evicts from one tier.
+/// The evictor of one tier.
 pub(crate) struct Evictor {
     tier: Arc<Tier>,
     views: Arc<dyn Views>,

@@ -25,7 +25,7 @@ use crate::tier::{BLOCK_BYTES, BackgroundRates, Tier};
 /// Interval between two shards, so that an empty tier is not scanned without end: a round takes at least 17 minutes.
 const SHARD_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Checks one tier.
+/// The scrubber of one tier.
 #[derive(Debug)]
 pub(crate) struct Scrubber {
     tier: Arc<Tier>,
@@ -87,7 +87,7 @@ impl Scrubber {
     async fn round(&self) {
         for shard in 0..SHARDS {
             tokio::time::sleep(SHARD_INTERVAL).await;
-            // Most are, where there are many small Datasets: they cost no thread and no call to the file system.
+            // Most shards of a small Dataset are: they cost no thread and no call to the file system.
             if self.tier.accounting().is_empty(shard) {
                 continue;
             }

@@ -7,16 +7,18 @@
 //!
 //! Everything survives a kill of the process at any point: a file gets its name in `objects/` when it is complete, in one
 //! step; a file without such a name is either a partial object, whose map says which blocks are valid, or is removed at
-//! the next start. A crash of the machine moves everything to `unverified/` (`state.rs`).
+//! the next start. After a crash of the machine (`state.rs`) everything is
+//! moved to `unverified/` (`unverified.rs`).
 //!
 //! Failures of the file system never reach a reader: they are misses, counted, and logged once until it works again.
 //!
 //! A [`Tier`] puts its parts together. Each has its own state and lock, and is handed the parts that it needs:
 //!
 //! ```text
-//! objects.rs  partials.rs  eviction.rs  corrupt.rs  unverified.rs  scan.rs  settings.rs   what is done with objects
-//! writer.rs   seals.rs     landing.rs   unlinked.rs shards.rs      partial_table.rs       what it is done by
-//! files.rs    state.rs     accounting.rs (pool_share.rs, pool.rs)  eviction_queue.rs      what all work on
+//! scan.rs  settings.rs  objects.rs  partials.rs                           operations on the tier and its objects
+//! eviction.rs  corrupt.rs  unverified.rs                                  how objects are removed or restored
+//! writer.rs  seals.rs  landing.rs  unlinked.rs  shards.rs                 parts of the directory
+//! files.rs  state.rs  accounting.rs  eviction_queue.rs  partial_table.rs  state that all share
 //! ```
 //!
 //! Locks, outermost first: the settings, a partial object's `publishing`, `writer.rs`, the state file, the seals, the partial
@@ -274,7 +276,7 @@ impl Tier {
         &self.scan
     }
 
-    /// Reserves space, if there is some right now.
+    /// Reserves space, if so much is free now.
     pub(crate) fn reserve(
         &self,
         id: ObjectId,
