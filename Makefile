@@ -33,7 +33,7 @@ bench: deps ## The figures of this machine beside their goals (docs/benchmarks.m
 
 bench-cluster: deps ## The figures of a real Kubernetes on this machine, 15 minutes; FLAGS="--only bound"
 	@scripts/image --crates controller,cache-worker,csi-driver --tag millpond.test/millpond:test target/image/millpond.tar
-	@cargo build --release --locked -p bench
+	@cargo build --release --locked -p bench -p test-cluster
 	@target/release/millpond-cluster-figures $(FLAGS)
 
 deps: ## Installs what building and testing need

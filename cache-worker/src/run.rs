@@ -3,25 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use millpond_cluster::{
     Bootstrap, CertificateManager, ClientCertPolicy, Controller, Follower, Incoming, WorkerPlan,
 };
+use millpond_process::{Tasks, http};
 use millpond_wire::plan;
 use millpond_wire::worker::worker_server::WorkerServer;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::context::{WorkerContext, read_buffers};
 use super::headroom::{self, Headroom};
-use super::http;
+use super::http::Worker;
 use super::loads::Loads;
 use super::options::Options;
 use super::plan::PlanApplier;
@@ -47,7 +46,7 @@ const MAX_MESSAGE_BYTES: usize = 8 << 20;
 /// Runs the worker until SIGTERM.
 ///
 /// # Errors
-/// It cannot start, or a part that must live has ended.
+/// It cannot start, or a task that must live has exited.
 pub fn run(options: Options) -> Result<()> {
     millpond_process::telemetry::init(&millpond_process::telemetry::TelemetryOptions::default())?;
     millpond_process::raise_file_limit();
@@ -79,8 +78,8 @@ async fn serve(options: Options) -> Result<()> {
         news: Notify::new(),
     });
     let datasets = Arc::new(Datasets::default());
-    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let loads = Arc::new(Loads::new(Arc::clone(&datasets), tasks.clone(), stop.clone()));
+    let (requests, stop) = (TaskTracker::new(), CancellationToken::new());
+    let loads = Arc::new(Loads::new(Arc::clone(&datasets), requests.clone(), stop.clone()));
 
     let membership = CertificateManager::new(Bootstrap {
         controller: controller.clone(),
@@ -91,45 +90,32 @@ async fn serve(options: Options) -> Result<()> {
     let (follower, mut events) =
         Follower::<WorkerPlan>::for_pool(controller, identity.clone(), &options.pool);
 
-    let mut parts = JoinSet::new();
-    let questions = WorkerService::new(Arc::clone(&datasets), tasks.clone());
-    let service = WorkerServer::new(questions)
+    let mut tasks = Tasks::new();
+    let service = WorkerService::new(Arc::clone(&datasets), requests.clone());
+    let service = WorkerServer::new(service)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let socket = LocalIncoming::bind(&options.socket)
         .with_context(|| format!("failed to listen at {}", options.socket.display()))?;
     let (local, ended) = (Server::builder().add_service(service.clone()), stop.clone());
-    parts.spawn(async move {
-        let served = local
-            .serve_with_incoming_shutdown(socket, ended.cancelled_owned())
-            .await;
-        ("the socket", served.map_err(anyhow::Error::from))
-    });
-    let listener = listen(options.data_address).await?;
+    let serving = local.serve_with_incoming_shutdown(socket, ended.cancelled_owned());
+    tasks.spawn_fallible("the socket", serving);
+    let listener = http::listen(options.data_address).await?;
     let incoming = Incoming::new(listener, identity, ClientCertPolicy::MustShow);
     let (data, ended) = (Server::builder().add_service(service), stop.clone());
-    parts.spawn(async move {
-        let served = data
-            .serve_with_incoming_shutdown(incoming, ended.cancelled_owned())
-            .await;
-        ("the data port", served.map_err(anyhow::Error::from))
-    });
-    let listener = listen(options.metrics_address).await?;
-    let (router, ended) = (http::router(registry, Arc::clone(&datasets)), stop.clone());
-    parts.spawn(async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(ended.cancelled_owned());
-        ("the metrics service", served.await.map_err(anyhow::Error::from))
-    });
-    let ended = stop.clone();
-    parts.spawn(async move {
-        membership.keep(ended).await;
-        ("the membership", Ok(()))
-    });
-    let ended = stop.clone();
-    parts.spawn(async move {
-        follower.keep(ended).await;
-        ("the plan", Ok(()))
-    });
+    let serving = data.serve_with_incoming_shutdown(incoming, ended.cancelled_owned());
+    tasks.spawn_fallible("the data port", serving);
+    let listener = http::listen(options.metrics_address).await?;
+    let observed = Worker {
+        registry,
+        datasets: Arc::clone(&datasets),
+    };
+    let serving = axum::serve(listener, http::router(observed))
+        .with_graceful_shutdown(stop.clone().cancelled_owned())
+        .into_future();
+    tasks.spawn_fallible("the metrics service", serving);
+    tasks.spawn("its certificate", membership.keep(stop.clone()));
+    tasks.spawn("the plan stream", follower.keep(stop.clone()));
     let headroom = Headroom::of(
         &setup.tiers.main,
         options.min_free_percent,
@@ -140,11 +126,7 @@ async fn serve(options: Options) -> Result<()> {
     let path = &setup.tiers.main.path;
     let headroom = headroom.with_context(|| format!("failed to look at {}", path.display()))?;
     if let Some(headroom) = headroom {
-        let ended = stop.clone();
-        parts.spawn(async move {
-            headroom.keep(ended).await;
-            ("the look at the disk", Ok(()))
-        });
+        tasks.spawn("the check of the disk", headroom.keep(stop.clone()));
     }
     info!(pool = options.pool, node = options.node, "ready");
 
@@ -173,35 +155,19 @@ async fn serve(options: Options) -> Result<()> {
                     told.tell(reports, tier, states, loads.states());
                 }
             }
-            Some(part) = parts.join_next() => break ended_early(part),
+            exit = tasks.next_exit() => break Err(exit.into()),
         }
     };
-    info!("ending");
+    info!("shutting down");
     stop.cancel();
     let rest = async {
         planned.stop().await;
-        tasks.close();
-        tasks.wait().await;
-        while parts.join_next().await.is_some() {}
+        requests.close();
+        requests.wait().await;
+        tasks.join_all().await;
     };
     if tokio::time::timeout(SHUTDOWN_TIMEOUT, rest).await.is_err() {
-        info!("left in the middle of work");
+        warn!(timeout = ?SHUTDOWN_TIMEOUT, "shutdown timed out; remaining tasks aborted");
     }
     result
-}
-
-type Part = (&'static str, Result<()>);
-
-fn ended_early(part: Result<Part, tokio::task::JoinError>) -> Result<()> {
-    match part {
-        Ok((part, Ok(()))) => bail!("{part} ended"),
-        Ok((part, Err(error))) => Err(error.context(format!("{part} failed"))),
-        Err(error) => Err(anyhow::Error::from(error).context("a part panicked")),
-    }
-}
-
-async fn listen(address: std::net::SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("failed to listen at {address}"))
 }

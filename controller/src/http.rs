@@ -1,40 +1,29 @@
-//! `/metrics`, `/healthz` and `/readyz`.
+//! What a replica says of itself over HTTP.
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use prometheus::TextEncoder;
-use tracing::error;
+use millpond_process::http::Observed;
+use prometheus::proto::MetricFamily;
 
 use crate::metrics::Metrics;
 use crate::node_reports::NodeReports;
 
-/// What is answered over HTTP. A replica that waits for its turn to lead is ready as well.
-pub(crate) fn router(metrics: Metrics, fleet: Arc<NodeReports>) -> Router {
-    Router::new()
-        .route("/metrics", get(show))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(|| async { "ok\n" }))
-        .with_state((metrics, fleet))
+/// A replica. One that waits to become the leader is ready as well.
+#[derive(Clone)]
+pub(crate) struct Replica {
+    pub(crate) metrics: Metrics,
+    pub(crate) fleet: Arc<NodeReports>,
 }
 
-async fn show(State((metrics, fleet)): State<(Metrics, Arc<NodeReports>)>) -> Response {
-    let (workers, drivers) = fleet.connected();
-    for (role, count) in [("worker", workers), ("driver", drivers)] {
-        metrics
-            .connected
-            .with_label_values(&[role])
-            .set(i64::try_from(count).unwrap_or(i64::MAX));
-    }
-    match TextEncoder::new().encode_to_string(&metrics.registry().gather()) {
-        Ok(text) => text.into_response(),
-        Err(error) => {
-            error!(%error, "failed to write down the metrics");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+impl Observed for Replica {
+    async fn gather(&self) -> Vec<MetricFamily> {
+        let (workers, drivers) = self.fleet.connected();
+        for (role, count) in [("worker", workers), ("driver", drivers)] {
+            self.metrics
+                .connected
+                .with_label_values(&[role])
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+        self.metrics.registry().gather()
     }
 }

@@ -1,7 +1,7 @@
 //! The controller from its start to its end.
 //!
-//! Every replica issues certificates and answers; the one that leads also watches, reconciles and serves the plan. A replica
-//! that leads no more ends its process: the kubelet starts another that knows nothing of what this one thought.
+//! Every replica issues certificates and answers; the leader also watches, reconciles and serves the plan. A replica that
+//! loses the leadership ends its process: the kubelet starts another, which has none of its state.
 
 mod watches;
 
@@ -14,24 +14,24 @@ use futures::StreamExt;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::{Client, ResourceExt};
 use millpond_cluster::{ClientCertPolicy, Identity, Incoming};
+use millpond_process::{Tasks, http};
 use millpond_wire::plan::certificates_server::CertificatesServer;
 use millpond_wire::plan::plans_server::PlansServer;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use tracing::{error, info, warn};
 
 use crate::ca::{self, Authority, CertificateService};
+use crate::http::Replica;
 use crate::lease::Election;
 use crate::metrics::Metrics;
 use crate::node_reports::NodeReports;
 use crate::options::Options;
 use crate::plan::{PlanIndex, PlanService};
-use crate::{dataset, events, http, load, pool};
+use crate::{dataset, events, load, pool};
 use watches::Watches;
 
 /// How often it is looked for bytes of Datasets that are no more.
@@ -47,7 +47,7 @@ const CA_RETRY_DELAY: Duration = Duration::from_secs(2);
 /// Runs the controller until SIGTERM.
 ///
 /// # Errors
-/// It cannot start, a part that must live has ended, or it leads no more.
+/// It cannot start, a task that must live has exited, or the leadership is lost.
 pub fn run(options: Options) -> Result<()> {
     millpond_process::telemetry::init(&millpond_process::telemetry::TelemetryOptions::default())?;
     millpond_process::tls::install();
@@ -60,8 +60,6 @@ pub fn run(options: Options) -> Result<()> {
     result
 }
 
-type TaskExit = (&'static str, Result<()>);
-
 async fn serve(options: Options) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("failed to handle signals")?;
     let client = Client::try_default()
@@ -71,18 +69,18 @@ async fn serve(options: Options) -> Result<()> {
         authority = authority(&client, &options.namespace) => Arc::new(authority),
         _ = terminate.recv() => return Ok(()),
     };
-    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let (stop, streams) = (CancellationToken::new(), TaskTracker::new());
     let (book, fleet, metrics) = (PlanIndex::new(), NodeReports::new(), Metrics::new()?);
     let election = Election::new(client.clone(), &options.namespace, &options.pod_name);
     let leads = election.leadership();
     let (watching, cluster) = Watches::new(client.clone(), &options.namespace);
 
-    let mut parts: JoinSet<TaskExit> = JoinSet::new();
+    let mut tasks = Tasks::new();
     let (identity, serving) = watch::channel(None);
     let names = server_names(&options.namespace);
     let own = Arc::clone(&authority);
-    parts.spawn(async move { ("its certificate", keep_identity(own, names, identity).await) });
-    let listener = listen(options.plan_address).await?;
+    tasks.spawn_fallible("its certificate", keep_identity(own, names, identity));
+    let listener = http::listen(options.plan_address).await?;
     let incoming = Incoming::new(listener, serving, ClientCertPolicy::MayShow);
     let certificates = CertificateService {
         authority,
@@ -94,27 +92,21 @@ async fn serve(options: Options) -> Result<()> {
         fleet: Arc::clone(&fleet),
         cluster: cluster.clone(),
         leads: leads.clone(),
-        tasks: tasks.clone(),
+        tasks: streams,
     };
     let server = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .add_service(CertificatesServer::new(certificates))
         .add_service(PlansServer::new(plans));
-    parts.spawn(async move {
-        (
-            "the plan service",
-            server.serve_with_incoming(incoming).await.map_err(Into::into),
-        )
-    });
-    let listener = listen(options.metrics_address).await?;
-    let router = http::router(metrics.clone(), Arc::clone(&fleet));
-    parts.spawn(async move {
-        (
-            "the metrics service",
-            axum::serve(listener, router).await.map_err(Into::into),
-        )
-    });
+    tasks.spawn_fallible("the plan service", server.serve_with_incoming(incoming));
+    let listener = http::listen(options.metrics_address).await?;
+    let replica = Replica {
+        metrics: metrics.clone(),
+        fleet: Arc::clone(&fleet),
+    };
+    let serving = axum::serve(listener, http::router(replica)).into_future();
+    tasks.spawn_fallible("the metrics service", serving);
 
     let reporter = Reporter {
         controller: millpond_api::names::MANAGER.to_owned(),
@@ -139,35 +131,27 @@ async fn serve(options: Options) -> Result<()> {
         options,
     };
     let (mut leading, ended) = (leads, stop.clone());
-    parts.spawn(async move {
+    tasks.spawn_fallible("the reconcilers", async move {
         if leading.wait_for(|leads| *leads).await.is_err() {
-            return ("the reconcilers", Ok(()));
+            return Ok(());
         }
         metrics.leads.set(1);
-        ("the reconcilers", reconciling.run(ended).await)
+        reconciling.run(ended).await
     });
     let ended = stop.clone();
     let mut election = Box::pin(election.run(ended));
     let result = tokio::select! {
         _ = terminate.recv() => Ok(()),
         elected = &mut election => elected.and_then(|()| bail!("the election ended")),
-        Some(part) = parts.join_next() => task_exited(part),
+        exit = tasks.next_exit() => Err(exit.into()),
     };
-    info!("ending");
+    info!("shutting down");
     // The reconcilers first, then the Lease is given back: two never reconcile at once.
     stop.cancel();
     if result.is_ok() {
         election.await?;
     }
     result
-}
-
-fn task_exited(part: Result<TaskExit, tokio::task::JoinError>) -> Result<()> {
-    match part {
-        Ok((part, Ok(()))) => bail!("{part} ended"),
-        Ok((part, Err(error))) => Err(error.context(format!("{part} failed"))),
-        Err(error) => Err(anyhow::Error::from(error).context("a part panicked")),
-    }
 }
 
 /// The authority, as soon as the API server answers.
@@ -207,12 +191,6 @@ async fn keep_identity(
         identity.send_replace(Some(Arc::new(next)));
         tokio::time::sleep(renew).await;
     }
-}
-
-async fn listen(address: std::net::SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("failed to listen at {address}"))
 }
 
 /// What the leader does.

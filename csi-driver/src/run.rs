@@ -1,25 +1,23 @@
-//! A driver's process: its parts, from the start to the end.
+//! A driver's process: its tasks, from the start to the end.
 //!
 //! One driver serves a node at a time: the one that holds the lock. A new one is started beside the old (an update by surge), gets
 //! its certificate, and waits. The old one is told to end, leaves its mounts to the keeper and the kernel, and with its process the
 //! lock goes: the new one takes everything over. Where the old one was killed the same happens without a word.
 //!
-//! A part that ends, ends the process. An end takes nothing away: neither views nor FUSE mounts.
+//! A task that exits ends the process. The end of the process unmounts nothing: neither views nor FUSE mounts.
 
 use std::fs::{File, TryLockError};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use millpond_cluster::{Bootstrap, CertificateManager, Controller, Follower, Identity};
-use tokio::net::TcpListener;
+use millpond_process::{TaskExit, Tasks, http};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::csi::wire::csi::identity_server::IdentityServer;
 use crate::csi::wire::csi::node_server::NodeServer;
@@ -51,12 +49,9 @@ pub enum RunError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A part that must live ended.
-    #[error("{part} ended")]
-    Ended {
-        /// Which.
-        part: String,
-    },
+    /// A task that must live has exited.
+    #[error(transparent)]
+    Exited(#[from] TaskExit),
 }
 
 fn start<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
@@ -75,24 +70,22 @@ fn start<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
 /// `workers` makes the lines to workers, over certificates as they come.
 ///
 /// # Errors
-/// It could not start, or a part of it ended.
+/// It cannot start, or a task that must live has exited.
 pub async fn run<F>(options: DriverOptions, workers: F) -> Result<(), RunError>
 where
     F: FnOnce(watch::Receiver<Option<Arc<Identity>>>) -> Arc<dyn Workers>,
 {
     let mut terminate = signal(SignalKind::terminate()).map_err(start("handle signals"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(start("handle signals"))?;
-    let mut parts = JoinSet::new();
+    let mut tasks = Tasks::new();
     let stop = CancellationToken::new();
     let service = Service::new().map_err(start("count"))?;
-    let listener = listen_http(options.metrics_address).await?;
-    let router = service.clone().router();
-    parts.spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            error!(%error, "failed to serve metrics");
-        }
-        "the metrics service"
-    });
+    let listener = http::listen(options.metrics_address).await;
+    let listener = listener.map_err(start(
+        "serve metrics: choose another address for --metrics-address",
+    ))?;
+    let serving = axum::serve(listener, http::router(service.clone())).into_future();
+    tasks.spawn_fallible("the metrics service", serving);
     let controller = Controller::new(&options.controller).map_err(start("use --controller"))?;
     let membership = CertificateManager::new(Bootstrap {
         controller: controller.clone(),
@@ -100,11 +93,7 @@ where
         token: options.token.clone(),
     });
     let identity = membership.identity();
-    let kept = membership.keep(stop.clone());
-    parts.spawn(async move {
-        kept.await;
-        "the membership"
-    });
+    tasks.spawn("its certificate", membership.keep(stop.clone()));
     let driver = Driver {
         layout: Layout::new(&options.kubelet_directory, &options.host_directory),
         workers: workers(identity.clone()),
@@ -114,7 +103,7 @@ where
         service,
         stop,
     };
-    let mut serving = Box::pin(driver.serve(&mut parts));
+    let mut serving = Box::pin(driver.serve(&mut tasks));
     let served = tokio::select! {
         served = &mut serving => served,
         _ = terminate.recv() => return leak(serving, Ok(())),
@@ -123,32 +112,27 @@ where
     drop(serving);
     let served = match served {
         Ok(served) => served,
-        Err(error) => return leak(parts, Err(error)),
+        Err(error) => return leak(tasks, Err(error)),
     };
-    let ended = tokio::select! {
+    let exit = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
-        ended = parts.join_next() => ended,
+        exit = tasks.next_exit() => Some(exit),
     };
     // Views stay, and the keeper has the FUSE mounts.
     for dataset in served.datasets.all() {
         if let Err(error) = dataset.fuse.hand_over() {
-            warn!(%error, "failed to tell the keeper of the end");
+            warn!(%error, "failed to hand a mount over to the keeper");
         }
     }
-    let ended = match ended {
+    let result = match exit {
         None => {
-            info!("leaves everything to the next driver");
+            info!("shut down; mounts left for the next driver");
             Ok(())
         }
-        Some(Ok(part)) => Err(RunError::Ended {
-            part: part.to_owned(),
-        }),
-        Some(Err(error)) => Err(RunError::Ended {
-            part: error.to_string(),
-        }),
+        Some(exit) => Err(exit.into()),
     };
-    leak((parts, served), ended)
+    leak((tasks, served), result)
 }
 
 /// Keeps the destructors of `what` from running: a Dataset that is dropped unmounts itself, which is not for a process's end.
@@ -176,7 +160,7 @@ struct Served {
 
 impl Driver {
     /// Waits until no other driver serves this node, takes over from it, and begins to serve.
-    async fn serve(&self, parts: &mut JoinSet<&'static str>) -> Result<Served, RunError> {
+    async fn serve(&self, tasks: &mut Tasks) -> Result<Served, RunError> {
         let lock = self.lock().await?;
         let line = KeeperConnection::begin(self.options.keeper_socket(), KEEPER_CONNECT_TIMEOUT).await;
         let plan = PlanStore::open(self.layout.plan());
@@ -207,43 +191,22 @@ impl Driver {
             roots: self.options.tier_roots.clone(),
             owner: self.options.tier_owner,
         });
-        let tending = tiers.tend(plan.subscribe(), Arc::clone(&datasets), self.stop.clone());
-        parts.spawn(async move {
-            tending.await;
-            "the tiers"
-        });
-        let tending = Arc::clone(&datasets).run(self.stop.clone());
-        parts.spawn(async move {
-            tending.await;
-            "the Datasets"
-        });
-        let tending = Arc::clone(&volumes).tend(self.stop.clone());
-        parts.spawn(async move {
-            tending.await;
-            "the volumes"
-        });
-        let again = Arc::clone(&datasets);
-        let keeping = line.keep(move || again.give_again(), self.stop.clone());
-        parts.spawn(async move {
-            keeping.await;
-            "the line to the keeper"
-        });
+        let running = tiers.tend(plan.subscribe(), Arc::clone(&datasets), self.stop.clone());
+        tasks.spawn("the tiers", running);
+        tasks.spawn("the Datasets", Arc::clone(&datasets).run(self.stop.clone()));
+        tasks.spawn("the volumes", Arc::clone(&volumes).tend(self.stop.clone()));
+        let registered = Arc::clone(&datasets);
+        let running = line.keep(move || registered.give_again(), self.stop.clone());
+        tasks.spawn("the connection to the keeper", running);
         let (follower, events) = Follower::new(self.controller.clone(), self.identity.clone());
-        let following = follower.keep(self.stop.clone());
-        parts.spawn(async move {
-            following.await;
-            "the line to the controller"
-        });
+        tasks.spawn("the plan stream", follower.keep(self.stop.clone()));
         let plan = PlanSync {
             store: plan,
             reports,
             events,
         };
-        parts.spawn(async move {
-            plan.run().await;
-            "the plan"
-        });
-        self.serve_kubelet(&volumes, parts)
+        tasks.spawn("the plan", plan.run());
+        self.serve_kubelet(&volumes, tasks)
             .map_err(start("serve the kubelet"))?;
         Ok(Served {
             datasets,
@@ -261,13 +224,13 @@ impl Driver {
             .truncate(false)
             .open(&path);
         let lock = lock.map_err(start(action()))?;
-        let mut said = false;
+        let mut is_logged = false;
         loop {
             match lock.try_lock() {
                 Ok(()) => return Ok(lock),
                 Err(TryLockError::WouldBlock) => {
-                    if !std::mem::replace(&mut said, true) {
-                        info!("another driver serves this node: stands by until it ends");
+                    if !std::mem::replace(&mut is_logged, true) {
+                        info!("driver lock held by another driver; standing by");
                     }
                     tokio::time::sleep(LOCK_INTERVAL).await;
                 }
@@ -276,11 +239,7 @@ impl Driver {
         }
     }
 
-    fn serve_kubelet(
-        &self,
-        volumes: &Arc<Volumes>,
-        parts: &mut JoinSet<&'static str>,
-    ) -> Result<(), SocketError> {
+    fn serve_kubelet(&self, volumes: &Arc<Volumes>, tasks: &mut Tasks) -> Result<(), SocketError> {
         let endpoint = self.layout.csi_socket();
         let listener = listen(&endpoint)?;
         let node = NodeService {
@@ -294,28 +253,13 @@ impl Driver {
             .add_service(IdentityServer::new(identity))
             .add_service(NodeServer::new(node))
             .serve_with_incoming(UnixListenerStream::new(listener));
-        parts.spawn(async move {
-            if let Err(error) = csi.await {
-                error!(%error, "failed to serve the kubelet");
-            }
-            "the CSI services"
-        });
+        tasks.spawn_fallible("the CSI services", csi);
         // Last: from here on the kubelet asks for volumes.
         let listener = listen(&self.layout.registration_socket())?;
         let registration = Server::builder()
             .add_service(RegistrationServer::new(RegistrationService { endpoint }))
             .serve_with_incoming(UnixListenerStream::new(listener));
-        parts.spawn(async move {
-            if let Err(error) = registration.await {
-                error!(%error, "failed to serve the kubelet's registration");
-            }
-            "the registration"
-        });
+        tasks.spawn_fallible("the registration", registration);
         Ok(())
     }
-}
-
-async fn listen_http(address: SocketAddr) -> Result<TcpListener, RunError> {
-    let action = format!("listen at {address}: choose another address for --metrics-address");
-    TcpListener::bind(address).await.map_err(start(action))
 }

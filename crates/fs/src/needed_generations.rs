@@ -45,15 +45,15 @@ impl NeededGenerations {
         self.held[0] = held;
     }
 
-    /// Goes on as long as the FUSE server shows generations, and says so when it does no more.
-    pub async fn keep(mut self) -> &'static str {
+    /// Runs until the FUSE server publishes no more generations.
+    pub async fn run(mut self) {
         let mut interval = tokio::time::interval(LOOK_INTERVAL);
         let mut shown = self.fuse.shown();
         loop {
             tokio::select! {
                 _ = interval.tick() => {}
                 changed = shown.changed() => if changed.is_err() {
-                    return "the live tree";
+                    return;
                 },
             }
             self.look();

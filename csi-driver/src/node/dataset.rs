@@ -138,7 +138,7 @@ impl Dataset {
         let stopping = CancellationToken::new();
         let stop = stopping.clone();
         tasks.spawn(async move {
-            stop.run_until_cancelled(needed.keep()).await;
+            stop.run_until_cancelled(needed.run()).await;
         });
         Ok(Self {
             on_node,

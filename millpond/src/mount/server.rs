@@ -6,7 +6,7 @@
 //! - SIGTERM: take everything away and end. SIGUSR1: leave all to the next server and end.
 //! - Where its supervisor is killed it serves on, as an [`orphan`](super::orphan).
 //! - It reports to the supervisor through its standard output; its standard input is the keeper's socket.
-//! - Each of its parts must live: where one ends, the process ends, and the supervisor starts another.
+//! - Each of its tasks must live: where one exits, the process ends, and the supervisor starts another.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -14,21 +14,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use axum::Router;
+use anyhow::{Context, Result};
 use millpond_cache::dataset::{Dataset, DatasetOptions, MountOptions};
 use millpond_cache::metrics::WorkerMetrics;
 use millpond_cache::source::Environment;
 use millpond_cache::{Limit, MemoryTier};
 use millpond_core::Worker;
-use millpond_fs::ViewMetrics;
 use millpond_fs::fuse::{FuseError, FuseMetrics, FuseOptions, FuseServer, Layout, Unmount};
 use millpond_fs::keeper::KeeperClient as Keeper;
 use millpond_fs::mounter::Mounter;
 use millpond_fs::view::{InUse, Registry, RegistryOptions, RemountRules};
+use millpond_fs::{NeededGenerations, ViewMetrics};
+use millpond_process::{TaskExit, Tasks, http};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
@@ -39,11 +38,10 @@ use super::mount_watch::MountChanges;
 use super::orphan::SupervisorWatch;
 use super::readiness::{self, EXIT_CONFIG, Ready, Report};
 use super::run_directory::Place;
-use super::service::{self, Metrics, Service};
+use super::service::{Metrics, Service};
 use super::spec::{Eviction, Spec, ViewKind};
 use super::start::name_process;
 use super::views::{self, Holders, MountedView, Record, Settling, ViewChoicePlan};
-use millpond_fs::NeededGenerations;
 
 /// Backing ids of closed files that are kept for their next open: 15,000 cost 4 descriptors (measured).
 const KEPT_BACKING_IDS: usize = 16_384;
@@ -59,6 +57,9 @@ const HANDOVER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How often the listing's progress is told.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The task whose exit means an unmount where the FUSE mount itself is the view.
+const FUSE_SESSION: &str = "the FUSE session";
 
 /// Serves the mount in `run_directory` until it is told to end.
 pub(crate) fn run(run_directory: &Path, predecessors: u64) -> ExitCode {
@@ -144,10 +145,10 @@ struct Server {
     registry: Registry,
     fuse: Arc<FuseServer>,
     shown: MountedView,
-    /// The parts that must live.
-    parts: JoinSet<&'static str>,
-    /// What the FUSE server's worker has begun.
-    tasks: TaskTracker,
+    /// Those that must live.
+    tasks: Tasks,
+    /// Requests that the FUSE server's worker has begun.
+    requests: TaskTracker,
     signals: Signals,
     /// Held as long as this process lives.
     _lock: std::fs::File,
@@ -182,7 +183,10 @@ impl Server {
         let keeper = Arc::new(Keeper::from_stdin().context("failed to reach the keeper")?);
         let metrics = Metrics::new(predecessors)?;
         let listener = match spec.metrics {
-            Some(address) => Some(service::listen(address).await?),
+            Some(address) => {
+                let listener = http::listen(address).await;
+                Some(listener.context("failed to serve --metrics: choose another address")?)
+            }
             None => None,
         };
         let record = Record::read(&place)?;
@@ -254,8 +258,8 @@ impl Server {
                 return Err(error);
             }
         };
-        let mut parts = JoinSet::new();
-        parts.spawn(needed.keep());
+        let mut live = Tasks::new();
+        live.spawn("the live tree", needed.run());
         let mut server = Self {
             spec,
             place,
@@ -266,18 +270,18 @@ impl Server {
             registry,
             fuse,
             shown,
-            parts,
-            tasks,
+            tasks: live,
+            requests: tasks,
             signals,
             _lock: lock,
         };
-        server.start_parts(metrics, listener, predecessors)?;
+        server.start_tasks(metrics, listener, predecessors)?;
         keeper.ready()?;
         server.tell_ready(choice.notes);
         Ok(server)
     }
 
-    fn start_parts(
+    fn start_tasks(
         &mut self,
         metrics: Metrics,
         listener: Option<tokio::net::TcpListener>,
@@ -300,22 +304,19 @@ impl Server {
             Arc::clone(&self.orphaned),
         );
         let socket = listen_at(&self.place.control())?;
-        self.parts
-            .spawn(serve_http("the control socket", socket, control.router()));
+        let serving = axum::serve(socket, control.router()).into_future();
+        self.tasks.spawn_fallible("the control socket", serving);
         if let Some(listener) = listener {
             let service = Service {
                 dataset: Arc::clone(&self.dataset),
                 views: self.registry.clone(),
                 metrics,
             };
-            self.parts
-                .spawn(serve_http("the metrics service", listener, service.router()));
+            let serving = axum::serve(listener, http::router(service)).into_future();
+            self.tasks.spawn_fallible("the metrics service", serving);
         }
         let fuse = Arc::clone(&self.fuse);
-        self.parts.spawn(async move {
-            fuse.wait().await;
-            "the FUSE session"
-        });
+        self.tasks.spawn(FUSE_SESSION, async move { fuse.wait().await });
         Ok(())
     }
 
@@ -356,13 +357,12 @@ impl Server {
                         return Ok(Reason::Stop);
                     }
                 }
-                Some(part) = self.parts.join_next() => match part {
-                    Ok("the FUSE session") if views::is_direct() => {
-                        info!("was unmounted");
+                exit = self.tasks.next_exit() => match exit {
+                    TaskExit::Ended { task: FUSE_SESSION } if views::is_direct() => {
+                        info!("unmounted");
                         return Ok(Reason::Stop);
                     }
-                    Ok(part) => bail!("{part} ended"),
-                    Err(error) => bail!("a part of the server panicked: {error}"),
+                    exit => return Err(exit.into()),
                 },
             }
         }
@@ -413,8 +413,8 @@ impl Server {
                 }
                 let stop = async {
                     self.registry.stop().await;
-                    self.tasks.close();
-                    self.tasks.wait().await;
+                    self.requests.close();
+                    self.requests.wait().await;
                     self.dataset.stop().await;
                 };
                 if tokio::time::timeout(SHUTDOWN_TIMEOUT, stop).await.is_err() {
@@ -549,15 +549,4 @@ fn listen_at(socket: &Path) -> Result<UnixListener> {
         _ => {}
     }
     UnixListener::bind(socket).with_context(failed)
-}
-
-async fn serve_http<L>(what: &'static str, listener: L, router: Router) -> &'static str
-where
-    L: axum::serve::Listener,
-    L::Addr: std::fmt::Debug,
-{
-    if let Err(error) = axum::serve(listener, router).await {
-        error!(%error, what, "failed to serve");
-    }
-    what
 }

@@ -1,16 +1,10 @@
-//! `/metrics` and `/healthz`, for Prometheus and whoever asks whether the mount lives.
+//! What the server of a mount says of itself over HTTP.
 
-use std::net::SocketAddr;
-
-use anyhow::{Context, Result};
-use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use prometheus::{IntCounter, IntGaugeVec, Opts, TextEncoder};
 use std::sync::Arc;
-use tokio::net::TcpListener;
+
+use millpond_process::http::{Observed, register_build_info};
+use prometheus::IntCounter;
+use prometheus::proto::MetricFamily;
 
 use millpond_cache::dataset::Dataset;
 use millpond_fs::view::Registry;
@@ -18,7 +12,7 @@ use millpond_fs::view::Registry;
 /// Counted by the worker, which sees everything, and again by the views, which see a part.
 const COUNTED_BY_WORKER: [&str; 2] = ["millpond_read_bytes_total", "millpond_read_opens_total"];
 
-/// What the handlers need.
+/// The server. Clones are the same server.
 #[derive(Clone)]
 pub(crate) struct Service {
     pub(crate) dataset: Arc<Dataset>,
@@ -48,57 +42,28 @@ impl Metrics {
         )?;
         restarts.inc_by(predecessors);
         all.register(Box::new(restarts))?;
-        let build = IntGaugeVec::new(
-            Opts::new(
-                "millpond_build_info",
-                "The version of this program; the value is always 1.",
-            ),
-            &["version"],
-        )?;
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        all.register(Box::new(build))?;
+        register_build_info(&all, env!("CARGO_PKG_VERSION"))?;
         Ok(Self {
             all,
             views: prometheus::Registry::new(),
         })
     }
 
-    fn text(&self) -> prometheus::Result<String> {
+    fn gather(&self) -> Vec<MetricFamily> {
         let mut families = self.all.gather();
         let of_views = self.views.gather().into_iter();
         families.extend(of_views.filter(|family| !COUNTED_BY_WORKER.contains(&family.name())));
-        let mut text = String::new();
-        TextEncoder::new().encode_utf8(&families, &mut text)?;
-        Ok(text)
+        families
     }
 }
 
-impl Service {
-    pub(crate) fn router(self) -> Router {
-        Router::new()
-            .route("/metrics", get(metrics))
-            .route("/healthz", get(|| async { "ok\n" }))
-            .with_state(self)
-    }
-}
-
-/// Listens for those who want to see metrics.
-///
-/// # Errors
-/// Names the flag.
-pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener> {
-    let listener = TcpListener::bind(address).await;
-    listener.with_context(|| format!("failed to listen at {address}: choose another address for --metrics"))
-}
-
-async fn metrics(State(service): State<Service>) -> Response {
-    // Opens of some milliseconds ago shall be in it.
-    if let Err(error) = service.views.count_now().await {
-        tracing::warn!(%error, "failed to count opens");
-    }
-    service.dataset.update_gauges();
-    match service.metrics.text() {
-        Ok(text) => ([("content-type", "text/plain; version=0.0.4")], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+impl Observed for Service {
+    async fn gather(&self) -> Vec<MetricFamily> {
+        // Includes opens of the last milliseconds.
+        if let Err(error) = self.views.count_now().await {
+            tracing::warn!(%error, "failed to count opens");
+        }
+        self.dataset.update_gauges();
+        self.metrics.gather()
     }
 }

@@ -1,21 +1,21 @@
-//! The cluster that the cases run on: made by `tests/cluster`, or any other by `KUBECONFIG`.
+//! The cluster that the cases run on: made by `millpond-cluster`, or any other by `KUBECONFIG`.
 
+use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
-
-use crate::{Kubectl, eventually};
+use test_cluster::{Kubectl, UpOptions, eventually};
 
 /// Two: one has a worker, the other has none.
-const NODES: &str = "2";
+const NODES: u8 = 2;
 
 /// What the controllers of Kubernetes may ask in a second. Their own limit, 20, is what a thousand claims would wait for:
 /// the binder of volumes writes twice for each.
-const CONTROLLER_QPS: &str = "200";
+const CONTROLLER_QPS: u32 = 200;
 
 /// A fresh node's taint goes within a second.
 const NODES_GUARD: Duration = Duration::from_secs(15);
@@ -24,46 +24,89 @@ const NODES_GUARD: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct Cluster {
     kubectl: Kubectl,
-    /// The name of one that `tests/cluster` has made; `None`: somebody else's.
-    name: Option<String>,
-    /// Whether it was made for this run.
-    is_new: bool,
+    origin: Origin,
+}
+
+/// Where a cluster comes from.
+#[derive(Debug)]
+enum Origin {
+    /// Brought up for this run.
+    New(test_cluster::Cluster),
+    /// Brought up by `millpond-cluster up`.
+    Named(test_cluster::Cluster),
+    /// Not made by `millpond-cluster`: its machines cannot be stopped or looked into.
+    Foreign,
 }
 
 impl Cluster {
-    /// Brings one up, or takes the one that `MILLPOND_CLUSTER` names (of `tests/cluster/up`), or any by `KUBECONFIG`.
+    /// Brings one up, or takes the one that `MILLPOND_CLUSTER` names (of `millpond-cluster up`), or any by `KUBECONFIG`.
     ///
     /// # Errors
     /// It does not come up.
     pub fn start() -> Result<Self> {
-        let up = given("MILLPOND_CLUSTER");
-        if let (None, Some(kubeconfig)) = (&up, given("KUBECONFIG")) {
-            let kubectl = Kubectl::new(vec!["kubectl".into()], kubeconfig.into());
-            kubectl.run(&["version"])?;
-            return Ok(Self {
-                kubectl,
-                name: None,
-                is_new: false,
-            });
-        }
-        let is_new = up.is_none();
-        let name = up.unwrap_or_else(|| format!("tests-{}", std::process::id()));
-        if is_new {
-            let words = ["--nodes", NODES, "--controller-qps", CONTROLLER_QPS, "--replace"];
-            script(&[["tests/cluster/up", "--name", &name].as_slice(), &words].concat())?;
-        }
-        let kubeconfig = Path::new("/tmp").join(format!("millpond-cluster-{name}/kubeconfig/admin.yaml"));
-        let kubectl = Kubectl::new(vec![tool("kube"), "kubectl".into()], kubeconfig);
-        Ok(Self {
-            kubectl,
-            name: Some(name),
-            is_new,
+        let (name, kubeconfig) = (given("MILLPOND_CLUSTER"), given("KUBECONFIG"));
+        let origin = match (name, kubeconfig) {
+            (Some(name), _) => Origin::Named(test_cluster::Cluster::open(&name.parse()?)?),
+            (None, Some(kubeconfig)) => {
+                let kubectl = Kubectl::new(vec!["kubectl".into()], kubeconfig.into());
+                kubectl.run(&["version"])?;
+                return Ok(Self {
+                    kubectl,
+                    origin: Origin::Foreign,
+                });
+            }
+            (None, None) => Origin::New(Self::bring_up()?),
+        };
+        let cluster = match &origin {
+            Origin::New(cluster) | Origin::Named(cluster) => Some(cluster),
+            Origin::Foreign => None,
+        };
+        let kubectl = cluster
+            .context("a foreign cluster has its own kubectl")?
+            .kubectl();
+        Ok(Self { kubectl, origin })
+    }
+
+    fn bring_up() -> Result<test_cluster::Cluster> {
+        ensure!(
+            given("NEXTEST").is_none(),
+            "cases in processes of their own share a cluster: millpond-cluster up --nodes {NODES} --controller-qps \
+             {CONTROLLER_QPS}, and set MILLPOND_CLUSTER"
+        );
+        let name = format!("tests-{}", std::process::id()).parse()?;
+        let options = UpOptions {
+            nodes: NODES,
+            controller_qps: CONTROLLER_QPS,
+            replace: true,
+            ..UpOptions::new(name)
+        };
+        test_cluster::Cluster::up(&options, |time, step| {
+            eprintln!("{:>5} ms  {step}", time.as_millis());
         })
     }
 
     /// Speaks to it.
     pub const fn kubectl(&self) -> &Kubectl {
         &self.kubectl
+    }
+
+    /// What can be stopped and looked into.
+    ///
+    /// # Errors
+    /// The cluster was not made by `millpond-cluster`.
+    pub fn own(&self) -> Result<&test_cluster::Cluster> {
+        match &self.origin {
+            Origin::New(cluster) | Origin::Named(cluster) => Ok(cluster),
+            Origin::Foreign => Err(anyhow!("this cluster is not ours to disturb")),
+        }
+    }
+
+    /// A node by its name.
+    ///
+    /// # Errors
+    /// There is none, or the cluster was not made by `millpond-cluster`.
+    pub fn node(&self, name: &str) -> Result<test_cluster::Node<'_>> {
+        self.own()?.node(name.parse()?)
     }
 
     /// The names of two of its nodes that pods can run on. A node that was just made loses its taint in a moment.
@@ -89,125 +132,77 @@ impl Cluster {
             .map_err(|few| anyhow!("two nodes without taints are needed, and there are {few:?}"))
     }
 
-    /// Runs one of the scripts in `tests/cluster`.
+    /// Makes image archives known to all nodes. A foreign cluster is to know the images already.
     ///
     /// # Errors
-    /// It fails, or the cluster is somebody else's.
-    pub fn script(&self, words: &[&str]) -> Result<String> {
-        let name = self
-            .name
-            .as_ref()
-            .context("this cluster is not ours to disturb")?;
-        let program = format!("tests/cluster/{}", words.first().context("a script has a name")?);
-        let output = in_workspace(&program)
-            .args(words.get(1..).unwrap_or_default())
-            .env("MILLPOND_CLUSTER", name)
-            .output()?;
-        ensure!(
-            output.status.success(),
-            "{} failed: {}",
-            words.join(" "),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
-    /// Makes an image archive known to all nodes. Somebody else's cluster is to know the images already.
-    ///
-    /// # Errors
-    /// A node does not take it.
-    pub fn load(&self, archive: &Path) -> Result<()> {
-        if self.name.is_none() {
-            return Ok(());
+    /// A node does not take one.
+    pub fn load(&self, archives: &[PathBuf]) -> Result<()> {
+        match &self.origin {
+            Origin::New(cluster) | Origin::Named(cluster) => cluster.load(archives),
+            Origin::Foreign => Ok(()),
         }
-        let archive = archive.to_str().context("a path of ours is UTF-8")?;
-        self.script(&["load", archive]).map(drop)
     }
 
-    /// The address at which pods reach this machine: of somebody else's cluster as `MILLPOND_TESTS_HOST` says.
+    /// The address at which pods reach this machine: of a foreign cluster that of `MILLPOND_TESTS_HOST`.
     ///
     /// # Errors
-    /// Nobody says it.
+    /// `MILLPOND_TESTS_HOST` is not set.
     pub fn host_address(&self) -> Result<Ipv4Addr> {
-        let Some(name) = &self.name else {
-            let host = given("MILLPOND_TESTS_HOST");
-            let host =
-                host.context("set MILLPOND_TESTS_HOST to the IPv4 address at which pods reach this machine")?;
-            return host
-                .parse()
-                .with_context(|| format!("MILLPOND_TESTS_HOST={host} is no IPv4 address"));
-        };
-        let number = Path::new("/tmp").join(format!("millpond-cluster-{name}/number"));
-        let number: u8 = std::fs::read_to_string(&number)?.trim().parse()?;
-        Ok(Ipv4Addr::new(10, 200 + number, 0, 254))
+        if let Ok(cluster) = self.own() {
+            return Ok(cluster.host_address());
+        }
+        let host = given("MILLPOND_TESTS_HOST");
+        let host =
+            host.context("set MILLPOND_TESTS_HOST to the IPv4 address at which pods reach this machine")?;
+        host.parse()
+            .with_context(|| format!("MILLPOND_TESTS_HOST={host} is no IPv4 address"))
     }
 
-    /// Runs a command inside a node.
+    /// A file that all runs on this cluster share; it is removed with the cluster.
     ///
     /// # Errors
-    /// It fails.
-    pub fn on_node(&self, node: &str, words: &[&str]) -> Result<String> {
-        let mut all = vec!["node", node];
-        all.extend_from_slice(words);
-        self.script(&all)
+    /// It cannot be opened.
+    pub(crate) fn shared_file(&self, name: &str) -> Result<File> {
+        let folder = match &self.origin {
+            Origin::New(cluster) | Origin::Named(cluster) => cluster.state_dir().to_owned(),
+            Origin::Foreign => std::env::temp_dir(),
+        };
+        let file = folder.join(format!("millpond-{name}"));
+        let opened = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&file);
+        opened.with_context(|| format!("failed to open {}", file.display()))
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let Some(name) = self.name.as_ref().filter(|_| self.is_new) else {
+        let Origin::New(cluster) = &self.origin else {
             return;
         };
-        let mut words = vec!["tests/cluster/down", "--name", name];
-        let logs = std::env::var("MILLPOND_TESTS_LOGS").unwrap_or_default();
-        if !logs.is_empty() {
-            words.extend(["--keep-logs", &logs]);
-        }
-        if let Err(error) = script(&words) {
-            eprintln!("the cluster {name} is not down: {error:#}");
+        let logs = given("MILLPOND_TESTS_LOGS").map(PathBuf::from);
+        if let Err(error) = test_cluster::Cluster::down(cluster.name(), logs.as_deref()) {
+            eprintln!("{error:#}");
         }
     }
 }
 
-/// A variable of the environment that says something.
+/// A variable of the environment that is set and not empty.
 pub(crate) fn given(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Whether the cases run on a cluster that was not made by `tests/cluster`, of which not all can be stopped from here.
+/// Whether the cases run on a cluster that was not made by `millpond-cluster`, of which not all can be stopped from here.
 pub fn is_foreign() -> bool {
     given("MILLPOND_CLUSTER").is_none() && given("KUBECONFIG").is_some()
 }
 
-/// A program that `scripts/deps` has built.
-pub(crate) fn tool(name: &str) -> PathBuf {
-    let tools = std::env::var_os("MILLPOND_TOOLS").map(PathBuf::from);
-    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/millpond/tools"));
-    tools.or_else(home).unwrap_or_default().join("bin").join(name)
-}
-
-/// The root of the repository.
-pub fn workspace() -> &'static Path {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors().nth(2).unwrap_or(here)
-}
-
 /// A program, run at the root of the repository.
-pub(crate) fn in_workspace(program: &str) -> Command {
-    let mut command = Command::new(workspace().join(program));
-    command.current_dir(workspace());
+pub(crate) fn in_workspace(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(test_cluster::workspace());
     command
-}
-
-/// Runs a script of the repository, its output shown.
-pub(crate) fn script(words: &[&str]) -> Result<()> {
-    let (program, rest) = words.split_first().context("a script has a name")?;
-    let status = in_workspace(program)
-        .args(rest)
-        .status()
-        .with_context(|| format!("failed to run {program}"))?;
-    if !status.success() {
-        bail!("{} failed: {status}", words.join(" "));
-    }
-    Ok(())
 }

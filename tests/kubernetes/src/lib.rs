@@ -3,6 +3,7 @@
 //!
 //! - [`World`]: all of it, up before the first case. [`Cluster`]: the cluster, made here or named by `KUBECONFIG`.
 //! - [`Kubectl`]: what a person types. [`Namespace`]: where a case puts its objects, gone afterwards.
+//! - [`Turn`]: which cases run side by side.
 //! - [`S3`]: the source. [`Reader`]: a pod that reads and compares.
 //! - [`create_many`], [`delete_many`]: many Datasets at once; [`bind_by_hand`]: what the cluster alone takes for their objects. [`Requests`]: what the API server was asked.
 //!
@@ -15,7 +16,6 @@
 
 mod by_hand;
 mod cluster;
-mod kubectl;
 mod manifest;
 mod many;
 mod namespace;
@@ -23,11 +23,11 @@ mod plugin;
 mod reader;
 mod requests;
 mod s3;
+mod turn;
 mod world;
 
 pub use by_hand::bind_by_hand;
-pub use cluster::{Cluster, is_foreign, workspace};
-pub use kubectl::{Kubectl, eventually, settle};
+pub use cluster::{Cluster, is_foreign};
 pub use manifest::{Dataset, Mount, condition_of};
 pub use many::{create_many, delete_many};
 pub use namespace::Namespace;
@@ -35,4 +35,6 @@ pub use plugin::Answer;
 pub use reader::Reader;
 pub use requests::{Asked, Requests};
 pub use s3::{Bucket, S3};
+pub use test_cluster::{Kubectl, eventually, settle, workspace};
+pub use turn::Turn;
 pub use world::{POOL, SYSTEM, World};

@@ -10,6 +10,9 @@ use crate::{Dataset, Kubectl, condition_of, eventually};
 /// What everything must come to within; a guard, never a measure.
 pub(crate) const GUARD: Duration = Duration::from_secs(120);
 
+/// Of one watch by kubectl, which is shorter than any of its calls may be.
+const WAIT_TIMEOUT: &str = "--timeout=30s";
+
 /// A namespace; its objects go when it is dropped.
 #[derive(Debug)]
 pub struct Namespace {
@@ -83,8 +86,13 @@ impl Namespace {
     /// It does not: with what it says instead.
     pub fn wait(&self, object: &str, kind: &str, status: &str) -> Result<(String, String)> {
         let what = format!("{object} to be {kind}={status}");
+        let condition = format!("--for=condition={kind}={status}");
         eventually(&what, GUARD, || {
-            let found = condition_of(&self.json(&[object])?, kind);
+            let object_now = match self.run(&["wait", object, &condition, WAIT_TIMEOUT, "-o", "json"]) {
+                Ok(text) => serde_json::from_str(&text)?,
+                Err(_timeout_or_absent) => self.json(&[object])?,
+            };
+            let found = condition_of(&object_now, kind);
             let (now, reason, message) =
                 found.with_context(|| format!("{object} has no condition {kind}"))?;
             ensure!(now == status, "{object} is {kind}={now}, {reason}: {message}");
@@ -118,6 +126,7 @@ impl Namespace {
     /// It stays.
     pub fn gone(&self, object: &str) -> Result<()> {
         eventually(&format!("{object} to be gone"), GUARD, || {
+            self.run(&["wait", object, "--for=delete", WAIT_TIMEOUT])?;
             let found = self.run(&["get", object, "--ignore-not-found", "-o", "name"])?;
             ensure!(found.is_empty(), "{object} is still there");
             Ok(Some(()))

@@ -7,8 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use crate::Kubectl;
-use crate::cluster::workspace;
+use crate::{Kubectl, workspace};
 
 /// The plugin's answer.
 #[derive(Debug)]

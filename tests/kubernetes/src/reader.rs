@@ -92,11 +92,26 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// A byte was wrong, a read failed, or it does not go on.
     pub fn passes(&self, passes: usize) -> Result<()> {
-        let before = self.said().map_or(0, |said| count(&said));
+        let before = self
+            .said()
+            .map(|said| count(&said))
+            .or_else(|_absent| self.wait_running())?;
         eventually(&format!("{} to read {passes} times", self.name), GUARD, || {
             let said = self.said()?;
             ensure!(!said.contains("BROKEN"), "{}: {said}", self.name);
             Ok((count(&said) >= before + passes).then_some(()))
+        })
+    }
+
+    /// Waits until its pod runs, which has not read anything by then.
+    fn wait_running(&self) -> Result<usize> {
+        let (pod, running) = (
+            format!("pod/{}", self.name),
+            "--for=jsonpath={.status.phase}=Running",
+        );
+        eventually(&format!("{} to run", self.name), GUARD, || {
+            self.namespace.run(&["wait", &pod, running, "--timeout=30s"])?;
+            Ok(Some(0))
         })
     }
 

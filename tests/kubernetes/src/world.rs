@@ -1,18 +1,25 @@
 //! Everything that the cases have in common, up before the first of them.
 
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use test_cluster::{tool, tools_dir};
 
-use crate::cluster::{given, in_workspace, tool, workspace};
+use crate::cluster::{given, in_workspace};
 use crate::namespace::GUARD;
-use crate::{Answer, Bucket, Cluster, Kubectl, Namespace, S3, eventually, plugin};
+use crate::{Answer, Bucket, Cluster, Kubectl, Namespace, S3, eventually, is_foreign, plugin, workspace};
 
 /// Where Millpond is installed.
 pub const SYSTEM: &str = "millpond-system";
 
 /// The pool of the cases: its worker is on the first node alone.
 pub const POOL: &str = "pond";
+
+/// The image that `tests/run` builds.
+const DEFAULT_IMAGE: &str = "millpond.test/millpond:test";
 
 /// What the cases call the nodes, by a label; the first one has the worker.
 const NODES: [&str; 2] = ["n1", "n2"];
@@ -29,16 +36,23 @@ pub struct World {
     pub other: S3,
     nodes: [String; 2],
     /// Dropped last: everything runs on it.
-    pub cluster: Cluster,
+    pub cluster: Arc<Cluster>,
 }
 
 impl World {
-    /// Brings everything up.
+    /// Brings everything up, on a cluster of [`Cluster::start`].
     ///
     /// # Errors
     /// Something does not come up.
     pub fn start() -> Result<Self> {
-        let cluster = Cluster::start()?;
+        Self::on(Arc::new(Cluster::start()?))
+    }
+
+    /// Brings everything up on a cluster.
+    ///
+    /// # Errors
+    /// Something does not come up.
+    pub fn on(cluster: Arc<Cluster>) -> Result<Self> {
         let address = cluster.host_address()?;
         let world = Self {
             s3: S3::start(address, "pond-key", "pond-secret-of-many-letters")?,
@@ -46,16 +60,12 @@ impl World {
             nodes: cluster.nodes()?,
             cluster,
         };
-        world
-            .cluster
-            .load(&workspace().join("target/image/millpond.tar"))?;
-        world.cluster.load(&tool("../images/busybox.tar"))?;
         world.install()?;
         Ok(world)
     }
 
     /// Speaks to the cluster.
-    pub const fn kubectl(&self) -> &Kubectl {
+    pub fn kubectl(&self) -> &Kubectl {
         self.cluster.kubectl()
     }
 
@@ -89,14 +99,47 @@ impl World {
         Ok((namespace, bucket))
     }
 
+    /// Installs Millpond and the pool of the cases; the image and chart only if no earlier run on this cluster has.
     fn install(&self) -> Result<()> {
+        let archive = workspace().join("target/image/millpond.tar");
+        let image = given("MILLPOND_TESTS_IMAGE").unwrap_or_else(|| DEFAULT_IMAGE.to_owned());
+        let wanted = format!(
+            "{image} {:?}\n",
+            archive.metadata().and_then(|file| file.modified()).ok()
+        );
+        let mut installed = self.cluster.shared_file("installed")?;
+        installed
+            .lock()
+            .context("failed to wait for another run's install")?;
+        let mut found = String::new();
+        installed.read_to_string(&mut found)?;
+        // What is in a foreign cluster, its own file does not say.
+        if found != wanted || is_foreign() {
+            self.cluster
+                .load(&[archive, tools_dir().join("images/busybox.tar")])?;
+            self.install_chart(&image)?;
+            if !found.is_empty() {
+                // Pods that run do not see a new image of the same name.
+                self.kubectl()
+                    .run(&["--namespace", SYSTEM, "delete", "pods", "--all"])?;
+            }
+            installed.set_len(0)?;
+            installed.write_all_at(wanted.as_bytes(), 0)?;
+        }
+        self.kubectl().apply(&format!(
+            "apiVersion: millpond.io/v1alpha1\nkind: CachePool\nmetadata: {{name: {POOL}, annotations: \
+             {{millpond.io/is-default-pool: \"true\"}}}}\nspec:\n  nodeSelector: {{{NODE_LABEL}: n1}}\n  tiers:\n  \
+             - {{medium: Memory, capacity: 64Mi}}\n  - {{medium: Disk, path: /mnt/millpond, capacity: 1Gi, minFreePercent: 0}}\n"
+        ))?;
+        self.wait_ready()
+    }
+
+    fn install_chart(&self, image: &str) -> Result<()> {
         for (name, node) in NODES.iter().zip(&self.nodes) {
             let label = format!("{NODE_LABEL}={name}");
             self.kubectl()
                 .run(&["label", "node", node, &label, "--overwrite"])?;
         }
-        let image = given("MILLPOND_TESTS_IMAGE");
-        let image = image.as_deref().unwrap_or("millpond.test/millpond:test");
         let (repository, tag) = image
             .rsplit_once(':')
             .context("MILLPOND_TESTS_IMAGE has no tag")?;
@@ -110,13 +153,8 @@ impl World {
             "--create-namespace",
             "--set-string",
             &format!("image.repository={repository},image.tag={tag},image.pullPolicy=IfNotPresent"),
-        ])?;
-        self.kubectl().apply(&format!(
-            "apiVersion: millpond.io/v1alpha1\nkind: CachePool\nmetadata: {{name: {POOL}, annotations: \
-             {{millpond.io/is-default-pool: \"true\"}}}}\nspec:\n  nodeSelector: {{{NODE_LABEL}: n1}}\n  tiers:\n  \
-             - {{medium: Memory, capacity: 64Mi}}\n  - {{medium: Disk, path: /mnt/millpond, capacity: 1Gi, minFreePercent: 0}}\n"
-        ))?;
-        self.wait_ready()
+        ])
+        .map(drop)
     }
 
     /// Waits until every component runs.
@@ -187,8 +225,7 @@ impl World {
     /// # Errors
     /// It fails.
     pub fn helm(&self, words: &[&str]) -> Result<String> {
-        let output = in_workspace("/usr/bin/env")
-            .arg(tool("helm"))
+        let output = in_workspace(&tool("helm"))
             .args(words)
             .arg("--kubeconfig")
             .arg(self.kubectl().kubeconfig())
@@ -278,7 +315,8 @@ impl World {
     /// There is none.
     pub fn kill(&self, node: &str, program: &str) -> Result<()> {
         self.cluster
-            .on_node(node, &["pkill", "-KILL", "-x", &program[..program.len().min(15)]])
+            .node(self.node(node)?)?
+            .run(&["pkill", "-KILL", "-x", &program[..program.len().min(15)]])
             .map(drop)
     }
 }

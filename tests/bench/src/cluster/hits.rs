@@ -15,11 +15,12 @@ const FILE_BYTES: u64 = 100_000;
 const EPOCHS: u64 = 4;
 
 pub(super) fn measure(world: &World, _sizes: Sizes) -> Result<Vec<Row>> {
-    let started = world.cluster.script(&["prometheus", "start"])?;
-    let address = started
-        .lines()
-        .find_map(|line| line.strip_prefix("export MILLPOND_PROMETHEUS="))
-        .context("Prometheus has no address")?;
+    let prometheus = world.cluster.own()?.prometheus();
+    prometheus.start()?;
+    let value = |expression: &str| -> Result<f64> {
+        let value = prometheus.value(expression)?;
+        value.with_context(|| format!("{expression} has no series"))
+    };
     let (namespace, mut bucket) = world.source("figures-hits")?;
     bucket.put_many("files", FILES, FILE_BYTES)?;
     namespace.ready(&Dataset::of("data", &bucket))?;
@@ -44,8 +45,7 @@ pub(super) fn measure(world: &World, _sizes: Sizes) -> Result<Vec<Row>> {
     let all = (FILES * EPOCHS * FILE_BYTES) as f64;
     // Scraped each second; opens are told within some more.
     let counted = eventually("Prometheus to know of all reads", Duration::from_secs(60), || {
-        let counted: f64 = query(world, address, &bytes(""))?.parse()?;
-        // It shows six digits.
+        let counted = value(&bytes(""))?;
         anyhow::ensure!(
             (counted / all - 1.0).abs() < 1e-4,
             "{counted} of {all} bytes are counted"
@@ -55,8 +55,8 @@ pub(super) fn measure(world: &World, _sizes: Sizes) -> Result<Vec<Row>> {
     if let Err(missing) = counted {
         complain(format_args!("{missing:#}"));
     }
-    let found: f64 = query(world, address, &hits)?.parse()?;
-    world.cluster.script(&["prometheus", "stop"])?;
+    let found = value(&hits)?;
+    prometheus.stop()?;
     Ok(vec![
         Row::of(
             "the hit ratio in Prometheus, less that of the S3 server's requests",
@@ -68,9 +68,4 @@ pub(super) fn measure(world: &World, _sizes: Sizes) -> Result<Vec<Row>> {
             "{found:.4} to {truth:.4}: {gets} requests for {reads} files read"
         )),
     ])
-}
-
-fn query(world: &World, address: &str, expression: &str) -> Result<String> {
-    let said = world.cluster.script(&["queries", address, expression])?;
-    Ok(said.trim().to_owned())
 }

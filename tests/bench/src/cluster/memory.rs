@@ -76,7 +76,7 @@ fn resident(world: &World, node: &str, program: &str) -> Result<Resident> {
     // The kernel keeps 15 letters of a name.
     let name: String = program.chars().take(15).collect();
     let script = format!("cat /proc/$(pgrep -x {name} | head -n 1)/status");
-    let status = world.cluster.on_node(node, &["sh", "-c", &script])?;
+    let status = world.cluster.node(node)?.run(&["sh", "-c", &script])?;
     let field = |name: &str| -> Result<f64> {
         let line = status.lines().find(|line| line.starts_with(name));
         let kilobytes = line.and_then(|line| line.split_whitespace().nth(1));

@@ -32,18 +32,15 @@ fn in_use(world: &World) -> Result<()> {
     let volumes = world.kubectl().run(&["get", "pv", "-o", "name"])?;
     ensure!(!volumes.contains(&uid), "its volume is still there: {volumes}");
     for node in ["n1", "n2"] {
-        let left = world.cluster.on_node(
-            node,
-            &[
-                "find",
-                "/mnt",
-                "/var/lib/millpond",
-                "/var/lib/kubelet/plugins",
-                "-xdev",
-                "-name",
-                &format!("*{uid}*"),
-            ],
-        )?;
+        let left = world.cluster.node(world.node(node)?)?.run(&[
+            "find",
+            "/mnt",
+            "/var/lib/millpond",
+            "/var/lib/kubelet/plugins",
+            "-xdev",
+            "-name",
+            &format!("*{uid}*"),
+        ])?;
         ensure!(left.trim().is_empty(), "left on {node}: {left}");
     }
     Ok(())

@@ -19,7 +19,7 @@ const GUARD: Duration = Duration::from_secs(60);
 
 fn short_disk(world: &World) -> Result<()> {
     let node = world.node("n1")?;
-    let on_node = |words: &[&str]| world.cluster.on_node(node, words);
+    let on_node = |words: &[&str]| world.cluster.node(node)?.run(words);
     on_node(&["mkdir", "-p", DISK])?;
     let size = format!("size={DISK_MIB}m");
     on_node(&["mount", "-t", "tmpfs", "-o", &size, "millpond-short", DISK])?;
@@ -53,7 +53,8 @@ fn spares_it(world: &World, node: &str) -> Result<()> {
     let stranger = format!("{DISK}/stranger");
     world
         .cluster
-        .on_node(node, &["fallocate", "--length", "30M", &stranger])?;
+        .node(node)?
+        .run(&["fallocate", "--length", "30M", &stranger])?;
     free(world, node, 98..=130)?;
     reader.passes(1)?;
 
@@ -98,7 +99,8 @@ fn free(world: &World, node: &str, mib: RangeInclusive<u64>) -> Result<()> {
 fn free_mib(world: &World, node: &str) -> Result<u64> {
     let said = world
         .cluster
-        .on_node(node, &["stat", "--file-system", "--format=%a %S", DISK])?;
+        .node(node)?
+        .run(&["stat", "--file-system", "--format=%a %S", DISK])?;
     let numbers: Vec<u64> = said
         .split_whitespace()
         .map(str::parse)

@@ -7,8 +7,10 @@ use kubernetes_tests::{Dataset, Reader, World, eventually};
 
 use crate::Case;
 
+/// Counts requests of all Datasets.
+pub(crate) const ALONE: &[Case] = &[("a_load_brings_everything_and_a_read_asks_nobody", load_then_read)];
+
 pub(crate) const CASES: &[Case] = &[
-    ("a_load_brings_everything_and_a_read_asks_nobody", load_then_read),
     ("a_dataset_fetches_itself_ahead", prefetch),
     ("two_tenants_have_their_quotas", quotas),
 ];

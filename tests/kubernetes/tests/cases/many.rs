@@ -7,7 +7,7 @@ use kubernetes_tests::{POOL, Requests, World, create_many, delete_many, eventual
 
 use crate::Case;
 
-pub(crate) const CASES: &[Case] = &[(
+pub(crate) const ALONE: &[Case] = &[(
     "a_thousand_datasets_are_bound_rest_and_go_without_a_trace",
     thousand,
 )];

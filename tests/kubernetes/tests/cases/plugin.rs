@@ -9,8 +9,10 @@ use crate::Case;
 pub(crate) const CASES: &[Case] = &[
     ("the_plugin_shows_what_each_node_has", status),
     ("the_plugin_fetches_ahead_and_waits", warmup),
-    ("the_doctor_names_the_cause_and_the_fix", doctor),
 ];
+
+/// The doctor looks at all that there is.
+pub(crate) const ALONE: &[Case] = &[("the_doctor_names_the_cause_and_the_fix", doctor)];
 
 fn status(world: &World) -> Result<()> {
     let (namespace, mut bucket) = world.source("plugin-status")?;

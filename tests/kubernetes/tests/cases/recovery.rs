@@ -9,7 +9,7 @@ use kubernetes_tests::{
 
 use crate::Case;
 
-pub(crate) const CASES: &[Case] = &[
+pub(crate) const ALONE: &[Case] = &[
     ("a_deleted_driver_pod_is_not_felt", driver_deleted),
     ("a_killed_driver_is_not_felt", driver_killed),
     ("a_killed_mounter_is_not_felt", mounter_killed),
@@ -139,7 +139,7 @@ fn keeper_restarted(world: &World) -> Result<()> {
 
 fn kubelet_restarted(world: &World) -> Result<()> {
     undisturbed(world, "recovery-kubelet", || {
-        world.cluster.script(&["kubelet-restart", "n1"]).map(drop)
+        world.cluster.node(world.node("n1")?)?.restart_kubelet()
     })
 }
 
@@ -218,9 +218,9 @@ fn api_server_away(world: &World) -> Result<()> {
     let bucket = data(world, &namespace)?;
     let reader = Reader::of(&namespace, "reader", "n1", "data", &bucket)?;
     reader.passes(1)?;
-    world.cluster.script(&["apiserver", "stop"])?;
+    world.cluster.own()?.api_server().stop()?;
     settle(Duration::from_secs(60));
-    world.cluster.script(&["apiserver", "start"])?;
+    world.cluster.own()?.api_server().start()?;
     reader.passes(2)?;
     world.wait_ready()
 }
@@ -292,9 +292,10 @@ fn node_restarted(world: &World) -> Result<()> {
     namespace.ready(&Dataset::of("data", &bucket))?;
     let reader = Reader::of(&namespace, "reader", "n1", "data", &bucket)?;
     reader.passes(1)?;
-    world.cluster.script(&["node-stop", "n1"])?;
+    let node = world.cluster.node(world.node("n1")?)?;
+    node.stop()?;
     settle(Duration::from_secs(3));
-    world.cluster.script(&["node-start", "n1"])?;
+    node.start()?;
     world.wait_ready()?;
     eventually("the pod to run again", Duration::from_secs(120), || {
         let said = reader.said()?;

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::Case;
 
-pub(crate) const CASES: &[Case] = &[("objects_stay_while_their_kind_is_upgraded", upgrade_of_kinds)];
+pub(crate) const ALONE: &[Case] = &[("objects_stay_while_their_kind_is_upgraded", upgrade_of_kinds)];
 
 const KIND: &str = "datasets.millpond.io";
 
