@@ -19,6 +19,8 @@ mod reports;
 mod request;
 mod settling;
 mod target;
+#[cfg(any(test, feature = "test-util"))]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 mod tiers;

@@ -1,98 +1,38 @@
 //! Servers that are killed, and mounts that outlive them.
 //!
-//! The server is this very test program, run again with an environment variable that says so; the test is its
-//! supervisor, and holds the keeper.
+//! The server is the example `fuse-server`; the test is its supervisor, and holds the keeper.
 
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use harness::helper;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 
-use super::super::testing::{FakeWorker, Fault, TestFile, complete, write_catalog};
+use super::super::testing::{FakeWorker, ServerOptions, TestFile, complete, write_catalog};
 use super::super::{FuseOptions, FuseServer, Layout, Unmount};
 use super::{GUARD, can_mount, metrics, wait_until};
 use crate::keeper::{KeeperClient, KeeperServer};
 
-const CHILD: &str = "MILLPOND_TEST_SERVER";
 const KILLS: u32 = 30;
-
-/// What the parent tells its server.
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Orders {
-    directory: std::path::PathBuf,
-    delay_ms: u64,
-    passthrough: bool,
-    kept: usize,
-    /// A file whose reads stay unanswered.
-    stopping: Option<String>,
-    /// The generation that is the newest when the server starts.
-    newest: u64,
-}
-
-/// Not a test: the server that the other tests start and kill.
-#[test]
-fn serves_when_told_to() {
-    let Ok(orders) = std::env::var(CHILD) else { return };
-    let orders: Orders = serde_json::from_str(&orders).unwrap();
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
-    let keeper = Arc::new(KeeperClient::from_stdin().unwrap());
-    let catalog = orders.directory.join("catalog");
-    let newest = Arc::new(millpond_core::CatalogFile {
-        generation: millpond_core::Generation(orders.newest),
-        image: catalog.join(format!("gen-{}.erofs", orders.newest)),
-        index: catalog.join(format!("gen-{}.index", orders.newest)),
-    });
-    let worker = FakeWorker::new(
-        &orders.directory,
-        Some(newest),
-        Duration::from_millis(orders.delay_ms),
-    );
-    if let Some(path) = &orders.stopping {
-        worker.fail(TestFile::new(path, FILE_BYTES).id(), Some(Fault::Stopping));
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    let options = || FuseOptions {
-        mountpoint: orders.directory.join("mnt"),
-        name: "test".to_owned(),
-        layout: Layout::Directories,
-        worker: Arc::clone(&worker) as _,
-        runtime: runtime.handle().clone(),
-        passthrough: orders.passthrough,
-        kept_backing_ids: orders.kept,
-        threads: 2,
-        metrics: metrics(),
-        ledger: None,
-        keeper: Some(Arc::clone(&keeper)),
-    };
-    let server = match FuseServer::take_over(options()).unwrap() {
-        Some(server) => server,
-        None => FuseServer::mount(options()).unwrap(),
-    };
-    runtime.block_on(server.wait());
-}
 
 /// A supervisor with its server.
 struct Supervised {
-    orders: Orders,
+    options: ServerOptions,
     holder: Option<KeeperServer>,
     server: Option<Child>,
     directory: TempDir,
 }
 
 impl Supervised {
-    fn new(files: &[TestFile], limit: Duration, orders: impl FnOnce(&mut Orders)) -> Option<Self> {
+    fn new(files: &[TestFile], limit: Duration, change: impl FnOnce(&mut ServerOptions)) -> Option<Self> {
         if !can_mount() {
             return None;
         }
@@ -101,7 +41,7 @@ impl Supervised {
             std::fs::create_dir(directory.path().join(name)).unwrap();
         }
         write_catalog(&directory.path().join("catalog"), 1, files);
-        let mut own = Orders {
+        let mut options = ServerOptions {
             directory: directory.path().to_owned(),
             delay_ms: 2,
             passthrough: true,
@@ -109,10 +49,10 @@ impl Supervised {
             stopping: None,
             newest: 1,
         };
-        orders(&mut own);
+        change(&mut options);
         let holder = Some(KeeperServer::start(limit).unwrap());
         let mut supervised = Self {
-            orders: own,
+            options,
             holder,
             server: None,
             directory,
@@ -126,13 +66,8 @@ impl Supervised {
     }
 
     fn start(&mut self) {
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "fuse::kernel_tests::take_over::serves_when_told_to",
-                "--nocapture",
-            ])
-            .env(CHILD, serde_json::to_string(&self.orders).unwrap())
+        let child = helper("fuse-server")
+            .arg(serde_json::to_string(&self.options).unwrap())
             .stdin(Stdio::from(self.holder().socket().unwrap()))
             .stdout(Stdio::null())
             .spawn()
@@ -217,7 +152,7 @@ fn a_successor_shows_a_catalog_that_the_kernel_was_never_told_of() {
     assert!(gone.exists());
     supervised.kill();
     write_catalog(&supervised.directory.path().join("catalog"), 2, &after);
-    supervised.orders.newest = 2;
+    supervised.options.newest = 2;
     supervised.start();
     wait_until("the new generation", || !gone.exists());
     assert_eq!(std::fs::metadata(&changed).unwrap().len(), 90_000);
@@ -227,9 +162,9 @@ fn a_successor_shows_a_catalog_that_the_kernel_was_never_told_of() {
 /// Kills the server again and again under readers of complete and incomplete files.
 fn kill_under_load(passthrough: bool, kept: usize) {
     let files = files();
-    let Some(mut supervised) = Supervised::new(&files, Duration::from_secs(120), |orders| {
-        orders.passthrough = passthrough;
-        orders.kept = kept;
+    let Some(mut supervised) = Supervised::new(&files, Duration::from_secs(120), |options| {
+        options.passthrough = passthrough;
+        options.kept = kept;
     }) else {
         return;
     };
@@ -332,8 +267,8 @@ fn a_file_open_by_passthrough_can_be_opened_again_from_the_next_server() {
 #[test]
 fn a_read_that_meets_a_stopping_worker_waits_for_the_next_server() {
     let files = files();
-    let Some(mut supervised) = Supervised::new(&files, GUARD, |orders| {
-        orders.stopping = Some(files[1].path.clone());
+    let Some(mut supervised) = Supervised::new(&files, GUARD, |options| {
+        options.stopping = Some((files[1].path.clone(), files[1].size));
     }) else {
         return;
     };
@@ -351,7 +286,7 @@ fn a_read_that_meets_a_stopping_worker_waits_for_the_next_server() {
             assert!(std::fs::read(supervised.live().join(&file.path)).unwrap() == file.whole());
         }
         assert!(!answered.load(Ordering::Relaxed));
-        supervised.orders.stopping = None;
+        supervised.options.stopping = None;
         supervised.kill();
         supervised.start();
         assert!(reading.join().unwrap().unwrap() == files[1].content(5..1005));
