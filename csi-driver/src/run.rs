@@ -93,7 +93,7 @@ where
         token: options.token.clone(),
     });
     let identity = membership.identity();
-    tasks.spawn("its certificate", membership.keep(stop.clone()));
+    tasks.spawn("its certificate", membership.run(stop.clone()));
     let driver = Driver {
         layout: Layout::new(&options.kubelet_directory, &options.host_directory),
         workers: workers(identity.clone()),
@@ -199,7 +199,7 @@ impl Driver {
         let running = line.keep(move || registered.give_again(), self.stop.clone());
         tasks.spawn("the connection to the keeper", running);
         let (follower, events) = Follower::new(self.controller.clone(), self.identity.clone());
-        tasks.spawn("the plan stream", follower.keep(self.stop.clone()));
+        tasks.spawn("the plan stream", follower.run(self.stop.clone()));
         let plan = PlanSync {
             store: plan,
             reports,

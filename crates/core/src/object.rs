@@ -18,9 +18,10 @@ impl fmt::Display for Generation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Inode(pub u64);
 
-/// One source object in one version, and one place in a catalog where it is found.
+/// One source object in one version, and a place in a catalog that references it.
 ///
-/// The id alone says which bytes are meant; generation and inode lead the worker to its key without a search.
+/// The id alone fixes the bytes. The worker finds the key by generation and id, in the index of that catalog: a
+/// file's inode does not lead to its directory, and so not to its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ObjectRef {
     /// The generation whose catalog names the object.

@@ -187,7 +187,7 @@ impl PlanSync {
                         coming = Some(Plan::default());
                         line = self.reports.all(&sender).await.then_some(sender);
                     }
-                    Some(PlanEvent::Lost) => {
+                    Some(PlanEvent::Disconnected) => {
                         coming = None;
                         line = None;
                     }

@@ -8,7 +8,7 @@ fn the_crds_in_deploy_are_current() {
     for crd in millpond_api::crds() {
         let file = folder.join(format!("{}.yaml", crd.spec.names.plural));
         let yaml = format!(
-            "# Generated from the types of the crate `api`: make crds\n{}",
+            "# Generated from the types of the crate `millpond-api`: make crds\n{}",
             serde_saphyr::to_string(&crd).expect("a CRD is YAML")
         );
         if std::env::var_os("UPDATE").is_some() {

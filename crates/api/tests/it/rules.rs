@@ -1,4 +1,4 @@
-//! The rules of the CRDs, as the API server applies them: what is refused, and in which words.
+//! The CEL rules of the CRDs, as the API server applies them: what is refused, and with which message.
 
 use millpond_api::{CachePool, DataLoad, Dataset};
 use serde_json::{Value, json};
@@ -37,22 +37,22 @@ fn mounts(mounts: Value) -> Dataset {
     dataset(json!({"mounts": mounts}))
 }
 
-/// The words of a refusal; empty where there is none.
-fn words<E: std::fmt::Debug>(result: Result<(), E>) -> String {
+/// Returns the message of a refusal; empty where there is none.
+fn message<E: std::fmt::Debug>(result: Result<(), E>) -> String {
     result.err().map(|error| format!("{error:?}")).unwrap_or_default()
 }
 
 fn assert_refused<E: std::fmt::Debug>(result: Result<(), E>, with: &str) {
-    let said = words(result);
-    assert!(said.contains(with), "{said:?} does not say {with:?}");
+    let found = message(result);
+    assert!(found.contains(with), "{found:?} does not contain {with:?}");
 }
 
 #[test]
-fn the_least_that_can_be_said_is_accepted() {
-    let least = mounts(json!([{"mountPoint": "s3://imagenet/train"}]));
-    assert_eq!(words(least.validate_cel()), "");
-    let spec = &least.spec;
-    assert_eq!((spec.replicas, spec.mounts[0].shown_at().as_str()), (1, "/"));
+fn a_minimal_dataset_is_accepted() {
+    let minimal = mounts(json!([{"mountPoint": "s3://imagenet/train"}]));
+    assert_eq!(message(minimal.validate_cel()), "");
+    let spec = &minimal.spec;
+    assert_eq!((spec.replicas, spec.mounts[0].path_in_tree().as_str()), (1, "/"));
 }
 
 #[test]
@@ -63,15 +63,14 @@ fn sources_are_named_by_scheme() {
         "az://c/p",
         "abfs://c@a.dfs.core.windows.net/p",
         "https://h/p",
-        "file:///data",
     ] {
         assert_eq!(
-            words(mounts(json!([{"mountPoint": good}])).validate_cel()),
+            message(mounts(json!([{"mountPoint": good}])).validate_cel()),
             "",
             "{good}"
         );
     }
-    for bad in ["imagenet", "s3:/b", "hdfs://n/p", "s3://"] {
+    for bad in ["imagenet", "s3:/b", "hdfs://n/p", "s3://", "file:///data"] {
         assert_refused(
             mounts(json!([{"mountPoint": bad}])).validate_cel(),
             "mountPoint must begin with",
@@ -83,7 +82,7 @@ fn sources_are_named_by_scheme() {
 fn several_mounts_have_paths_of_their_own() {
     let two = |first: Value, second: Value| mounts(json!([first, second])).validate_cel();
     assert_eq!(
-        words(two(
+        message(two(
             json!({"mountPoint": "s3://a", "name": "a"}),
             json!({"mountPoint": "s3://b", "path": "/b"})
         )),
@@ -129,12 +128,12 @@ fn credentials_do_not_stand_in_options() {
 }
 
 #[test]
-fn what_cannot_change_says_so() {
+fn an_immutable_field_is_named() {
     let mount = json!([{"mountPoint": "s3://a"}]);
     let in_pool = |pool: &str| dataset(json!({"mounts": mount, "pool": pool}));
-    assert_eq!(words(in_pool("a").validate_cel_update(&in_pool("a"))), "");
+    assert_eq!(message(in_pool("a").validate_cel_update(&in_pool("a"))), "");
     assert_eq!(
-        words(in_pool("a").validate_cel_update(&dataset(json!({"mounts": mount})))),
+        message(in_pool("a").validate_cel_update(&dataset(json!({"mounts": mount})))),
         ""
     );
     assert_refused(
@@ -154,7 +153,7 @@ fn a_refresh_is_not_a_storm() {
         dataset(json!({"mounts": [{"mountPoint": "s3://a"}], "refresh": {"interval": interval}}))
             .validate_cel()
     };
-    assert_eq!(words(every("10m")), "");
+    assert_eq!(message(every("10m")), "");
     assert_refused(every("1s"), "at least 10s");
 }
 
@@ -163,7 +162,7 @@ fn tiers_are_complete_and_stay() {
     let disk = json!({"medium": "Disk", "path": "/mnt/nvme0/millpond", "capacity": "3Ti"});
     let memory = json!({"medium": "Memory", "capacity": "64Gi"});
     let both = pool(json!({"tiers": [memory, disk]}));
-    assert_eq!(words(both.validate_cel()), "");
+    assert_eq!(message(both.validate_cel()), "");
     assert_refused(
         pool(json!({"tiers": [memory]})).validate_cel(),
         "one tier must have the medium Disk",
@@ -180,12 +179,12 @@ fn tiers_are_complete_and_stay() {
     let larger = pool(
         json!({"tiers": [memory, {"medium": "Disk", "path": "/mnt/nvme0/millpond", "capacity": "4Ti"}]}),
     );
-    assert_eq!(words(larger.validate_cel_update(&both)), "");
+    assert_eq!(message(larger.validate_cel_update(&both)), "");
 }
 
 #[test]
 fn a_schedule_goes_with_cron() {
-    assert_eq!(words(load(json!({"dataset": "a"})).validate_cel()), "");
+    assert_eq!(message(load(json!({"dataset": "a"})).validate_cel()), "");
     assert_refused(
         load(json!({"dataset": "a", "policy": "Cron"})).validate_cel(),
         "schedule goes with policy Cron",
@@ -198,15 +197,15 @@ fn a_schedule_goes_with_cron() {
 
 #[test]
 fn every_field_is_documented() {
-    fn look(path: &str, schema: &Value, missing: &mut Vec<String>) {
+    fn visit(path: &str, schema: &Value, missing: &mut Vec<String>) {
         if let Some(properties) = schema["properties"].as_object() {
             for (name, property) in properties {
                 let path = format!("{path}.{name}");
                 if property["description"].as_str().unwrap_or_default().is_empty() {
                     missing.push(path.clone());
                 }
-                look(&path, property, missing);
-                look(&path, &property["items"], missing);
+                visit(&path, property, missing);
+                visit(&path, &property["items"], missing);
             }
         }
     }
@@ -216,14 +215,14 @@ fn every_field_is_documented() {
         let crd = serde_json::to_value(crd).expect("a CRD is JSON");
         let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
         for part in ["spec", "status"] {
-            look(
+            visit(
                 &format!("{kind}.{part}"),
                 &schema["properties"][part],
                 &mut missing,
             );
         }
     }
-    // What Kubernetes' own types hold is documented there, as far as they are.
+    // Kubernetes' own types are documented there.
     missing.retain(|path| !path.contains(".resources.") && !path.contains(".tolerations."));
     assert_eq!(missing, Vec::<String>::new());
 }

@@ -1,4 +1,4 @@
-//! A Dataset against a real S3 server, through the face that drivers use.
+//! A Dataset against a real S3 server, through the interface that drivers use.
 
 mod changes;
 mod failures;
@@ -7,8 +7,8 @@ mod limits;
 mod loads;
 mod mounts;
 mod pond;
+mod prefetch;
 mod reading;
 mod reconfigure;
 mod restarts;
 mod together;
-mod walks;

@@ -1,5 +1,5 @@
-//! Sources, listing and fetching against the tests' own S3 server, well and unwell: no wrong byte, ever, and each
-//! error of the right kind.
+//! Sources, listing and fetching against the tests' own S3 server, healthy and faulty: no wrong byte, ever, and
+//! each error of the right kind.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 

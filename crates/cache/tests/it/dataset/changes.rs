@@ -19,7 +19,7 @@ async fn a_refresh_that_finds_nothing_new_makes_no_generation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refresh_shows_what_came_and_went_in_a_new_generation() {
+async fn a_refresh_publishes_additions_and_deletions_in_a_new_generation() {
     let pond = Pond::small(5, 1_000);
     let dataset = pond.start(pond.options()).await;
     let first = newest(&dataset);
@@ -32,10 +32,10 @@ async fn a_refresh_shows_what_came_and_went_in_a_new_generation() {
     assert_eq!(peek(&dataset, objects["new"]).await.unwrap(), b"new bytes");
     assert!(
         first.image.exists(),
-        "nobody has said yet that the first is not shown any more"
+        "no driver has reported yet that the first is not mounted any more"
     );
     dataset.retain_generations(&BTreeSet::from([first.generation]));
-    assert!(first.image.exists(), "a view shows it");
+    assert!(first.image.exists(), "a view has it mounted");
     dataset.retain_generations(&BTreeSet::new());
     assert!(!first.image.exists() && !first.index.exists());
     assert!(newest(&dataset).image.exists());
@@ -77,7 +77,7 @@ async fn a_changed_object_is_an_error_and_causes_a_refresh() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_cached_of_an_old_version_is_served_on() {
+async fn cached_bytes_of_an_old_version_are_still_served() {
     let pond = Pond::new([("object".to_owned(), 50_000)]);
     let dataset = pond.start(pond.options()).await;
     let old = tree(&dataset)["object"];
@@ -91,7 +91,7 @@ async fn what_is_cached_of_an_old_version_is_served_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_that_no_catalog_names_is_unknown() {
+async fn an_object_that_no_catalog_references_is_unknown() {
     let pond = Pond::small(1, 1_000);
     let dataset = pond.start(pond.options()).await;
     let object = tree(&dataset)["dir/file-00000"];
@@ -126,7 +126,7 @@ async fn names_that_cannot_be_files_are_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn versions_that_no_catalog_names_give_their_room_back() {
+async fn versions_that_no_catalog_references_free_their_space() {
     let pond = Pond::new(
         (0..40)
             .map(|number| (format!("dir/{number:02}"), 100_000))
@@ -138,7 +138,7 @@ async fn versions_that_no_catalog_names_give_their_room_back() {
         pond.open_and_check(&dataset, key, *object).await;
     }
     let first = newest(&dataset).generation;
-    // A view still shows the first generation while the second one comes.
+    // A view still has the first generation mounted when the second one is published.
     dataset.retain_generations(&BTreeSet::from([first]));
     for key in old.keys().filter(|key| !key.ends_with("/00")) {
         let size = old[key].size_bytes;
@@ -149,27 +149,27 @@ async fn versions_that_no_catalog_names_give_their_room_back() {
     for object in new.values() {
         peek(&dataset, *object).await.unwrap();
     }
-    let here = |objects: Vec<millpond_core::ObjectRef>| {
+    let cached = |objects: Vec<millpond_core::ObjectRef>| {
         let dataset = std::sync::Arc::clone(&dataset);
         async move { objects.iter().filter(|object| dataset.has(object.id)).count() }
     };
     assert_eq!(
-        here(old.values().copied().collect()).await,
+        cached(old.values().copied().collect()).await,
         41,
         "the view may read them all"
     );
     dataset.retain_generations(&BTreeSet::new());
-    crate::dataset::pond::eventually("what nothing names to go", || {
-        let left = here(old.values().copied().collect());
+    crate::dataset::pond::eventually("unreferenced objects to be removed", || {
+        let left = cached(old.values().copied().collect());
         async move { left.await == 1 }
     })
     .await;
     assert!(
         dataset.has(old["dir/00"].id),
-        "the one that did not change is named on"
+        "the unchanged one is still referenced"
     );
     assert_eq!(
-        here(
+        cached(
             new.values()
                 .copied()
                 .filter(|object| object.size_bytes < MIB)

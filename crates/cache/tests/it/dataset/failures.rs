@@ -9,7 +9,7 @@ use origin::{Fault, Kind, Rule};
 use crate::dataset::pond::{GUARD, MIB, Pond, metrics, peek, stream, tree};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_is_gone_is_an_error_by_the_deadline_and_heals() {
+async fn an_unreachable_source_is_an_error_by_the_deadline_and_recovers() {
     let pond = Pond::new([("small".to_owned(), 50_000), ("large".to_owned(), 10 * MIB)]);
     let mut options = pond.options();
     options.origin.deadline = Duration::from_millis(300);
@@ -31,7 +31,7 @@ async fn a_source_that_is_gone_is_an_error_by_the_deadline_and_heals() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn broken_answers_never_become_wrong_bytes() {
+async fn broken_responses_never_become_wrong_bytes() {
     for fault in [
         Fault::Truncate { after: 30_000 },
         Fault::Reset { after: 30_000 },
@@ -75,7 +75,7 @@ async fn a_server_with_other_versions_gives_no_bytes_at_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_catalog_a_source_that_is_gone_is_told() {
+async fn without_a_catalog_an_unreachable_source_is_an_error() {
     let pond = Pond::small(1, 10);
     pond.origin.disconnect();
     let mut options = pond.options();
@@ -101,7 +101,7 @@ async fn after_the_stop_nothing_is_served_and_nothing_runs() {
     dataset.read(object, stream, 0..4_096).await.unwrap();
     tokio::time::timeout(GUARD, dataset.stop())
         .await
-        .expect("the stop ends what is under way");
+        .expect("the stop ends requests in flight");
     assert!(matches!(
         dataset.read(object, stream, 0..4_096).await,
         Err(ReadError::Stopping)

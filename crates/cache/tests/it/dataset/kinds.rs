@@ -1,4 +1,4 @@
-//! Failures of sources, by what a person does about them.
+//! Kinds of source failures, by what a user does about them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use origin::{Credentials, Origin, OriginOptions};
 use crate::dataset::mounts::{at, options};
 use crate::dataset::pond::{BUCKET, Pond, metrics};
 
-/// What becomes of a Dataset whose second mount is this one.
+/// The failure of a Dataset whose second mount is this one.
 async fn failure(pond: &Pond, mount: MountOptions) -> (FailureKind, Option<usize>, String) {
     let mut options = options(pond, vec![at(pond.source("s3://data"), "/"), mount]);
     options.environment = Environment::isolated(vec![pond.cache.path().to_owned()]);
@@ -24,8 +24,8 @@ async fn failure(pond: &Pond, mount: MountOptions) -> (FailureKind, Option<usize
         }
     };
     let error = dataset.start().await.expect_err("it fails");
-    let told = dataset.refresh_error().expect("it is kept");
-    assert_eq!(told.kind(), error.kind());
+    let kept = dataset.refresh_error().expect("it is kept");
+    assert_eq!(kept.kind(), error.kind());
     dataset.stop().await;
     let index = error.mount().map(|mount| mount.index);
     (error.kind(), index, error.describe())
@@ -55,8 +55,8 @@ async fn each_failure_of_a_source_has_its_kind_and_names_its_mount() {
     unknown_option
         .options
         .insert("aws_colour".to_owned(), "blue".to_owned());
-    let mut nobody = pond.source("s3://data");
-    nobody.endpoint = Some("http://127.0.0.1:1".to_owned());
+    let mut unreachable = pond.source("s3://data");
+    unreachable.endpoint = Some("http://127.0.0.1:1".to_owned());
     let directory = |path: &str| SourceOptions {
         url: format!("file://{path}"),
         ..SourceOptions::default()
@@ -82,7 +82,7 @@ async fn each_failure_of_a_source_has_its_kind_and_names_its_mount() {
         ),
         (pond.source("ftp://data"), FailureKind::InvalidSource, "not known"),
         (unknown_option, FailureKind::InvalidSource, "aws_colour"),
-        (nobody, FailureKind::Unreachable, "mounts[1]"),
+        (unreachable, FailureKind::Unreachable, "mounts[1]"),
     ];
     for (source, kind, words) in cases {
         let shown = source.url.clone();

@@ -1,4 +1,4 @@
-//! More data than room, on disk and in memory.
+//! More data than space, on disk and in memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures::future::join_all;
 use millpond_cache::Eviction;
 
-use crate::dataset::pond::{BUCKET, MIB, Pond, is_here, tree};
+use crate::dataset::pond::{BUCKET, MIB, Pond, is_cached, tree};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_cache_keeps_what_is_in_and_serves_the_rest_through() {
+async fn a_full_cache_keeps_its_objects_and_the_rest_bypasses_it() {
     let pond = Pond::small(200, 100_000);
     let mut options = pond.options();
     options.disk_limit.bytes = Some(12 * MIB);
@@ -21,20 +21,20 @@ async fn a_full_cache_keeps_what_is_in_and_serves_the_rest_through() {
     assert_eq!(
         pond.counters().bytes_sent,
         pond.total_bytes(),
-        "what is not kept is fetched once too"
+        "what is not stored is fetched once too"
     );
     let mut kept = Vec::new();
     for (key, object) in &objects {
-        if is_here(&dataset, *object).await {
+        if is_cached(&dataset, *object).await {
             kept.push(key.clone());
         }
     }
     assert!(
         !kept.is_empty() && kept.len() < objects.len(),
-        "{} kept",
+        "{} stored",
         kept.len()
     );
-    // Others, so that nothing of the first pass is still held in memory.
+    // Others, so that nothing of the first pass is still in memory.
     let refused: Vec<_> = objects.iter().filter(|(key, _)| !kept.contains(key)).collect();
     for epoch in 2..4 {
         let before = pond.counters();
@@ -43,7 +43,7 @@ async fn a_full_cache_keeps_what_is_in_and_serves_the_rest_through() {
         }
         let after = pond.counters();
         for key in &kept {
-            assert_eq!(after.key(BUCKET, key).gets, 1, "epoch {epoch}: {key} is here");
+            assert_eq!(after.key(BUCKET, key).gets, 1, "epoch {epoch}: {key} is cached");
         }
         assert!(after.gets - before.gets <= refused.len() as u64);
     }
@@ -53,7 +53,7 @@ async fn a_full_cache_keeps_what_is_in_and_serves_the_rest_through() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_without_room_costs_few_requests() {
+async fn an_object_without_space_costs_few_requests() {
     let pond = Pond::new([("four".to_owned(), 4 * MIB), ("large".to_owned(), 64 * MIB)]);
     let mut options = pond.options();
     options.disk_limit.bytes = Some(MIB);

@@ -6,7 +6,7 @@ use millpond_core::Worker;
 use origin::Body;
 use tokio::sync::watch;
 
-use crate::dataset::pond::{BUCKET, MIB, Pond, is_here, tree};
+use crate::dataset::pond::{BUCKET, MIB, Pond, is_cached, tree};
 
 fn of(paths: &[&str]) -> LoadOptions {
     LoadOptions {
@@ -26,7 +26,7 @@ fn bucket() -> Pond {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_load_brings_everything_once() {
+async fn a_load_fetches_everything_once() {
     let pond = bucket();
     let dataset = pond.start(pond.options()).await;
     let progress = watch::Sender::new(LoadProgress::default());
@@ -42,7 +42,7 @@ async fn a_load_brings_everything_once() {
     );
     assert!(end.finished && end.counted);
     for (key, object) in tree(&dataset) {
-        assert!(is_here(&dataset, object).await, "{key}");
+        assert!(is_cached(&dataset, object).await, "{key}");
     }
     let again = dataset
         .load(of(&[]), &watch::Sender::new(LoadProgress::default()))
@@ -83,7 +83,7 @@ async fn a_load_takes_files_directories_and_globs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_load_goes_on_past_files_that_fail() {
+async fn a_load_continues_past_files_that_fail() {
     let pond = bucket();
     let dataset = pond.start(pond.options()).await;
     pond.origin
@@ -101,7 +101,7 @@ async fn a_load_goes_on_past_files_that_fail() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_load_takes_free_room_only_and_says_what_it_left_out() {
+async fn a_load_takes_free_space_only_and_reports_what_it_left_out() {
     for eviction in [Eviction::Never, Eviction::Lru, Eviction::TinyLfu] {
         let mut files: Vec<_> = (0..60).map(|file| (format!("hot/{file}"), 100_000)).collect();
         files.extend((0..200).map(|file| (format!("cold/{file}"), 100_000)));
@@ -124,16 +124,16 @@ async fn a_load_takes_free_room_only_and_says_what_it_left_out() {
         assert_eq!(end.failed, end.left_out, "{eviction:?}: {end:?}");
         assert!(
             end.files_done > 40 && end.left_out > 40,
-            "{eviction:?}: what is free is taken: {end:?}"
+            "{eviction:?}: free space is used: {end:?}"
         );
-        assert!(end.failed_samples[0].contains("no free room"), "{end:?}");
-        // Room beyond the level at which eviction begins would be taken back at once.
+        assert!(end.failed_samples[0].contains("no free space"), "{end:?}");
+        // Space beyond the level at which eviction begins would be evicted again immediately.
         let store = dataset.stats().store;
         assert_eq!(store.evicted_objects, 0, "{eviction:?}: {store:?}");
         for (key, object) in hot() {
-            assert!(is_here(&dataset, *object).await, "{eviction:?}: {key}");
+            assert!(is_cached(&dataset, *object).await, "{eviction:?}: {key}");
         }
-        // A reader gets what a load does not.
+        // A reader gets space that a load does not.
         if eviction != Eviction::Never {
             for (key, object) in objects.iter().filter(|(key, _)| key.starts_with("cold/")) {
                 pond.open_and_check(&dataset, key, *object).await;
@@ -145,7 +145,7 @@ async fn a_load_takes_free_room_only_and_says_what_it_left_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_who_meets_a_load_without_room_gets_room() {
+async fn a_reader_that_joins_a_load_without_space_gets_space() {
     let pond = Pond::new((0..200).map(|file| (format!("{file:03}"), 100_000)));
     let mut options = pond.options();
     options.disk_limit.bytes = Some(14 * MIB);

@@ -297,7 +297,7 @@ async fn a_restart_with_the_same_mounts_shows_the_same_catalog() {
     again.stop().await;
     drop(again);
 
-    // With other mounts the old one is only for those who show it.
+    // With other mounts the old generation is only for views that have it mounted.
     let other = pond
         .start(options(&pond, vec![at(pond.source("s3://other"), "/")]))
         .await;

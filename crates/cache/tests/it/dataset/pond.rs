@@ -18,7 +18,7 @@ use tempfile::TempDir;
 pub(crate) const BUCKET: &str = "data";
 pub(crate) const MIB: u64 = 1 << 20;
 
-/// No test waits longer; a guard, never a measure.
+/// Longer than any test takes.
 pub(crate) const GUARD: Duration = Duration::from_secs(120);
 
 pub(crate) struct Pond {
@@ -33,7 +33,7 @@ pub(crate) fn stream() -> StreamId {
     StreamId(STREAM.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Metrics that nobody looks at.
+/// Metrics that no test reads.
 pub(crate) fn metrics() -> WorkerMetrics {
     WorkerMetrics::new(&prometheus::Registry::new()).expect("new names")
 }
@@ -60,7 +60,7 @@ impl Pond {
         Self::new((0..files).map(|file| (format!("dir/file-{file:05}"), size)))
     }
 
-    /// A bucket or a prefix of it, as this origin has it.
+    /// A bucket of this origin or a prefix of it.
     pub(crate) fn source(&self, url: &str) -> SourceOptions {
         SourceOptions {
             url: url.to_owned(),
@@ -102,7 +102,7 @@ impl Pond {
         origin::data::bytes(seed, range)
     }
 
-    /// Reads a whole object in steps and compares it.
+    /// Reads a complete object in steps and compares it.
     pub(crate) async fn check(&self, dataset: &Dataset, key: &str, object: ObjectRef, step: u64) {
         let stream = stream();
         let mut at = 0;
@@ -115,7 +115,7 @@ impl Pond {
         dataset.file_closed(object, stream);
     }
 
-    /// Looks an object up as a kernel view does, then reads it from wherever it is, and compares it.
+    /// Looks an object up as a kernel view does, then reads it from the file or through FUSE, and compares it.
     pub(crate) async fn open_and_check(&self, dataset: &Dataset, key: &str, object: ObjectRef) {
         dataset.fetch_to_landing(object).await.expect("land");
         match dataset.open_local(object).await.expect("local") {
@@ -178,12 +178,12 @@ fn walk(
     }
 }
 
-/// Whether all of an object is here.
-pub(crate) async fn is_here(dataset: &Dataset, object: ObjectRef) -> bool {
+/// Whether an object is completely cached.
+pub(crate) async fn is_cached(dataset: &Dataset, object: ObjectRef) -> bool {
     matches!(dataset.open_local(object).await, Ok(LocalCopy::Complete(_)))
 }
 
-/// Reads a little of an object.
+/// Reads the first bytes of an object.
 pub(crate) async fn peek(dataset: &Dataset, object: ObjectRef) -> Result<Vec<u8>, ReadError> {
     let stream = stream();
     let data = dataset
@@ -194,7 +194,7 @@ pub(crate) async fn peek(dataset: &Dataset, object: ObjectRef) -> Result<Vec<u8>
     data
 }
 
-/// Waits until `done` says so.
+/// Waits until `done` returns true.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut done: impl FnMut() -> F) {
     let wait = async {
         while !done().await {
@@ -203,6 +203,6 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut done: i
     };
     assert!(
         tokio::time::timeout(GUARD, wait).await.is_ok(),
-        "waited in vain for {what}"
+        "timed out waiting for {what}"
     );
 }

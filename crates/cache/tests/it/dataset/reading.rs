@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use millpond_core::{LandOutcome, Worker};
 
-use crate::dataset::pond::{BUCKET, MIB, Pond, eventually, is_here, stream, tree};
+use crate::dataset::pond::{BUCKET, MIB, Pond, eventually, is_cached, stream, tree};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_read_is_right_and_fetched_once() {
@@ -36,7 +36,7 @@ async fn whatever_is_read_is_right_and_fetched_once() {
     }
     assert_eq!(pond.counters().bytes_sent, pond.total_bytes());
     for (key, object) in &objects {
-        eventually(key, || is_here(&dataset, *object)).await;
+        eventually(key, || is_cached(&dataset, *object)).await;
     }
     dataset.stop().await;
 }
@@ -69,7 +69,7 @@ async fn a_lookup_lands_a_small_object_and_leaves_a_large_one_to_fuse() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_that_came_before_its_lookup_is_landed_and_counts_as_local() {
+async fn an_object_that_was_cached_before_its_lookup_is_landed_and_counts_as_local() {
     let pond = Pond::new([("small".to_owned(), 100_000)]);
     let dataset = pond.start(pond.options()).await;
     let object = tree(&dataset)["small"];
@@ -83,7 +83,7 @@ async fn an_object_that_came_before_its_lookup_is_landed_and_counts_as_local() {
         .map(|tier| tier.landing.join(object.id.path()))
         .filter(|path| path.exists())
         .collect();
-    // The time of its landing is over.
+    // The landing link was removed.
     landed.iter().for_each(|path| std::fs::remove_file(path).unwrap());
     for times in 1..3 {
         assert_eq!(dataset.fetch_to_landing(object).await.unwrap(), LandOutcome::Here);
@@ -131,7 +131,7 @@ async fn readers_of_the_same_bytes_share_one_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_gives_up_leaves_the_fetch_to_the_others() {
+async fn a_reader_that_is_dropped_leaves_the_fetch_to_the_others() {
     let pond = Pond::new([("small".to_owned(), 200_000)]);
     pond.origin.set_latency(std::time::Duration::from_millis(100));
     let dataset = pond.start(pond.options()).await;
@@ -156,7 +156,7 @@ async fn a_sequential_reader_needs_few_requests() {
     assert_eq!(counters.bytes_sent, 96 * MIB);
     // 12 of 8 MiB, and the smaller ones of the first windows.
     assert!(counters.gets <= 30, "{} requests", counters.gets);
-    eventually("the object to be complete", || is_here(&dataset, object)).await;
+    eventually("the object to be complete", || is_cached(&dataset, object)).await;
     dataset.stop().await;
 }
 
@@ -174,7 +174,7 @@ async fn a_random_reader_fetches_only_the_blocks_it_reads() {
     }
     dataset.file_closed(object, stream);
     let counters = pond.counters();
-    // On a slow machine some are asked for twice, and the slower answer is dropped.
+    // On a slow machine some are hedged, and the slower response is dropped.
     let hedges = dataset.stats().origin.hedges;
     assert_eq!(counters.gets, blocks.len() as u64 + hedges);
     assert!((0..=hedges * MIB).contains(&(counters.bytes_sent - blocks.len() as u64 * MIB)));
@@ -201,13 +201,13 @@ async fn reads_beyond_the_end_are_short() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stats_tell_hits_and_misses_as_the_origin_counts_them() {
+async fn stats_report_hits_and_misses_as_the_origin_counts_them() {
     let pond = Pond::small(50, 30_000);
     let dataset = pond.start(pond.options()).await;
     let objects = tree(&dataset);
     for _epoch in 0..2 {
         for (key, object) in &objects {
-            if is_here(&dataset, *object).await {
+            if is_cached(&dataset, *object).await {
                 continue;
             }
             pond.check(&dataset, key, *object, 128 << 10).await;

@@ -19,7 +19,7 @@ fn disk_used(dataset: &Dataset) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mounts_that_come_and_go_make_a_new_generation_and_old_ones_stay_readable() {
+async fn added_and_removed_mounts_make_a_new_generation_and_old_ones_stay_readable() {
     let pond = two_buckets(&[("a", "1")], &[("b", "2"), ("c", "3")]);
     let data = at(pond.source("s3://data"), "/");
     let other = at(pond.source("s3://other"), "/other");
@@ -117,7 +117,7 @@ async fn new_credentials_are_used_from_then_on_and_list_nothing_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_right_secret_heals_a_dataset_that_could_not_be_listed() {
+async fn the_right_secret_recovers_a_dataset_that_could_not_be_listed() {
     let pond = Pond::new([]);
     let (origin, source) = guarded();
     origin.put(BUCKET, "a", b"1".to_vec());
@@ -137,7 +137,7 @@ async fn the_right_secret_heals_a_dataset_that_could_not_be_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn options_that_are_wrong_change_nothing() {
+async fn invalid_options_change_nothing() {
     let pond = two_buckets(&[("a", "1")], &[]);
     let data = at(pond.source("s3://data"), "/");
     let good = options(&pond, vec![data.clone()]);
@@ -190,7 +190,7 @@ async fn a_smaller_quota_refuses_what_is_new_and_a_larger_one_takes_it() {
     };
     let dataset = pond.start(quota(64 * MIB)).await;
     let all: Vec<_> = tree(&dataset).into_values().collect();
-    // In an order that nobody takes for a walk.
+    // In an order that is not sequential.
     let objects: Vec<_> = (0..60).map(|i| all[i * 37 % 60]).collect();
     for object in &objects[..20] {
         dataset.fetch_to_landing(*object).await.unwrap();
@@ -212,40 +212,43 @@ async fn a_smaller_quota_refuses_what_is_new_and_a_larger_one_takes_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_smaller_quota_evicts_where_something_is_evicted() {
     let pond = Pond::small(60, 400_000);
-    let terms = |bytes, eviction| {
+    let settings = |bytes, eviction| {
         let mut options = pond.options();
         options.disk_limit.bytes = Some(bytes);
         options.eviction = eviction;
         options
     };
     for before in [Eviction::Never, Eviction::Lru] {
-        let dataset = pond.start(terms(64 * MIB, before)).await;
+        let dataset = pond.start(settings(64 * MIB, before)).await;
         let objects: Vec<_> = tree(&dataset).into_values().collect();
         for object in &objects {
             dataset.fetch_to_landing(*object).await.unwrap();
             dataset.file_closed(*object, crate::dataset::pond::stream());
         }
-        dataset.reconfigure(terms(16 * MIB, Eviction::Lru)).await.unwrap();
+        dataset
+            .reconfigure(settings(16 * MIB, Eviction::Lru))
+            .await
+            .unwrap();
         eventually("less than the quota", || async {
             disk_used(&dataset) <= 16 * MIB
         })
         .await;
         let left = objects.iter().filter(|object| dataset.has(object.id)).count();
         assert!((1..60).contains(&left), "{left}");
-        // It goes on by the new terms.
+        // It continues by the new settings.
         for object in &objects {
             peek(&dataset, *object).await.unwrap();
             assert!(disk_used(&dataset) <= 16 * MIB);
         }
         dataset
-            .reconfigure(terms(16 * MIB, Eviction::Never))
+            .reconfigure(settings(16 * MIB, Eviction::Never))
             .await
             .unwrap();
-        let here: Vec<_> = objects.iter().filter(|object| dataset.has(object.id)).collect();
+        let cached: Vec<_> = objects.iter().filter(|object| dataset.has(object.id)).collect();
         for object in &objects {
             peek(&dataset, *object).await.unwrap();
         }
-        assert!(here.iter().all(|object| dataset.has(object.id)));
+        assert!(cached.iter().all(|object| dataset.has(object.id)));
         dataset.stop().await;
         drop(dataset);
         std::fs::remove_dir_all(pond.cache.path().join("cache")).unwrap();
@@ -253,7 +256,7 @@ async fn a_smaller_quota_evicts_where_something_is_evicted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_interval_holds_at_once() {
+async fn a_new_interval_takes_effect_immediately() {
     let pond = Pond::small(1, 10);
     let dataset = pond.start(pond.options()).await;
     let mut catalogs = dataset.catalogs();
@@ -270,18 +273,18 @@ async fn a_new_interval_holds_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_listing_that_hangs_does_not_keep_new_mounts_waiting() {
+async fn a_listing_that_hangs_does_not_block_new_mounts() {
     let pond = two_buckets(&[("a", "1")], &[("b", "2")]);
     let data = at(pond.source("s3://data"), "/");
     let dataset = pond.start(options(&pond, vec![data.clone()])).await;
-    let mut nobody = pond.source("s3://data");
-    nobody.endpoint = Some("http://127.0.0.1:1".to_owned());
+    let mut unreachable = pond.source("s3://data");
+    unreachable.endpoint = Some("http://127.0.0.1:1".to_owned());
     let mut hangs = JoinSet::new();
     {
-        let (dataset, options) = (Arc::clone(&dataset), options(&pond, vec![at(nobody, "/")]));
+        let (dataset, options) = (Arc::clone(&dataset), options(&pond, vec![at(unreachable, "/")]));
         hangs.spawn(async move { dataset.reconfigure(options).await });
     }
-    eventually("the listing to be under way", || async {
+    eventually("the listing to run", || async {
         dataset.listing().borrow().running
     })
     .await;
@@ -292,7 +295,7 @@ async fn a_listing_that_hangs_does_not_keep_new_mounts_waiting() {
     assert!(began.elapsed() < Duration::from_secs(30));
     assert!(
         hangs.join_next().await.unwrap().unwrap().is_ok(),
-        "it listed what holds now"
+        "it listed the current mounts"
     );
     assert_eq!(contents(&dataset).await["b"], "2");
     dataset.stop().await;

@@ -1,13 +1,13 @@
-//! Caches that are opened again.
+//! Caches that are reopened.
 
 use std::time::Duration;
 
 use millpond_core::{Generation, Worker};
 
-use crate::dataset::pond::{BUCKET, MIB, Pond, is_here, newest, tree};
+use crate::dataset::pond::{BUCKET, MIB, Pond, is_cached, newest, tree};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn numbers_of_generations_begin_where_they_are_told_and_never_go_back() {
+async fn numbers_of_generations_begin_where_configured_and_never_decrease() {
     let pond = Pond::small(3, 100);
     let mut options = pond.options();
     options.first_generation = Generation(40);
@@ -18,7 +18,11 @@ async fn numbers_of_generations_begin_where_they_are_told_and_never_go_back() {
 
     options.first_generation = Generation(7);
     let dataset = pond.start(options.clone()).await;
-    assert_eq!(newest(&dataset).generation, Generation(40), "the one from before");
+    assert_eq!(
+        newest(&dataset).generation,
+        Generation(40),
+        "the one of the previous run"
+    );
     pond.origin.put(BUCKET, "new", b"1".to_vec());
     let second = dataset.refresh().await.unwrap().generation;
     assert!(second > Generation(40));
@@ -33,7 +37,7 @@ async fn numbers_of_generations_begin_where_they_are_told_and_never_go_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_keeps_catalog_and_objects_without_asking_the_source() {
+async fn a_restart_keeps_catalog_and_objects_without_a_request_to_the_source() {
     let pond = Pond::new([("small".to_owned(), 50_000), ("large".to_owned(), 10 * MIB)]);
     let dataset = pond.start(pond.options()).await;
     let objects = tree(&dataset);
@@ -49,14 +53,14 @@ async fn a_restart_keeps_catalog_and_objects_without_asking_the_source() {
     let dataset = pond.start(options).await;
     assert_eq!(newest(&dataset).generation, generation);
     for (key, object) in &objects {
-        assert!(is_here(&dataset, *object).await, "{key}");
+        assert!(is_cached(&dataset, *object).await, "{key}");
         pond.check(&dataset, key, *object, 1 << 20).await;
     }
     dataset.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_refreshes_in_the_background_and_at_once_when_asked_for() {
+async fn a_restart_refreshes_in_the_background_or_before_the_start_if_configured() {
     let pond = Pond::small(3, 100);
     let dataset = pond.start(pond.options()).await;
     let first = newest(&dataset).generation;
@@ -82,7 +86,7 @@ async fn a_restart_refreshes_in_the_background_and_at_once_when_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_catalog_that_was_damaged_before_the_last_boot_is_made_anew() {
+async fn a_catalog_that_was_damaged_before_the_last_boot_is_rebuilt() {
     let pond = Pond::small(3, 100);
     let dataset = pond.start(pond.options()).await;
     let file = newest(&dataset);
@@ -101,7 +105,7 @@ async fn a_catalog_that_was_damaged_before_the_last_boot_is_made_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_crash_left_half_written_is_removed() {
+async fn files_that_a_crash_left_incomplete_are_removed() {
     let pond = Pond::small(3, 100);
     let dataset = pond.start(pond.options()).await;
     let file = newest(&dataset);

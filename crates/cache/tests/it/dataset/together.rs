@@ -35,7 +35,7 @@ fn shown(registry: &Registry, line: &str) -> Option<f64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_datasets_share_one_registry_and_each_takes_its_own_metrics_away() {
+async fn two_datasets_share_one_registry_and_each_removes_its_own_metrics() {
     let registry = Registry::new();
     let metrics = WorkerMetrics::new(&registry).unwrap();
     let (first, second) = (Pond::small(3, 1_000), Pond::small(5, 2_000));
@@ -70,10 +70,10 @@ async fn two_datasets_share_one_registry_and_each_takes_its_own_metrics_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_does_not_answer_takes_no_memory_that_others_read_with() {
-    let common = SharedBudget::new(32 * MIB, 16 * MIB);
+async fn a_source_that_does_not_answer_takes_no_memory_that_other_datasets_need() {
+    let shared = SharedBudget::new(32 * MIB, 16 * MIB);
     let sharing = |pond: &Pond| DatasetOptions {
-        common_memory: Some(common.clone()),
+        shared_memory: Some(shared.clone()),
         ..pond.options()
     };
     let mut files: Vec<_> = (0..100).map(|file| (format!("small/{file}"), 100_000)).collect();
@@ -92,7 +92,7 @@ async fn a_source_that_does_not_answer_takes_no_memory_that_others_read_with() {
         let (dead, one) = (Arc::clone(&dead), Arc::clone(&one));
         reads.spawn(async move { dead.check(&one, &key, object, 8 * MIB).await });
     }
-    eventually("the first to hold all that they have in common", || async {
+    eventually("the first to hold all shared memory", || async {
         one.stats().memory.waiting > 0
     })
     .await;

@@ -1,4 +1,4 @@
-//! Fetching from a source that is unwell.
+//! Fetching from a faulty source.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use origin::{Fault, Kind, Rule};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::sources::rig::{BUCKET, content, hedging, open, patient, restless, rig, short};
+use crate::sources::rig::{BUCKET, content, hedging, long_timeouts, open, rig, short_deadline, short_idle};
 
 const SIZE: usize = 1_000_000;
 
@@ -24,7 +24,7 @@ fn is_unavailable<T: std::fmt::Debug>(result: Result<T, FetchError>) {
 
 #[tokio::test]
 async fn every_range_is_exact() {
-    let rig = rig(patient());
+    let rig = rig(long_timeouts());
     let stored = rig.put("d/a b+c%41?x#y", 1, SIZE);
     for range in [0..SIZE, 0..1, SIZE - 1..SIZE, 17..400_000, 5..5] {
         assert_eq!(
@@ -37,15 +37,15 @@ async fn every_range_is_exact() {
 
 #[tokio::test]
 async fn an_empty_object_needs_no_request() {
-    let rig = rig(patient());
+    let rig = rig(long_timeouts());
     let stored = rig.put("empty", 1, 0);
-    assert_eq!(rig.whole(&stored).await.unwrap(), b"");
+    assert_eq!(rig.fetch_all(&stored).await.unwrap(), b"");
     assert_eq!(rig.server.counters().gets, 0);
 }
 
 #[tokio::test]
-async fn a_storm_of_503_lowers_concurrency_and_nobody_sees_an_error() {
-    let rig = rig(patient());
+async fn a_storm_of_503_lowers_concurrency_and_no_reader_sees_an_error() {
+    let rig = rig(long_timeouts());
     let most = rig.origin.concurrency_limit();
     let stored: Vec<_> = (0..40).map(|n| rig.put(&format!("{n}"), n, 20_000)).collect();
     let storm = rig.server.faults().add(gets(Fault::SlowDown).times(30));
@@ -66,30 +66,30 @@ async fn a_storm_of_503_lowers_concurrency_and_nobody_sees_an_error() {
 }
 
 #[tokio::test]
-async fn a_source_that_only_says_503_is_unavailable_at_the_deadline() {
-    let rig = rig(short());
+async fn a_source_that_always_answers_503_is_unavailable_at_the_deadline() {
+    let rig = rig(short_deadline());
     let stored = rig.put("a", 1, 1000);
     rig.server.faults().add(gets(Fault::SlowDown));
-    let error = rig.whole(&stored).await.unwrap_err();
+    let error = rig.fetch_all(&stored).await.unwrap_err();
     assert!(error.to_string().contains("SlowDown"), "{error}");
     is_unavailable::<()>(Err(error));
 }
 
 #[tokio::test]
 async fn internal_errors_are_tried_again() {
-    let rig = rig(patient());
+    let rig = rig(long_timeouts());
     let stored = rig.put("a", 1, SIZE);
     rig.server.faults().add(gets(Fault::Gone).times(3));
-    assert_eq!(rig.whole(&stored).await.unwrap(), stored.content);
+    assert_eq!(rig.fetch_all(&stored).await.unwrap(), stored.content);
     assert!(rig.metrics.retries.get() >= 3);
 }
 
 #[tokio::test]
-async fn a_truncated_body_is_taken_up_where_it_broke_off() {
-    let rig = rig(patient());
+async fn a_truncated_body_is_continued_where_it_broke_off() {
+    let rig = rig(long_timeouts());
     let stored = rig.put("a", 1, SIZE);
     rig.server.faults().add(gets(Fault::Truncate { after: 300_000 }));
-    assert_eq!(rig.whole(&stored).await.unwrap(), stored.content);
+    assert_eq!(rig.fetch_all(&stored).await.unwrap(), stored.content);
     assert!(rig.server.counters().gets >= 4);
     assert_eq!(
         rig.fetch(&stored, 10..700_010).await.unwrap(),
@@ -99,31 +99,31 @@ async fn a_truncated_body_is_taken_up_where_it_broke_off() {
 
 #[tokio::test]
 async fn a_reset_connection_is_no_error_to_a_reader() {
-    let rig = rig(patient());
+    let rig = rig(long_timeouts());
     let stored = rig.put("a", 1, SIZE);
     rig.server
         .faults()
         .add(gets(Fault::Reset { after: 100_000 }).times(4));
-    assert_eq!(rig.whole(&stored).await.unwrap(), stored.content);
+    assert_eq!(rig.fetch_all(&stored).await.unwrap(), stored.content);
 }
 
 #[tokio::test]
-async fn a_stalled_body_is_given_up_and_taken_up_again() {
-    let rig = rig(restless());
+async fn a_stalled_body_is_abandoned_and_continued() {
+    let rig = rig(short_idle());
     let stored = rig.put("a", 1, SIZE);
     rig.server
         .faults()
         .add(gets(Fault::Stall { after: 400_000 }).times(1));
-    assert_eq!(rig.whole(&stored).await.unwrap(), stored.content);
+    assert_eq!(rig.fetch_all(&stored).await.unwrap(), stored.content);
     rig.server.faults().clear();
 }
 
 #[tokio::test]
 async fn a_source_that_always_stalls_is_unavailable_at_the_deadline() {
-    let rig = rig(short());
+    let rig = rig(short_deadline());
     let stored = rig.put("a", 1, SIZE);
     rig.server.faults().add(gets(Fault::Stall { after: 0 }));
-    is_unavailable(rig.whole(&stored).await);
+    is_unavailable(rig.fetch_all(&stored).await);
     rig.server.faults().clear();
 }
 
@@ -133,9 +133,9 @@ async fn a_hedge_gets_past_a_stall() {
     let stored = rig.put("a", 1, SIZE);
     for after in [0, 400_000] {
         rig.server.faults().add(gets(Fault::Stall { after }).times(1));
-        assert_eq!(rig.whole(&stored).await.unwrap(), stored.content);
+        assert_eq!(rig.fetch_all(&stored).await.unwrap(), stored.content);
         rig.server.faults().clear();
-        // Earns the next hedge.
+        // Earns credit for the next hedge.
         for _ in 0..200 {
             rig.fetch(&stored, 0..10).await.unwrap();
         }
@@ -144,8 +144,8 @@ async fn a_hedge_gets_past_a_stall() {
 }
 
 #[tokio::test]
-async fn a_trickle_is_cut_and_its_bytes_are_kept() {
-    let rig = rig(restless());
+async fn a_trickle_is_cut_and_its_bytes_are_used() {
+    let rig = rig(short_idle());
     let stored = rig.put("a", 1, 300_000);
     rig.server.faults().add(
         gets(Fault::Trickle {
@@ -153,35 +153,35 @@ async fn a_trickle_is_cut_and_its_bytes_are_kept() {
         })
         .times(1),
     );
-    assert_eq!(rig.whole(&stored).await.unwrap(), stored.content);
+    assert_eq!(rig.fetch_all(&stored).await.unwrap(), stored.content);
     rig.server.faults().clear();
 }
 
 #[tokio::test]
 async fn a_source_that_only_trickles_is_unavailable_at_the_deadline() {
-    let rig = rig(short());
+    let rig = rig(short_deadline());
     let stored = rig.put("a", 1, 300_000);
     rig.server.faults().add(gets(Fault::Trickle {
         bytes_per_second: 1_000,
     }));
-    is_unavailable(rig.whole(&stored).await);
+    is_unavailable(rig.fetch_all(&stored).await);
     rig.server.faults().clear();
 }
 
 #[tokio::test]
-async fn another_etag_is_a_change_whatever_the_server_makes_of_if_match() {
-    let rig = rig(patient());
+async fn another_etag_is_a_change_whatever_the_server_does_with_if_match() {
+    let rig = rig(long_timeouts());
     let stored = rig.put("a", 1, SIZE);
     rig.server.faults().add(gets(Fault::WrongEtag));
     let changed = Err(FetchError::Changed { key: "a".to_owned() });
-    assert_eq!(rig.whole(&stored).await, changed);
+    assert_eq!(rig.fetch_all(&stored).await, changed);
     assert_eq!(rig.fetch(&stored, 5..10).await, changed);
 }
 
 #[tokio::test]
 async fn a_body_of_the_wrong_length_gives_no_wrong_byte() {
     for by in [-10, 10, -999_999] {
-        let rig = rig(short());
+        let rig = rig(short_deadline());
         let stored = rig.put("a", 1, SIZE);
         let fault = rig.server.faults().add(gets(Fault::WrongLength { by }));
         for range in [0..SIZE, 100..200_000] {
@@ -191,14 +191,18 @@ async fn a_body_of_the_wrong_length_gives_no_wrong_byte() {
             }
         }
         rig.server.faults().remove(fault);
-        let fetched = rig.with(patient()).fetch(stored.request(0..SIZE)).await.unwrap();
+        let fetched = rig
+            .with(long_timeouts())
+            .fetch(stored.request(0..SIZE))
+            .await
+            .unwrap();
         assert_eq!(fetched.concat(), stored.content);
     }
 }
 
 #[tokio::test]
 async fn two_versions_are_never_mixed() {
-    let rig = rig(patient());
+    let rig = rig(long_timeouts());
     let stored = rig.put("a", 1, SIZE);
     rig.server.faults().add(gets(Fault::Truncate { after: 500_000 }));
     rig.server.faults().add(gets(Fault::ChangeBetween).times(1));
@@ -219,33 +223,33 @@ async fn two_versions_are_never_mixed() {
 
 #[tokio::test]
 async fn what_was_deleted_or_replaced_has_changed() {
-    let rig = rig(patient());
+    let rig = rig(long_timeouts());
     let stored = rig.put("a", 1, 1000);
     let changed = Err(FetchError::Changed { key: "a".to_owned() });
     assert!(rig.server.change(BUCKET, "a", content(2, 500)));
-    assert_eq!(rig.whole(&stored).await, changed);
+    assert_eq!(rig.fetch_all(&stored).await, changed);
     assert!(rig.server.delete(BUCKET, "a"));
     assert_eq!(rig.fetch(&stored, 5..10).await, changed);
-    assert_eq!(rig.server.counters().gets, 2, "another try cannot help");
+    assert_eq!(rig.server.counters().gets, 2, "a retry cannot help");
 }
 
 #[tokio::test]
-async fn a_key_that_cannot_be_asked_for_is_not_asked_for() {
-    let rig = rig(patient());
+async fn a_key_that_cannot_be_requested_is_not_requested() {
+    let rig = rig(long_timeouts());
     for key in ["a//b", "/a", "a/", "../a", "a/./b", "a\nb"] {
         let mut stored = rig.put("a", 1, 1000);
         stored.key = key.to_owned();
-        is_unavailable(rig.whole(&stored).await);
+        is_unavailable(rig.fetch_all(&stored).await);
     }
     assert_eq!(rig.server.counters().gets, 0);
 }
 
 #[tokio::test]
-async fn wrong_credentials_are_denied_at_once() {
-    let rig = rig(patient());
+async fn wrong_credentials_are_denied_without_a_retry() {
+    let rig = rig(long_timeouts());
     let stored = rig.put("a", 1, 1000);
     let source = open(&rig.server, "", "wrong");
-    let origin = Origin::new(source, patient(), rig.metrics.clone());
+    let origin = Origin::new(source, long_timeouts(), rig.metrics.clone());
     let error = origin.fetch(stored.request(0..1000)).await.unwrap_err();
     assert!(matches!(&error, FetchError::Denied { .. }), "{error}");
     assert!(error.to_string().contains("SignatureDoesNotMatch"), "{error}");
@@ -253,19 +257,23 @@ async fn wrong_credentials_are_denied_at_once() {
 }
 
 #[tokio::test]
-async fn a_source_that_is_away_is_waited_for_until_the_deadline() {
-    let rig = rig(short());
+async fn an_unreachable_source_is_retried_until_the_deadline() {
+    let rig = rig(short_deadline());
     let stored = rig.put("a", 1, 1000);
     rig.server.disconnect();
-    is_unavailable(rig.whole(&stored).await);
+    is_unavailable(rig.fetch_all(&stored).await);
     rig.server.reconnect();
-    let fetched = rig.with(patient()).fetch(stored.request(0..1000)).await.unwrap();
+    let fetched = rig
+        .with(long_timeouts())
+        .fetch(stored.request(0..1000))
+        .await
+        .unwrap();
     assert_eq!(fetched.concat(), stored.content);
 }
 
 #[tokio::test]
-async fn a_source_that_comes_back_within_the_deadline_shows_no_error() {
-    let rig = rig(patient());
+async fn a_source_that_recovers_within_the_deadline_causes_no_error() {
+    let rig = rig(long_timeouts());
     let stored = rig.put("a", 1, 1000);
     rig.server.disconnect();
     let mut fetches = JoinSet::new();
@@ -282,14 +290,14 @@ async fn a_source_that_comes_back_within_the_deadline_shows_no_error() {
 
 #[tokio::test]
 async fn many_small_objects_share_a_few_connections() {
-    let rig = rig(patient());
+    let rig = rig(long_timeouts());
     let stored: Vec<_> = (0..500).map(|n| rig.put(&format!("{n}"), n, 3_000)).collect();
     let mut fetches = JoinSet::new();
     for one in stored {
         let origin = Arc::clone(&rig.origin);
         fetches.spawn(async move {
             let mut request = one.request(0..3_000);
-            request.urgency = Priority::Background;
+            request.priority = Priority::Background;
             assert_eq!(origin.fetch(request).await.unwrap().concat(), one.content);
         });
     }
@@ -298,13 +306,13 @@ async fn many_small_objects_share_a_few_connections() {
     }
     let counters = rig.server.counters();
     assert_eq!(counters.gets, 500);
-    // The limit of requests at once, and a few that were opened while another came free.
+    // The limit of requests in flight, and a few that were opened while another became free.
     assert!(counters.connections <= 150, "{}", counters.connections);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_faults_at_once_give_no_wrong_byte() {
-    let rig = rig(patient());
+    let rig = rig(long_timeouts());
     let faults = [
         (Fault::SlowDown, 0.07),
         (Fault::Gone, 0.05),

@@ -5,19 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millpond_cache::fetch::{FetchError, Priority, Request};
-use millpond_cache::listing::{ListError, ListOptions, Listed, Listing, Refused, RefusedBecause};
+use millpond_cache::listing::{ListError, ListOptions, ListedObject, Listing, Refused, RefusedBecause};
 use origin::{Body, Fault, Kind, Rule};
 use proptest::prelude::*;
 
-use crate::sources::rig::{BUCKET, Rig, content, open, patient, rig, rig_below};
+use crate::sources::rig::{BUCKET, Rig, content, long_timeouts, open, rig, rig_below};
 
-async fn all(mut listing: Listing) -> Result<(BTreeMap<String, Listed>, Vec<Refused>), ListError> {
+async fn all(mut listing: Listing) -> Result<(BTreeMap<String, ListedObject>, Vec<Refused>), ListError> {
     let mut objects = BTreeMap::new();
     let mut refused = Vec::new();
     while let Some(batch) = listing.next().await? {
         for object in batch.objects {
             let twice = objects.insert(object.key.clone(), object);
-            assert!(twice.is_none(), "{twice:?} comes twice");
+            assert!(twice.is_none(), "{twice:?} listed twice");
         }
         refused.extend(batch.refused);
     }
@@ -38,21 +38,21 @@ fn put_all(rig: &Rig, keys: &BTreeSet<String>) {
     rig.server.put_all(BUCKET, objects);
 }
 
-/// Asks for an object as it was listed.
-async fn read(rig: &Rig, object: &Listed) -> Result<Vec<u8>, FetchError> {
+/// Fetches an object as it was listed.
+async fn read(rig: &Rig, object: &ListedObject) -> Result<Vec<u8>, FetchError> {
     let request = Request {
         key: object.key.clone(),
         validator: object.validator.clone(),
         size_bytes: object.size_bytes,
         range: 0..object.size_bytes,
-        urgency: Priority::Reader,
+        priority: Priority::Reader,
     };
     rig.origin.fetch(request).await.map(|chunks| chunks.concat())
 }
 
 #[tokio::test]
 async fn hostile_keys_are_listed_as_they_are_and_never_read_as_others() {
-    let rig = rig(patient());
+    let rig = rig(long_timeouts());
     let can_be_asked_for = [
         "a",
         "a b",
@@ -132,7 +132,7 @@ async fn hostile_keys_are_listed_as_they_are_and_never_read_as_others() {
 
 #[tokio::test]
 async fn only_what_lies_below_the_prefix_is_listed() {
-    let rig = rig_below("d/e", patient());
+    let rig = rig_below("d/e", long_timeouts());
     for key in ["d/e", "d/e/", "d/e/f", "d/e/g/h", "d/ee", "d/f", "e/f"] {
         rig.server.put(BUCKET, key, vec![0_u8; 3]);
     }
@@ -141,8 +141,8 @@ async fn only_what_lies_below_the_prefix_is_listed() {
 }
 
 #[tokio::test]
-async fn a_flat_bucket_comes_page_by_page() {
-    let rig = rig(patient());
+async fn a_flat_bucket_is_listed_page_by_page() {
+    let rig = rig(long_timeouts());
     let expected: BTreeSet<String> = (0..3_500).map(|n| format!("{n:05}")).collect();
     put_all(&rig, &expected);
     assert_eq!(keys(&rig).await, expected);
@@ -151,7 +151,7 @@ async fn a_flat_bucket_comes_page_by_page() {
 
 #[tokio::test]
 async fn many_small_directories_are_few_requests() {
-    let rig = rig(patient());
+    let rig = rig(long_timeouts());
     let expected: BTreeSet<String> = (0..2_500).map(|n| format!("top/{n:04}/file")).collect();
     put_all(&rig, &expected);
     assert_eq!(keys(&rig).await, expected);
@@ -161,7 +161,7 @@ async fn many_small_directories_are_few_requests() {
 
 #[tokio::test]
 async fn large_directories_are_listed_side_by_side() {
-    let rig = rig(patient());
+    let rig = rig(long_timeouts());
     let expected: BTreeSet<String> = (0..4_000)
         .map(|n| format!("top/{}/{}/{n}", n % 4, n % 3))
         .chain(["top/x".to_owned()])
@@ -177,8 +177,8 @@ async fn large_directories_are_listed_side_by_side() {
 }
 
 #[tokio::test]
-async fn a_listing_gets_past_faults_and_is_whole() {
-    let rig = rig(patient());
+async fn a_listing_gets_past_faults_and_is_complete() {
+    let rig = rig(long_timeouts());
     let expected: BTreeSet<String> = (0..3_000).map(|n| format!("{}/{n}", n % 20)).collect();
     put_all(&rig, &expected);
     let lists = |fault, fraction| Rule::new(fault).on(&[Kind::List]).fraction(fraction);
@@ -192,8 +192,8 @@ async fn a_listing_gets_past_faults_and_is_whole() {
 }
 
 #[tokio::test]
-async fn half_a_listing_is_an_error() {
-    let rig = rig(patient());
+async fn a_partial_listing_is_an_error() {
+    let rig = rig(long_timeouts());
     put_all(&rig, &(0..2_500).map(|n| format!("{n:04}")).collect());
     rig.server
         .faults()
@@ -208,8 +208,8 @@ async fn half_a_listing_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_bucket_that_is_not_there_or_denied_says_so() {
-    let rig = rig(patient());
+async fn a_missing_or_denied_bucket_is_an_error_of_its_kind() {
+    let rig = rig(long_timeouts());
     let denied = Listing::start(
         open(&rig.server, "", "wrong"),
         ListOptions::default(),
@@ -234,7 +234,7 @@ async fn a_bucket_that_is_not_there_or_denied_says_so() {
 
 #[tokio::test]
 async fn a_server_that_is_no_webdav_server_cannot_be_listed() {
-    let rig = rig(patient());
+    let rig = rig(long_timeouts());
     let options = millpond_cache::source::SourceOptions {
         url: rig.server.url(),
         ..Default::default()
@@ -255,7 +255,7 @@ async fn a_server_that_is_no_webdav_server_cannot_be_listed() {
 
 #[tokio::test]
 async fn sizes_times_and_validators_are_the_sources_own() {
-    let rig = rig(patient());
+    let rig = rig(long_timeouts());
     let etag = rig.server.put(BUCKET, "a", content(1, 1_234));
     let (objects, _) = all(rig.list()).await.unwrap();
     let object = &objects["a"];
@@ -271,10 +271,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_tree_comes_out_whole(expected in proptest::collection::btree_set("[ab/.~%]{1,6}", 0..120)) {
+    fn any_tree_is_listed_completely(expected in proptest::collection::btree_set("[ab/.~%]{1,6}", 0..120)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let rig = rig(patient());
+            let rig = rig(long_timeouts());
             put_all(&rig, &expected);
             let (objects, refused) = all(rig.list()).await.unwrap();
             assert_eq!(objects.keys().cloned().collect::<BTreeSet<_>>(), expected);

@@ -1,4 +1,4 @@
-//! Sources as a cluster has them: behind a certificate of its own, behind a proxy, asked with a web identity.
+//! Sources as in a cluster: behind a private certificate, behind a proxy, with a web identity.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 
 const BUCKET: &str = "data";
 
-/// A server that passes everything on, and ends when it is dropped.
+/// A server that forwards everything, and ends when it is dropped.
 struct Front {
     address: SocketAddr,
     connections: Arc<AtomicU64>,
@@ -27,7 +27,7 @@ struct Front {
 }
 
 impl Front {
-    /// Takes connections, with this certificate if there is one, and passes them on to `to`.
+    /// Accepts connections, with this certificate if there is one, and forwards them to `to`.
     async fn start(to: SocketAddr, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -41,7 +41,7 @@ impl Front {
                 let tls = tls.clone();
                 open.spawn(async move {
                     match tls {
-                        // A client that does not trust it goes away.
+                        // A client that does not trust it disconnects.
                         Some(tls) => match tls.accept(stream).await {
                             Ok(stream) => pass_on(stream, to).await,
                             Err(_refused) => {}
@@ -61,12 +61,12 @@ impl Front {
 
 async fn pass_on(mut stream: impl AsyncRead + AsyncWrite + Unpin, to: SocketAddr) {
     if let Ok(mut server) = TcpStream::connect(to).await {
-        // Either side may go away at any time.
+        // Either side may disconnect at any time.
         copy_bidirectional(&mut stream, &mut server).await.ok();
     }
 }
 
-/// An authority's certificate, and a server's side with it.
+/// An authority's certificate, and a server's TLS side with it.
 fn authority() -> (String, TlsAcceptor) {
     millpond_process::tls::install();
     let CertifiedKey { cert, signing_key } =
@@ -121,12 +121,12 @@ async fn list(options: &SourceOptions) -> Result<Vec<String>, String> {
 }
 
 #[tokio::test]
-async fn a_private_authority_is_trusted_where_it_is_given_and_nowhere_else() {
+async fn a_private_authority_is_trusted_where_it_is_configured_and_nowhere_else() {
     let origin = guarded();
     let (pem, tls) = authority();
     let front = Front::start(origin.address(), Some(tls)).await;
     let plain = source(format!("https://localhost:{}", front.address.port()), &KEYS);
-    assert!(list(&plain).await.is_err(), "nobody vouches for it");
+    assert!(list(&plain).await.is_err(), "no trusted authority signed it");
     let trusting = SourceOptions {
         ca_certificates: Some(pem),
         ..plain
@@ -135,18 +135,18 @@ async fn a_private_authority_is_trusted_where_it_is_given_and_nowhere_else() {
 }
 
 #[tokio::test]
-async fn a_proxy_is_asked_in_the_sources_place() {
+async fn a_proxy_receives_the_requests_to_the_source() {
     let origin = guarded();
     let proxy = Front::start(origin.address(), None).await;
     let url = format!("http://{}", proxy.address);
-    // A name that leads nowhere: only the proxy knows the way.
+    // A name that does not resolve: only the proxy knows the way.
     let options = [&KEYS[..], &[("proxy_url", url.as_str())]].concat();
     let through = source("http://source.invalid".to_owned(), &options);
     assert_eq!(list(&through).await.unwrap(), ["file"]);
     assert!(proxy.connections.load(Ordering::Relaxed) > 0);
 }
 
-/// A token service that gives the right keys for one token.
+/// A token service that issues the right keys for one token.
 async fn token_service(token: &'static str, asked: Arc<AtomicU64>, tasks: &mut JoinSet<()>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");

@@ -1,4 +1,4 @@
-//! A server, a source of it and a way to the source.
+//! A server, a source of it and an origin over the source.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use millpond_cache::source::{Clients, Environment, Source, SourceOptions};
 use millpond_core::Validator;
 use prometheus::Registry;
 
-/// Longer than anything here takes on the slowest machine.
+/// Longer than any test here takes on the slowest machine.
 pub(crate) const GUARD: Duration = Duration::from_secs(60);
 
 pub(crate) const BUCKET: &str = "bucket";
@@ -23,7 +23,7 @@ pub(crate) struct Rig {
     pub(crate) metrics: OriginMetrics,
 }
 
-/// Bytes that tell their object and their place.
+/// Bytes that identify their object and their offset.
 pub(crate) fn content(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(length + 8);
@@ -71,8 +71,8 @@ pub(crate) fn rig(options: OriginOptions) -> Rig {
     rig_below("", options)
 }
 
-/// For tests in which the source never gets well: they last as long as this.
-pub(crate) fn short() -> OriginOptions {
+/// For tests in which the source never recovers: they last as long as this.
+pub(crate) fn short_deadline() -> OriginOptions {
     OriginOptions {
         deadline: Duration::from_secs(3),
         min_bytes_per_second: 1 << 20,
@@ -81,8 +81,8 @@ pub(crate) fn short() -> OriginOptions {
     }
 }
 
-/// For tests in which the source gets well again, however slow the machine.
-pub(crate) fn patient() -> OriginOptions {
+/// For tests in which the source recovers, however slow the machine.
+pub(crate) fn long_timeouts() -> OriginOptions {
     OriginOptions {
         deadline: GUARD,
         idle: Duration::from_secs(20),
@@ -90,19 +90,19 @@ pub(crate) fn patient() -> OriginOptions {
     }
 }
 
-/// For tests in which an answer has to be given up: they last as long as this.
-pub(crate) fn restless() -> OriginOptions {
+/// For tests in which a response has to be abandoned: they last as long as this.
+pub(crate) fn short_idle() -> OriginOptions {
     OriginOptions {
         idle: Duration::from_secs(1),
-        ..patient()
+        ..long_timeouts()
     }
 }
 
-/// With hedges, which come long before an answer is given up.
+/// With hedges, which start long before a response is abandoned.
 pub(crate) fn hedging() -> OriginOptions {
     OriginOptions {
         budget: Some(Budget::new(16 << 20)),
-        ..patient()
+        ..long_timeouts()
     }
 }
 
@@ -128,11 +128,11 @@ impl Rig {
         fetched.expect("a fetch ends").map(|chunks| chunks.concat())
     }
 
-    pub(crate) async fn whole(&self, stored: &Stored) -> Result<Vec<u8>, FetchError> {
+    pub(crate) async fn fetch_all(&self, stored: &Stored) -> Result<Vec<u8>, FetchError> {
         self.fetch(stored, 0..stored.content.len()).await
     }
 
-    /// The same source, asked with other patience.
+    /// The same source with other timeouts.
     pub(crate) fn with(&self, options: OriginOptions) -> Origin {
         Origin::new(Arc::clone(&self.source), options, self.metrics.clone())
     }
@@ -153,7 +153,7 @@ impl Stored {
             validator: self.validator.clone(),
             size_bytes: self.content.len() as u64,
             range: range.start as u64..range.end as u64,
-            urgency: Priority::Reader,
+            priority: Priority::Reader,
         }
     }
 }

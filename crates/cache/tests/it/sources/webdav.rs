@@ -1,10 +1,10 @@
-//! A WebDAV server as a source. Its answers are written down here: what differs between servers is the point.
+//! A WebDAV server as a source. Its responses are written out here: what differs between servers is the point.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millpond_cache::fetch::{FetchError, Origin, Priority, Request};
-use millpond_cache::listing::{ListError, ListOptions, Listed, Listing, RefusedBecause};
+use millpond_cache::listing::{ListError, ListOptions, ListedObject, Listing, RefusedBecause};
 use millpond_cache::metrics::OriginMetrics;
 use millpond_cache::source::{Source, SourceOptions};
 use millpond_core::{Time, Validator};
@@ -14,17 +14,17 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::sources::rig::patient;
+use crate::sources::rig::long_timeouts;
 
 const WHEN: &str = "Wed, 01 May 2024 10:00:00 GMT";
-/// Until when a source may have changed it in that second.
+/// Until when an object of that second may have been changed.
 const END_OF_WHEN: &str = "Wed, 01 May 2024 10:00:01 GMT";
 const WHEN_TIME: Time = Time {
     secs: 1_714_557_600,
     nanos: 0,
 };
 
-/// Canned answers by method and path. The head of each request is kept.
+/// Canned responses by method and path. The head of each request is recorded.
 struct Server {
     url: String,
     requests: Arc<Mutex<Vec<String>>>,
@@ -74,7 +74,7 @@ async fn serve(mut stream: TcpStream, answers: Arc<BTreeMap<String, String>>, se
             return;
         }
     }
-    // None of the requests has a body worth keeping.
+    // None of the requests has a body of interest.
     let mut rest = vec![0; reader.buffer().len()];
     if reader.read_exact(&mut rest).await.is_err() {
         return;
@@ -122,7 +122,7 @@ fn metrics() -> OriginMetrics {
     OriginMetrics::new(&Registry::new()).unwrap()
 }
 
-async fn list(source: &Arc<Source>) -> Result<(Vec<Listed>, Vec<(String, RefusedBecause)>), ListError> {
+async fn list(source: &Arc<Source>) -> Result<(Vec<ListedObject>, Vec<(String, RefusedBecause)>), ListError> {
     let mut listing = Listing::start(Arc::clone(source), ListOptions::default(), metrics());
     let (mut objects, mut refused) = (Vec::new(), Vec::new());
     while let Some(batch) = listing.next().await? {
@@ -138,15 +138,15 @@ async fn list(source: &Arc<Source>) -> Result<(Vec<Listed>, Vec<(String, Refused
     Ok((objects, refused))
 }
 
-async fn read(source: &Arc<Source>, object: &Listed) -> Result<Vec<u8>, FetchError> {
+async fn read(source: &Arc<Source>, object: &ListedObject) -> Result<Vec<u8>, FetchError> {
     let request = Request {
         key: object.key.clone(),
         validator: object.validator.clone(),
         size_bytes: object.size_bytes,
         range: 0..object.size_bytes,
-        urgency: Priority::Reader,
+        priority: Priority::Reader,
     };
-    let origin = Origin::new(Arc::clone(source), patient(), metrics());
+    let origin = Origin::new(Arc::clone(source), long_timeouts(), metrics());
     origin.fetch(request).await.map(|chunks| chunks.concat())
 }
 
@@ -213,7 +213,7 @@ async fn a_file_without_etag_that_is_newer_or_longer_has_changed() {
     .await;
     let source = server.source("/");
     for key in ["newer", "longer", "gone"] {
-        let object = Listed {
+        let object = ListedObject {
             key: key.to_owned(),
             size_bytes: 4,
             modified: WHEN_TIME,
@@ -227,7 +227,7 @@ async fn a_file_without_etag_that_is_newer_or_longer_has_changed() {
 }
 
 #[tokio::test]
-async fn a_server_without_propfind_says_what_is_missing() {
+async fn a_server_without_propfind_is_an_error_that_names_it() {
     let page = answer(
         "200 OK",
         "Content-Type: text/html\r\n",
@@ -253,15 +253,15 @@ async fn a_directory_that_is_not_there_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_server_without_ranges_cannot_give_a_part() {
+async fn a_server_without_ranges_cannot_serve_a_part() {
     let server = Server::start(&[("GET /a", answer("200 OK", "ETag: \"e\"\r\n", "data"))]).await;
-    let origin = Origin::new(server.source("/"), patient(), metrics());
+    let origin = Origin::new(server.source("/"), long_timeouts(), metrics());
     let request = Request {
         key: "a".to_owned(),
         validator: Validator::ETag("\"e\"".to_owned()),
         size_bytes: 4,
         range: 1..3,
-        urgency: Priority::Reader,
+        priority: Priority::Reader,
     };
     let error = origin.fetch(request).await.unwrap_err();
     assert!(error.to_string().contains("ranges"), "{error}");

@@ -1,8 +1,8 @@
-//! Blocks that are kept in memory for a moment, because there is no room for them on disk.
+//! Blocks kept in memory for a short time, because the disk has no space for them.
 //!
-//! Without it every 128 KiB request for an object that the cache refuses would be a request to the source. Blocks
-//! leave in the order of their arrival, when others come or after a while: their memory is missed elsewhere. What a block
-//! keeps alive (its part of the memory budget) goes with it.
+//! Without it every 128 KiB request for an object that the store refuses would be a request to the source. Blocks
+//! are dropped in order of arrival, when newer ones need the space or after [`BLOCK_TTL`]: their memory belongs to
+//! the budget of all readers. A block's permit is dropped with it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -16,54 +16,54 @@ use tokio::time::Instant;
 
 use crate::fetch::MemoryPermit;
 
-/// At most this many blocks, however small: a bound on the table itself.
+/// The largest number of blocks, however small: a bound on the table itself.
 const MAX_BLOCKS: usize = 8_192;
 
-/// A block that nobody made room for is kept so long: a reader of 128 KiB at a time is through with it by then.
+/// How long a block stays: a reader of 128 KiB at a time has read it by then.
 const BLOCK_TTL: Duration = Duration::from_secs(30);
 
-/// Blocks that hold their part of the memory budget.
-pub(super) type TransientBlocks = Transient<Arc<MemoryPermit>>;
+/// Blocks that hold their share of the memory budget.
+pub(in crate::dataset) type TransientBlocks = Transient<Arc<MemoryPermit>>;
 
-/// Where a block belongs: object and number of the block in it.
+/// The key of a block: object and block number.
 type Key = (ObjectId, u64);
 
 /// A bounded set of blocks, each with a `P` that is dropped with it.
 #[derive(Debug)]
-pub(super) struct Transient<P> {
+pub(in crate::dataset) struct Transient<P> {
     limit_bytes: usize,
     inner: Mutex<Inner<P>>,
-    /// Told when a block comes.
-    came: Notify,
+    /// Notified when a block is inserted.
+    inserted: Notify,
 }
 
 #[derive(Debug)]
 struct Inner<P> {
-    blocks: HashMap<Key, Kept<P>>,
+    blocks: HashMap<Key, Entry<P>>,
     order: VecDeque<Key>,
     used_bytes: usize,
 }
 
 #[derive(Debug)]
-struct Kept<P> {
+struct Entry<P> {
     content: Bytes,
     permit: P,
     since: Instant,
 }
 
 impl<P> Inner<P> {
-    /// Takes the oldest block away, for its permit to be dropped after the lock: giving memory back wakes those who
-    /// wait for it.
+    /// Removes the oldest block and returns its permit, to be dropped after the lock: releasing memory wakes
+    /// waiters.
     fn pop(&mut self) -> Option<P> {
-        let kept = self.blocks.remove(&self.order.pop_front()?)?;
-        self.used_bytes -= kept.content.len();
-        Some(kept.permit)
+        let entry = self.blocks.remove(&self.order.pop_front()?)?;
+        self.used_bytes -= entry.content.len();
+        Some(entry.permit)
     }
 }
 
 impl<P> Transient<P> {
-    /// An empty set that holds at most `limit_bytes`.
-    pub(super) fn new(limit_bytes: usize) -> Self {
+    /// Returns an empty set that holds at most `limit_bytes`.
+    pub(in crate::dataset) fn new(limit_bytes: usize) -> Self {
         let inner = Inner {
             blocks: HashMap::new(),
             order: VecDeque::new(),
@@ -72,20 +72,20 @@ impl<P> Transient<P> {
         Self {
             limit_bytes,
             inner: Mutex::new(inner),
-            came: Notify::new(),
+            inserted: Notify::new(),
         }
     }
 
-    /// The block, where it is still here.
+    /// Returns the block, if it is still held.
     pub(super) fn get(&self, id: ObjectId, block: u64) -> Option<Bytes> {
         self.inner
             .lock()
             .blocks
             .get(&(id, block))
-            .map(|kept| kept.content.clone())
+            .map(|entry| entry.content.clone())
     }
 
-    /// Keeps a block; older ones make room for it.
+    /// Inserts a block; the oldest ones are dropped for it.
     pub(super) fn insert(&self, id: ObjectId, block: u64, content: Bytes, permit: P) {
         if content.len() > self.limit_bytes {
             return;
@@ -99,12 +99,12 @@ impl<P> Transient<P> {
             dropped.extend(inner.pop());
         }
         inner.used_bytes += content.len();
-        let kept = Kept {
+        let entry = Entry {
             content,
             permit,
             since: Instant::now(),
         };
-        match inner.blocks.insert((id, block), kept) {
+        match inner.blocks.insert((id, block), entry) {
             Some(before) => {
                 inner.used_bytes -= before.content.len();
                 dropped.push(before.permit);
@@ -112,13 +112,13 @@ impl<P> Transient<P> {
             None => inner.order.push_back((id, block)),
         }
         drop(inner);
-        self.came.notify_one();
+        self.inserted.notify_one();
     }
 
-    /// Lets blocks go that were kept long enough. Never ends.
-    pub(super) async fn keep_young(&self) {
+    /// Drops blocks after [`BLOCK_TTL`]. Never returns.
+    pub(in crate::dataset) async fn expire_blocks(&self) {
         loop {
-            self.came.notified().await;
+            self.inserted.notified().await;
             while self.used_bytes() > 0 {
                 tokio::time::sleep(BLOCK_TTL / 2).await;
                 self.expire(BLOCK_TTL);
@@ -126,13 +126,13 @@ impl<P> Transient<P> {
         }
     }
 
-    /// Drops what came longer ago than that.
+    /// Drops blocks that are older than `age`.
     fn expire(&self, age: Duration) {
         let mut dropped = Vec::new();
         let mut inner = self.inner.lock();
         let is_old = |inner: &Inner<P>| {
             let oldest = inner.order.front().and_then(|key| inner.blocks.get(key));
-            oldest.is_some_and(|kept| kept.since.elapsed() >= age)
+            oldest.is_some_and(|entry| entry.since.elapsed() >= age)
         };
         while is_old(&inner) {
             dropped.extend(inner.pop());
@@ -140,8 +140,8 @@ impl<P> Transient<P> {
         drop(inner);
     }
 
-    /// Bytes held now.
-    pub(super) fn used_bytes(&self) -> usize {
+    /// Returns the bytes held now.
+    pub(in crate::dataset) fn used_bytes(&self) -> usize {
         self.inner.lock().used_bytes
     }
 }
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_the_newest_blocks_within_its_limit_and_drops_the_permits_of_the_rest() {
+    fn holds_the_newest_blocks_within_its_limit_and_drops_the_permits_of_the_rest() {
         let transient = Transient::new(10);
         let permit = Arc::new(());
         for block in 0..5 {
@@ -172,24 +172,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_block_goes_after_a_while() {
+    async fn a_block_is_dropped_after_its_time_to_live() {
         let transient = Transient::new(10);
         let permit = Arc::new(());
         transient.insert(id("a"), 0, Bytes::from_static(b"1234"), Arc::clone(&permit));
-        let mut young = Box::pin(transient.keep_young());
-        tokio::time::timeout(BLOCK_TTL / 3, &mut young).await.unwrap_err();
+        let mut expiry = Box::pin(transient.expire_blocks());
+        tokio::time::timeout(BLOCK_TTL / 3, &mut expiry)
+            .await
+            .unwrap_err();
         transient.insert(id("a"), 1, Bytes::from_static(b"5678"), Arc::clone(&permit));
         assert!(transient.get(id("a"), 0).is_some());
-        tokio::time::timeout(BLOCK_TTL, &mut young).await.unwrap_err();
+        tokio::time::timeout(BLOCK_TTL, &mut expiry).await.unwrap_err();
         assert!(transient.get(id("a"), 0).is_none() && transient.get(id("a"), 1).is_some());
-        tokio::time::timeout(BLOCK_TTL, &mut young).await.unwrap_err();
+        tokio::time::timeout(BLOCK_TTL, &mut expiry).await.unwrap_err();
         assert_eq!((transient.used_bytes(), Arc::strong_count(&permit)), (0, 1));
-        // It waits for the next.
-        assert!(young.now_or_never().is_none());
+        // It waits for the next block.
+        assert!(expiry.now_or_never().is_none());
     }
 
     #[test]
-    fn a_block_that_comes_twice_counts_once() {
+    fn a_block_that_is_inserted_twice_counts_once() {
         let transient = Transient::new(10);
         transient.insert(id("a"), 0, Bytes::from_static(b"1234"), ());
         transient.insert(id("a"), 0, Bytes::from_static(b"1234"), ());
@@ -197,6 +199,6 @@ mod tests {
         transient.insert(id("a"), 1, Bytes::from_static(b"123456"), ());
         assert!(transient.get(id("a"), 0).is_some());
         transient.insert(id("a"), 2, Bytes::from_static(b"12345678901"), ());
-        assert_eq!(transient.used_bytes(), 10, "larger than the limit: not kept");
+        assert_eq!(transient.used_bytes(), 10, "larger than the limit: not inserted");
     }
 }
