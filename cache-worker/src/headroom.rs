@@ -167,7 +167,7 @@ impl Headroom {
     }
 
     async fn look(&self) {
-        self.pool.counted().await;
+        self.pool.scanned().await;
         let path = self.path.clone();
         let looking = tokio::task::spawn_blocking(move || Disk::look(&path)).await;
         let spare = match looking.map_err(io::Error::other).flatten() {
