@@ -4,28 +4,21 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
-use millpond_cluster::Identity;
-use tokio::sync::watch;
 use tracing::error;
 
-use crate::node::Workers;
 use crate::options::DriverOptions;
+use crate::remote::RemoteWorkers;
 use crate::run::run;
 
 /// More threads than this wait for each other only: the kernel reads what is cached.
 const MAX_THREADS: usize = 8;
 
 /// Runs a driver by the process's flags until SIGTERM, and ends the process without destructors.
-/// `workers` makes the lines to workers, from the flags and over certificates as they come.
-pub fn main<F>(workers: F) -> !
-where
-    F: FnOnce(&DriverOptions, watch::Receiver<Option<Arc<Identity>>>) -> Arc<dyn Workers>,
-{
-    let options = DriverOptions::parse();
-    let code = match serve(options, workers) {
+pub fn main() -> ! {
+    let code = match serve(DriverOptions::parse()) {
         Ok(()) => 0,
         Err(error) => {
-            error!(error = format!("{error:#}"), "the driver ends");
+            error!(error = format!("{error:#}"), "the driver failed");
             1
         }
     };
@@ -33,10 +26,7 @@ where
     std::process::exit(code)
 }
 
-fn serve<F>(options: DriverOptions, workers: F) -> anyhow::Result<()>
-where
-    F: FnOnce(&DriverOptions, watch::Receiver<Option<Arc<Identity>>>) -> Arc<dyn Workers>,
-{
+fn serve(options: DriverOptions) -> anyhow::Result<()> {
     millpond_process::telemetry::init(&millpond_process::telemetry::TelemetryOptions::default())?;
     millpond_process::raise_file_limit();
     millpond_process::tls::install();
@@ -47,8 +37,7 @@ where
         .enable_all()
         .build()
         .context("failed to start the driver's threads")?;
-    let flags = options.clone();
-    let ended = runtime.block_on(run(options, |identity| workers(&flags, identity)));
+    let ended = runtime.block_on(run(options, |identity| Arc::new(RemoteWorkers::new(identity))));
     // Its threads may wait for requests that nobody answers here any more, and its tasks hold mounts.
     std::mem::forget(runtime);
     Ok(ended?)

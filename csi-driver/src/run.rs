@@ -71,10 +71,10 @@ fn start<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
 ///
 /// # Errors
 /// It cannot start, or a task that must live has exited.
-pub async fn run<F>(options: DriverOptions, workers: F) -> Result<(), RunError>
-where
-    F: FnOnce(watch::Receiver<Option<Arc<Identity>>>) -> Arc<dyn Workers>,
-{
+pub async fn run(
+    options: DriverOptions,
+    workers: impl FnOnce(watch::Receiver<Option<Arc<Identity>>>) -> Arc<dyn Workers>,
+) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(start("handle signals"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(start("handle signals"))?;
     let mut tasks = Tasks::new();
@@ -121,7 +121,7 @@ where
     };
     // Views stay, and the keeper has the FUSE mounts.
     for dataset in served.datasets.all() {
-        if let Err(error) = dataset.fuse.hand_over() {
+        if let Err(error) = dataset.served.fuse.hand_over() {
             warn!(%error, "failed to hand a mount over to the keeper");
         }
     }

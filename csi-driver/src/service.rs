@@ -10,9 +10,6 @@ use tracing::warn;
 
 use crate::node::{Datasets, Volumes};
 
-/// Counted by the workers, who are told of what the kernel serves.
-const COUNTED_BY_WORKERS: [&str; 2] = ["millpond_read_bytes_total", "millpond_read_opens_total"];
-
 /// The driver, as soon as it serves its node. Clones are the same driver.
 #[derive(Clone)]
 pub(crate) struct Service {
@@ -64,9 +61,6 @@ impl Observed for Service {
 fn merge(families: Vec<MetricFamily>) -> Vec<MetricFamily> {
     let mut merged: BTreeMap<String, MetricFamily> = BTreeMap::new();
     for mut family in families {
-        if COUNTED_BY_WORKERS.contains(&family.name()) {
-            continue;
-        }
         match merged.get_mut(family.name()) {
             Some(known) => known.mut_metric().extend(family.take_metric()),
             None => {

@@ -4,8 +4,7 @@ use kube::ResourceExt;
 
 use crate::{CachePool, Dataset};
 
-/// The CSI driver, in the field's convention.
-pub const CSI_DRIVER: &str = "csi.millpond.io";
+pub use millpond_core::CSI_DRIVER;
 
 /// Who applies objects, and reports events.
 pub const MANAGER: &str = "millpond-controller";

@@ -13,6 +13,9 @@ mod validator;
 mod views;
 mod worker;
 
+/// The name of the CSI driver in the cluster, and of its directory below the kubelet's `plugins`.
+pub const CSI_DRIVER: &str = "csi.millpond.io";
+
 pub use data::{Data, Mapping, ServedBytes};
 pub use id::{ObjectId, ParseObjectIdError};
 pub use object::{Generation, Inode, ObjectRef};

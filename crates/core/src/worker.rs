@@ -35,13 +35,9 @@ pub struct TierDirectories {
 /// What became of an object that a kernel view looked up and did not find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LandOutcome {
-    /// It was fetched for this lookup, and is complete and in a landing directory now: "no such entry" makes the kernel
-    /// find it there.
-    Fetched,
-    /// The same, but it came between the kernel's look into the objects and this one, for somebody else or ahead of its
-    /// reader: the open behind the lookup is answered from this node's cache.
-    Here,
-    /// It is not, and will not be before the answer: serve it through FUSE.
+    /// It is complete and in a landing directory now: "no such entry" makes the kernel find it there.
+    Landed,
+    /// It is not, and will not be before the response: serve it through FUSE.
     ThroughFuse,
 }
 
@@ -128,6 +124,9 @@ pub trait Worker: Send + Sync + 'static {
 
     /// Says that the open file behind `stream` was closed.
     fn file_closed(&self, object: ObjectRef, stream: StreamId);
+
+    /// Returns whether all of an object is in this node's tiers. Counts as no open.
+    async fn is_complete(&self, object: ObjectRef) -> bool;
 
     /// Counts opens that the kernel answered alone: eviction goes by them.
     fn count_kernel_opens(&self, opens: &[OpenCount]);

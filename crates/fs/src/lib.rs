@@ -5,6 +5,7 @@
 //! - [`view`]: kernel views, EROFS image and cache directories under overlayfs with FUSE as the last layer.
 //! - [`mount`]: mounts by file descriptors. [`mounter`]: makes those that could wait for the FUSE server itself.
 //! - [`keeper`]: holds the descriptors of mounts while their server restarts.
+//! - [`ServedDataset`]: all of it together, for one Dataset.
 
 #![deny(unsafe_code)]
 
@@ -16,8 +17,10 @@ pub mod mount;
 pub mod mounter;
 mod needed_generations;
 mod peer;
+mod served;
 pub mod view;
 
 pub use generations::{GenerationPin, Generations};
-pub use metrics::{ServedFrom, ViewMetrics};
+pub use metrics::ViewMetrics;
 pub use needed_generations::{NeededGenerations, pin_newest};
+pub use served::{DatasetViews, Mountpoint, ServeOptions, ServedDataset};

@@ -24,7 +24,7 @@ pub struct NeededGenerations {
 
 impl NeededGenerations {
     /// Holds what is needed now.
-    pub fn hold(fuse: Arc<FuseServer>, registry: Registry) -> Self {
+    pub(crate) fn pin(fuse: Arc<FuseServer>, registry: Registry) -> Self {
         let mut needed = Self {
             fuse,
             registry,

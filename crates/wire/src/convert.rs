@@ -103,8 +103,7 @@ impl From<LandOutcome> for wire::Landed {
     fn from(landed: LandOutcome) -> Self {
         match landed {
             LandOutcome::ThroughFuse => Self::ThroughFuse,
-            LandOutcome::Fetched => Self::Fetched,
-            LandOutcome::Here => Self::Here,
+            LandOutcome::Landed => Self::Landed,
         }
     }
 }
@@ -113,8 +112,7 @@ impl From<wire::Landed> for LandOutcome {
     fn from(landed: wire::Landed) -> Self {
         match landed {
             wire::Landed::ThroughFuse => Self::ThroughFuse,
-            wire::Landed::Fetched => Self::Fetched,
-            wire::Landed::Here => Self::Here,
+            wire::Landed::Landed | wire::Landed::LandedCached => Self::Landed,
         }
     }
 }
@@ -173,6 +171,27 @@ mod tests {
         let error = id(&[1; 15]).unwrap_err();
         assert_eq!(error.to_string(), "an object's id has 15 bytes instead of 16");
         assert!(object(None).is_err());
+    }
+
+    #[test]
+    fn landed_objects_are_understood_across_versions() {
+        for outcome in [LandOutcome::Landed, LandOutcome::ThroughFuse] {
+            assert_eq!(LandOutcome::from(wire::Landed::from(outcome)), outcome);
+        }
+        // What a driver and a worker of an older version send and understand.
+        let sent = |outcome| i32::from(wire::Landed::from(outcome));
+        assert_eq!(
+            (sent(LandOutcome::ThroughFuse), sent(LandOutcome::Landed)),
+            (0, 1)
+        );
+        for (number, outcome) in [
+            (0, LandOutcome::ThroughFuse),
+            (1, LandOutcome::Landed),
+            (2, LandOutcome::Landed),
+        ] {
+            let received = wire::Landed::try_from(number).unwrap();
+            assert_eq!(LandOutcome::from(received), outcome);
+        }
     }
 
     #[test]

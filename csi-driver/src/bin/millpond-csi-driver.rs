@@ -1,12 +1,8 @@
-//! Shows Datasets to the pods of a node: see [`csi_driver::main`].
-
-use std::sync::Arc;
-
-use csi_driver::remote::RemoteWorkers;
+//! Serves Datasets to the pods of a node: see [`csi_driver::main`].
 
 #[global_allocator]
 static ALLOCATOR: millpond_process::Allocator = millpond_process::Allocator;
 
 fn main() {
-    csi_driver::main(|_options, identity| Arc::new(RemoteWorkers::new(identity)))
+    csi_driver::main()
 }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use millpond_core::CSI_DRIVER;
 use tonic::{Request, Response, Status};
 
-use super::DRIVER_NAME;
 use super::wire::csi::identity_server::Identity;
 use super::wire::csi::plugin_capability::service::Type as ServiceType;
 use super::wire::csi::plugin_capability::{Service, Type};
@@ -28,7 +28,7 @@ impl Identity for IdentityService {
         _request: Request<GetPluginInfoRequest>,
     ) -> Result<Response<GetPluginInfoResponse>, Status> {
         Ok(Response::new(GetPluginInfoResponse {
-            name: DRIVER_NAME.to_owned(),
+            name: CSI_DRIVER.to_owned(),
             vendor_version: env!("CARGO_PKG_VERSION").to_owned(),
             ..GetPluginInfoResponse::default()
         }))

@@ -11,8 +11,5 @@ pub use node::NodeService;
 pub use registration::RegistrationService;
 pub use socket::{SocketError, listen};
 
-/// The driver's name in the cluster.
-pub const DRIVER_NAME: &str = "csi.millpond.io";
-
 /// The topology key of a node.
 pub const TOPOLOGY_NODE: &str = "topology.millpond.io/node";

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use millpond_core::CSI_DRIVER;
 use tonic::{Request, Response, Status};
 use tracing::{error, info};
 
-use super::DRIVER_NAME;
 use super::wire::registration::registration_server::Registration;
 use super::wire::registration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
 
@@ -23,7 +23,7 @@ impl Registration for RegistrationService {
         let endpoint = endpoint.ok_or_else(|| Status::internal("the socket's path is not UTF-8"))?;
         Ok(Response::new(PluginInfo {
             r#type: "CSIPlugin".to_owned(),
-            name: DRIVER_NAME.to_owned(),
+            name: CSI_DRIVER.to_owned(),
             endpoint: endpoint.to_owned(),
             supported_versions: vec!["1.0.0".to_owned()],
         }))

@@ -154,7 +154,7 @@ impl Datasets {
         *slot.shown.lock() = Some(Arc::clone(&begun));
         drop(dataset);
         // A keeper that started anew a moment ago was given only what was shown then.
-        let fuse = Arc::clone(&begun.fuse);
+        let fuse = Arc::clone(&begun.served.fuse);
         let given = tokio::task::spawn_blocking(move || fuse.reregister()).await;
         if let Ok(Err(error)) = given {
             warn!(%error, dataset = wanted.uid, "failed to give a mount to the keeper");
@@ -188,7 +188,7 @@ impl Datasets {
     /// Where the process has no thread for it.
     pub async fn count_now(&self) -> Result<(), VolumeError> {
         for dataset in self.all() {
-            dataset.registry.count_now().await?;
+            dataset.served.registry.count_now().await?;
         }
         Ok(())
     }
@@ -196,7 +196,7 @@ impl Datasets {
     /// Gives all mounts to a keeper that has started anew. Blocks.
     pub fn give_again(&self) {
         for dataset in self.all() {
-            if let Err(error) = dataset.fuse.reregister() {
+            if let Err(error) = dataset.served.fuse.reregister() {
                 warn!(%error, dataset = dataset.on_node.uid, "failed to give a mount to the keeper");
             }
         }

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::csi::DRIVER_NAME;
+use millpond_core::CSI_DRIVER;
 
 /// The node's directories.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ impl Layout {
 
     /// What is this driver's below the kubelet's directory.
     pub fn plugin(&self) -> PathBuf {
-        self.kubelet.join("plugins").join(DRIVER_NAME)
+        self.kubelet.join("plugins").join(CSI_DRIVER)
     }
 
     /// The socket of the CSI services.
@@ -44,7 +44,7 @@ impl Layout {
             .join("plugins_registry")
             // The kubelet names the socket's path, percent-encoded, as the authority of its requests. An authority has a
             // percent sign only before an `@`, which is not encoded: without it the request is malformed.
-            .join(format!("{DRIVER_NAME}@reg.sock"))
+            .join(format!("{CSI_DRIVER}@reg.sock"))
     }
 
     /// The mounts of all Datasets.

@@ -17,7 +17,6 @@ mod plan;
 mod record;
 mod reports;
 mod request;
-mod settling;
 mod target;
 #[cfg(test)]
 mod tests;

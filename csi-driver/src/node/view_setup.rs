@@ -24,7 +24,7 @@ pub(super) enum ViewOf {
 
 /// The view that a record describes.
 pub(super) fn view_of(record: &Record, dataset: &Dataset, layout: &Layout) -> ViewOf {
-    let fuse = dataset.fuse.mountpoint();
+    let fuse = dataset.served.fuse.mountpoint();
     let target = record.target.clone();
     let tree = |name: String| {
         ViewOf::Tree(BindSpec {
@@ -60,15 +60,15 @@ pub(super) fn view_of(record: &Record, dataset: &Dataset, layout: &Layout) -> Vi
 
 pub(super) async fn show(record: &Record, dataset: &Dataset, layout: &Layout) -> Result<(), ViewError> {
     match view_of(record, dataset, layout) {
-        ViewOf::Kernel(spec) => dataset.registry.mount(spec).await,
-        ViewOf::Tree(spec) => dataset.registry.bind(spec, record.kind.generation()).await,
+        ViewOf::Kernel(spec) => dataset.served.registry.mount(spec).await,
+        ViewOf::Tree(spec) => dataset.served.registry.bind(spec, record.kind.generation()).await,
     }
 }
 
 /// The catalog that a volume has shown before, held; `None`: it is gone.
 pub(super) fn kept(record: &Record, dataset: &Dataset) -> Option<(CatalogFile, GenerationPin)> {
     let generation = record.kind.generation()?;
-    let held = dataset.registry.generations().pin(generation);
+    let held = dataset.served.registry.generations().pin(generation);
     let directory = &dataset.on_node.directory;
     let catalog = match &record.kind {
         Kind::Kernel { image, index, .. } => CatalogFile {

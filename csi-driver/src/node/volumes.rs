@@ -180,12 +180,18 @@ impl Volumes {
     async fn adopt_one(&self, record: Record) -> Result<(), VolumeError> {
         let wanted = self.dataset_of(&record);
         let (dataset, in_use) = self.datasets.acquire(&wanted, self.recorded(&wanted.uid)).await?;
-        let fuse_root = dataset.fuse.mountpoint().to_owned();
+        let fuse_root = dataset.served.fuse.mountpoint().to_owned();
         let target = record.target.clone();
         let generation = record.kind.generation();
         let adopted = match view_of(&record, &dataset, self.datasets.layout()) {
-            ViewOf::Kernel(spec) => dataset.registry.adopt(spec).await?,
-            ViewOf::Tree(spec) => dataset.registry.adopt_bind(spec, fuse_root, generation).await?,
+            ViewOf::Kernel(spec) => dataset.served.registry.adopt(spec).await?,
+            ViewOf::Tree(spec) => {
+                dataset
+                    .served
+                    .registry
+                    .adopt_bind(spec, fuse_root, generation)
+                    .await?
+            }
         };
         if !adopted {
             return Ok(());
@@ -396,7 +402,12 @@ impl Volumes {
         let Some(dataset) = self.datasets.shown(uid) else {
             return Ok(());
         };
-        match dataset.registry.unmount(target.to_owned(), InUse::Detach).await {
+        match dataset
+            .served
+            .registry
+            .unmount(target.to_owned(), InUse::Detach)
+            .await
+        {
             Ok(()) | Err(ViewError::Missing { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -497,7 +508,7 @@ impl Volumes {
         let there = async {
             // Its senders live as long as the Dataset.
             drop(catalogs.wait_for(Option::is_some).await);
-            let mut shown = dataset.fuse.shown();
+            let mut shown = dataset.served.fuse.shown();
             drop(shown.wait_for(Option::is_some).await);
         };
         if tokio::time::timeout_at(deadline, there).await.is_ok() {
@@ -531,7 +542,7 @@ impl Volumes {
             Some(kept) => kept,
             None => {
                 let (newest, held) =
-                    pin_newest(dataset.worker.as_ref(), &dataset.registry).ok_or_else(no_catalog)?;
+                    pin_newest(dataset.worker.as_ref(), &dataset.served.registry).ok_or_else(no_catalog)?;
                 ((*newest).clone(), held)
             }
         };
@@ -555,7 +566,7 @@ impl Volumes {
             Kind::Live => Ok(()),
             Kind::Tree { generation } => {
                 let wanted = Some(Generation(*generation));
-                let mut shown = dataset.fuse.shown();
+                let mut shown = dataset.served.fuse.shown();
                 let there = shown.wait_for(|shown| *shown >= wanted);
                 match tokio::time::timeout_at(deadline, there).await {
                     Ok(Ok(_)) => Ok(()),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use millpond_core::{ObjectRef, TierDirectories, Views, Worker};
+use millpond_core::{TierDirectories, Views, Worker};
 use tokio::sync::watch;
 
 /// A Dataset that is shown on this node.
@@ -59,9 +59,6 @@ pub trait Workers: Send + Sync + 'static {
 /// A Dataset's worker, wherever it runs.
 #[async_trait]
 pub trait NodeWorker: Worker {
-    /// Whether all of an object is in this node's tiers. Nobody opens it by that.
-    async fn has(&self, object: ObjectRef) -> bool;
-
     /// Whether it can be reached now; an error says in one line what is wrong.
     fn reachable(&self) -> Result<(), String>;
 

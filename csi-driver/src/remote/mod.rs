@@ -194,6 +194,10 @@ impl Worker for RemoteWorker {
         self.notices.closed(object, stream);
     }
 
+    async fn is_complete(&self, object: ObjectRef) -> bool {
+        self.objects.find(object.id, object.size_bytes).await.is_some()
+    }
+
     fn count_kernel_opens(&self, opens: &[OpenCount]) {
         self.notices.opened(opens);
     }
@@ -206,10 +210,6 @@ impl Worker for RemoteWorker {
 
 #[async_trait]
 impl NodeWorker for RemoteWorker {
-    async fn has(&self, object: ObjectRef) -> bool {
-        self.objects.find(object.id, object.size_bytes).await.is_some()
-    }
-
     fn reachable(&self) -> Result<(), String> {
         match &*self.asking.client.borrow() {
             Some(_connected) => Ok(()),

@@ -10,8 +10,8 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -19,16 +19,14 @@ use millpond_cache::dataset::{Dataset, DatasetOptions, MountOptions};
 use millpond_cache::metrics::WorkerMetrics;
 use millpond_cache::source::Environment;
 use millpond_cache::{Limit, MemoryTier};
-use millpond_core::Worker;
-use millpond_fs::fuse::{FuseError, FuseMetrics, FuseOptions, FuseServer, Layout, Unmount};
-use millpond_fs::keeper::KeeperClient as Keeper;
+use millpond_fs::fuse::{FuseError, FuseMetrics};
+use millpond_fs::keeper::KeeperClient;
 use millpond_fs::mounter::Mounter;
-use millpond_fs::view::{InUse, Registry, RegistryOptions, RemountRules};
-use millpond_fs::{NeededGenerations, ViewMetrics};
+use millpond_fs::view::{RegistryOptions, RemountRules};
+use millpond_fs::{DatasetViews, Mountpoint, ServeOptions, ServedDataset, ViewMetrics};
 use millpond_process::{TaskExit, Tasks, http};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::cleanup;
@@ -38,13 +36,10 @@ use super::mount_watch::MountChanges;
 use super::orphan::SupervisorWatch;
 use super::readiness::{self, EXIT_CONFIG, Ready, Report};
 use super::run_directory::Place;
-use super::service::{Metrics, Service};
+use super::service::{self, Service};
 use super::spec::{Eviction, Spec, ViewKind};
 use super::start::name_process;
-use super::views::{self, Holders, MountedView, Record, Settling, ViewChoicePlan};
-
-/// Backing ids of closed files that are kept for their next open: 15,000 cost 4 descriptors (measured).
-const KEPT_BACKING_IDS: usize = 16_384;
+use super::views::{self, MountedView, Record, ViewChoicePlan};
 
 /// The least budget of the read path where nobody gives one.
 const MIN_BUDGET_BYTES: u64 = 256 << 20;
@@ -142,13 +137,10 @@ struct Server {
     /// From then on it has to be noticed here that somebody unmounts.
     changes: Option<MountChanges>,
     dataset: Arc<Dataset>,
-    registry: Registry,
-    fuse: Arc<FuseServer>,
+    served: ServedDataset,
     shown: MountedView,
     /// Those that must live.
     tasks: Tasks,
-    /// Requests that the FUSE server's worker has begun.
-    requests: TaskTracker,
     signals: Signals,
     /// Held as long as this process lives.
     _lock: std::fs::File,
@@ -180,8 +172,8 @@ impl Server {
         let signals = Signals::new()?;
         let lock = place.serve()?;
         let supervision = SupervisorWatch::of_stdin().context("failed to watch the supervisor")?;
-        let keeper = Arc::new(Keeper::from_stdin().context("failed to reach the keeper")?);
-        let metrics = Metrics::new(predecessors)?;
+        let keeper = Arc::new(KeeperClient::from_stdin().context("failed to reach the keeper")?);
+        let metrics = service::registry(predecessors)?;
         let listener = match spec.metrics {
             Some(address) => {
                 let listener = http::listen(address).await;
@@ -191,75 +183,57 @@ impl Server {
         };
         let record = Record::read(&place)?;
         let mut choice = choose(&spec, &place, record.as_ref()).await?;
-        let view_metrics = ViewMetrics::register(&metrics.views)?;
-        let registry = Registry::new(RegistryOptions {
+        let views = DatasetViews::new(RegistryOptions {
             mode: choice.mode,
             settle: RemountRules::default(),
-            metrics: view_metrics,
+            metrics: ViewMetrics::register(&metrics)?,
             mounter: Mounter::at(place.mounter()),
         })?;
-        let holders = Arc::new(Holders {
-            registry: registry.clone(),
-            fuse: OnceLock::new(),
-        });
+        let recorded = record.as_ref().and_then(Record::generation);
+        let recorded = recorded.map(|generation| views.registry().generations().pin(generation));
         let memory_tier = memory::tier(&spec, &place)?;
         let options = dataset_options(&spec, memory_tier, record.is_none())?;
-        let worker_metrics = WorkerMetrics::new(&metrics.all)?;
-        let dataset = Dataset::open(options, Arc::clone(&holders) as _, &worker_metrics).await?;
+        let worker_metrics = WorkerMetrics::new(&metrics)?;
+        let dataset = Dataset::open(options, Arc::new(views.clone()), &worker_metrics).await?;
         start_dataset(&dataset)
             .await
             .with_context(|| cannot_be_shown(&spec))?;
 
-        let tasks = TaskTracker::new();
-        let worker: Arc<dyn Worker> = Arc::new(Settling {
-            dataset: Arc::clone(&dataset),
-            registry: registry.clone(),
-            kind: choice.kind,
-        });
-        let fuse = FuseOptions {
-            mountpoint: views::fuse_mountpoint(&spec, &place.fuse()).to_owned(),
-            name: place.name(),
-            layout: if views::is_direct() {
-                Layout::Live
+        let options = ServeOptions {
+            mountpoint: if views::is_direct() {
+                Mountpoint::User(spec.directory.clone())
             } else {
-                Layout::Directories
+                Mountpoint::Private(place.fuse())
             },
-            worker: Arc::clone(&worker),
-            runtime: tokio::runtime::Handle::current(),
-            passthrough: !views::is_direct(),
-            kept_backing_ids: match spec.cache.eviction {
-                Eviction::Never => KEPT_BACKING_IDS,
-                Eviction::Lru | Eviction::TinyLfu => 0,
-            },
-            threads: 2,
-            metrics: FuseMetrics::register(&metrics.all)?,
-            // Opens of a FUSE view are counted once, by the worker.
-            ledger: (choice.kind == ViewKind::Kernel).then(|| Arc::clone(registry.ledger())),
-            keeper: Some(Arc::clone(&keeper)),
+            name: place.name(),
+            evicts: spec.cache.eviction != Eviction::Never,
+            kernel_views: choice.kind == ViewKind::Kernel,
+            metrics: FuseMetrics::register(&metrics)?,
+            keeper: Arc::clone(&keeper),
         };
-        let (fuse, taken_over) = mount_fuse(fuse, &place).await?;
-        let fuse = Arc::new(fuse);
-        // Set once, here.
-        let _empty = holders.fuse.set(Arc::clone(&fuse));
-        // Before the worker is told for the first time what is in use: all else it may delete.
-        let needed = NeededGenerations::hold(Arc::clone(&fuse), registry.clone());
-        let recorded = record.as_ref().and_then(Record::generation);
-        let recorded = recorded.map(|generation| registry.generations().pin(generation));
-        registry.connect(Arc::clone(&worker));
-        let shown = views::show(&spec, &place, &mut choice, record, &registry, worker.as_ref()).await;
+        let (served, needed) = ServedDataset::open(&views, Arc::clone(&dataset) as _, options).await?;
+        let shown = views::show(
+            &spec,
+            &place,
+            &mut choice,
+            record,
+            &served.registry,
+            dataset.as_ref(),
+        )
+        .await;
         drop(recorded);
         let shown = match shown {
             Ok(shown) => shown,
             Err(error) => {
-                if taken_over {
+                if served.taken_over {
                     // The mount is the next server's to try.
-                    fuse.hand_over()?;
+                    served.fuse.hand_over()?;
                 }
                 return Err(error);
             }
         };
-        let mut live = Tasks::new();
-        live.spawn("the live tree", needed.run());
+        let mut tasks = Tasks::new();
+        tasks.spawn("the live tree", needed.run());
         let mut server = Self {
             spec,
             place,
@@ -267,11 +241,9 @@ impl Server {
             orphaned: Arc::default(),
             changes: None,
             dataset,
-            registry,
-            fuse,
+            served,
             shown,
-            tasks: live,
-            requests: tasks,
+            tasks,
             signals,
             _lock: lock,
         };
@@ -283,14 +255,14 @@ impl Server {
 
     fn start_tasks(
         &mut self,
-        metrics: Metrics,
+        metrics: prometheus::Registry,
         listener: Option<tokio::net::TcpListener>,
         predecessors: u64,
     ) -> Result<()> {
         let control = Control::new(
             Arc::clone(&self.dataset),
-            self.registry.clone(),
-            Arc::clone(&self.fuse),
+            self.served.registry.clone(),
+            Arc::clone(&self.served.fuse),
             MountStats {
                 directory: self.spec.directory.clone(),
                 view: self.shown.kind,
@@ -309,13 +281,13 @@ impl Server {
         if let Some(listener) = listener {
             let service = Service {
                 dataset: Arc::clone(&self.dataset),
-                views: self.registry.clone(),
+                views: self.served.registry.clone(),
                 metrics,
             };
             let serving = axum::serve(listener, http::router(service)).into_future();
             self.tasks.spawn_fallible("the metrics service", serving);
         }
-        let fuse = Arc::clone(&self.fuse);
+        let fuse = Arc::clone(&self.served.fuse);
         self.tasks.spawn(FUSE_SESSION, async move { fuse.wait().await });
         Ok(())
     }
@@ -388,9 +360,9 @@ impl Server {
         let orphan = self.is_orphan();
         match reason {
             Reason::Leave => {
-                self.fuse.hand_over()?;
+                self.served.fuse.hand_over()?;
                 let stop = async {
-                    self.registry.stop().await;
+                    self.served.registry.stop().await;
                     self.dataset.stop().await;
                 };
                 if tokio::time::timeout(HANDOVER_TIMEOUT, stop).await.is_err() {
@@ -398,23 +370,14 @@ impl Server {
                 }
             }
             Reason::Stop => {
-                for target in self.registry.targets() {
-                    if let Err(error) = self.registry.unmount(target, InUse::Detach).await {
-                        warn!(%error, "failed to take a view away");
-                    }
-                }
-                let fuse = Arc::clone(&self.fuse);
-                let unmounted = tokio::task::spawn_blocking(move || fuse.unmount(Unmount::Detach));
-                match unmounted.await? {
+                match self.served.unmount().await {
                     // Its keeper is gone, and needs not be told.
                     Err(FuseError::Keeper(_)) if orphan => {}
                     Err(error) => warn!(%error, "failed to unmount"),
                     Ok(()) => {}
                 }
                 let stop = async {
-                    self.registry.stop().await;
-                    self.requests.close();
-                    self.requests.wait().await;
+                    self.served.registry.stop().await;
                     self.dataset.stop().await;
                 };
                 if tokio::time::timeout(SHUTDOWN_TIMEOUT, stop).await.is_err() {
@@ -509,36 +472,6 @@ async fn start_dataset(dataset: &Dataset) -> Result<()> {
         started = dataset.start() => Ok(started?),
         () = progress => Ok(()),
     }
-}
-
-/// Takes the FUSE mount over, or mounts it; whether it was taken over.
-async fn mount_fuse(options: FuseOptions, place: &Place) -> Result<(FuseServer, bool)> {
-    // Taking over consumes its options, so the attempt gets a copy of what both need.
-    let mount = FuseOptions {
-        mountpoint: options.mountpoint.clone(),
-        name: options.name.clone(),
-        layout: options.layout,
-        worker: Arc::clone(&options.worker),
-        runtime: options.runtime.clone(),
-        passthrough: options.passthrough,
-        kept_backing_ids: options.kept_backing_ids,
-        threads: options.threads,
-        metrics: options.metrics.clone(),
-        ledger: options.ledger.clone(),
-        keeper: options.keeper.clone(),
-    };
-    let point = place.fuse();
-    let mounting = tokio::task::spawn_blocking(move || -> Result<_> {
-        if let Some(server) = FuseServer::take_over(options)? {
-            return Ok((server, true));
-        }
-        // Not before: where a mount waits for its server, even a look at the directory does.
-        if !views::is_direct() {
-            std::fs::create_dir_all(&point).with_context(|| format!("failed to make {}", point.display()))?;
-        }
-        Ok((FuseServer::mount(mount)?, false))
-    });
-    mounting.await?
 }
 
 fn listen_at(socket: &Path) -> Result<UnixListener> {

@@ -2,59 +2,33 @@
 
 use std::sync::Arc;
 
-use millpond_process::http::{Observed, register_build_info};
-use prometheus::IntCounter;
-use prometheus::proto::MetricFamily;
-
 use millpond_cache::dataset::Dataset;
-use millpond_fs::view::Registry;
-
-/// Counted by the worker, which sees everything, and again by the views, which see a part.
-const COUNTED_BY_WORKER: [&str; 2] = ["millpond_read_bytes_total", "millpond_read_opens_total"];
+use millpond_process::http::{Observed, register_build_info};
+use prometheus::proto::MetricFamily;
+use prometheus::{IntCounter, Registry};
 
 /// The server. Clones are the same server.
 #[derive(Clone)]
 pub(crate) struct Service {
     pub(crate) dataset: Arc<Dataset>,
-    pub(crate) views: Registry,
-    pub(crate) metrics: Metrics,
+    pub(crate) views: millpond_fs::view::Registry,
+    pub(crate) metrics: Registry,
 }
 
-/// All metrics of the process.
-#[derive(Clone)]
-pub(crate) struct Metrics {
-    /// Those of worker, FUSE server and process.
-    pub(crate) all: prometheus::Registry,
-    /// Those of the views, some of which the worker has too.
-    pub(crate) views: prometheus::Registry,
-}
-
-impl Metrics {
-    /// Makes the registries, and counts the servers that the mount had before.
-    ///
-    /// # Errors
-    /// Never in practice: the names are new.
-    pub(crate) fn new(predecessors: u64) -> prometheus::Result<Self> {
-        let all = prometheus::Registry::new();
-        let restarts = IntCounter::new(
-            "millpond_server_restarts_total",
-            "How often the server of this mount was started again.",
-        )?;
-        restarts.inc_by(predecessors);
-        all.register(Box::new(restarts))?;
-        register_build_info(&all, env!("CARGO_PKG_VERSION"))?;
-        Ok(Self {
-            all,
-            views: prometheus::Registry::new(),
-        })
-    }
-
-    fn gather(&self) -> Vec<MetricFamily> {
-        let mut families = self.all.gather();
-        let of_views = self.views.gather().into_iter();
-        families.extend(of_views.filter(|family| !COUNTED_BY_WORKER.contains(&family.name())));
-        families
-    }
+/// Creates the registry of all metrics of the process, and counts the servers that the mount had before.
+///
+/// # Errors
+/// Never in practice: the names are new.
+pub(crate) fn registry(predecessors: u64) -> prometheus::Result<Registry> {
+    let registry = Registry::new();
+    let restarts = IntCounter::new(
+        "millpond_server_restarts_total",
+        "How often the server of this mount was started again.",
+    )?;
+    restarts.inc_by(predecessors);
+    registry.register(Box::new(restarts))?;
+    register_build_info(&registry, env!("CARGO_PKG_VERSION"))?;
+    Ok(registry)
 }
 
 impl Observed for Service {

@@ -4,28 +4,14 @@
 //!   it, or its newest tree. Without root it is mounted at the directory itself.
 //! - What is shown is written down, so that the next server takes it over as it is.
 
-use std::collections::BTreeSet;
-use std::fs::File;
-use std::ops::Range;
-use std::path::Path;
-use std::sync::{Arc, OnceLock};
-
 use anyhow::{Context, Result, bail};
-use async_trait::async_trait;
-use millpond_cache::dataset::Dataset;
-use millpond_core::ObjectId;
-use millpond_core::{
-    CatalogFile, Data, Generation, LandOutcome, LocalCopy, ObjectRef, OpenCount, ReadError, ReleaseError,
-    StreamId, TierDirectories, Views, Worker,
-};
-use millpond_fs::fuse::FuseServer;
+use millpond_core::{CatalogFile, Generation, Worker};
+use millpond_fs::pin_newest;
 use millpond_fs::view::{BindSpec, KernelSupport, OverlayMode, Registry, ViewError, ViewSpec};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 
 use super::run_directory::Place;
 use super::spec::{Eviction, Spec, ViewChoice, ViewKind};
-use millpond_fs::pin_newest;
 
 /// What kind of view it will be, decided before anything is mounted.
 #[derive(Debug)]
@@ -293,11 +279,6 @@ pub(crate) fn is_direct() -> bool {
     !rustix::process::geteuid().is_root()
 }
 
-/// Where the FUSE file system is mounted.
-pub(crate) fn fuse_mountpoint<'a>(spec: &'a Spec, fuse: &'a Path) -> &'a Path {
-    if is_direct() { &spec.directory } else { fuse }
-}
-
 /// The registry puts `millpond:` before it.
 fn view_name(place: &Place) -> String {
     place.name().trim_start_matches("millpond:").to_owned()
@@ -307,74 +288,5 @@ fn words(error: &ViewError) -> String {
     match std::error::Error::source(error) {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
-    }
-}
-
-/// All that holds objects on this node, for the worker that evicts them.
-pub(crate) struct Holders {
-    pub(crate) registry: Registry,
-    /// Empty until it is mounted.
-    pub(crate) fuse: OnceLock<Arc<FuseServer>>,
-}
-
-#[async_trait]
-impl Views for Holders {
-    async fn release(&self, unlinked: &[ObjectId]) -> Result<(), ReleaseError> {
-        // A backing id holds its file as an open one does.
-        if let Some(fuse) = self.fuse.get() {
-            fuse.release(unlinked);
-        }
-        self.registry.release(unlinked).await
-    }
-}
-
-/// The Dataset as the FUSE server sees it. Objects that were read through FUSE until they were whole become native by a
-/// remount some time after they were closed.
-pub(crate) struct Settling {
-    pub(crate) dataset: Arc<Dataset>,
-    pub(crate) registry: Registry,
-    /// Only a kernel view has anything to remount.
-    pub(crate) kind: ViewKind,
-}
-
-#[async_trait]
-impl Worker for Settling {
-    fn catalogs(&self) -> watch::Receiver<Option<Arc<CatalogFile>>> {
-        self.dataset.catalogs()
-    }
-
-    fn tiers(&self) -> Vec<TierDirectories> {
-        self.dataset.tiers()
-    }
-
-    async fn fetch_to_landing(&self, object: ObjectRef) -> Result<LandOutcome, ReadError> {
-        self.dataset.fetch_to_landing(object).await
-    }
-
-    async fn open_local(&self, object: ObjectRef) -> Result<LocalCopy, ReadError> {
-        self.dataset.open_local(object).await
-    }
-
-    async fn read(&self, object: ObjectRef, stream: StreamId, range: Range<u64>) -> Result<Data, ReadError> {
-        self.dataset.read(object, stream, range).await
-    }
-
-    fn file_opened(&self, object: ObjectRef, stream: StreamId, complete: Option<Arc<File>>) {
-        self.dataset.file_opened(object, stream, complete);
-    }
-
-    fn file_closed(&self, object: ObjectRef, stream: StreamId) {
-        self.dataset.file_closed(object, stream);
-        if self.kind == ViewKind::Kernel && self.dataset.has(object.id) {
-            self.registry.object_completed(object.id, object.size_bytes);
-        }
-    }
-
-    fn count_kernel_opens(&self, opens: &[OpenCount]) {
-        self.dataset.count_kernel_opens(opens);
-    }
-
-    fn retain_generations(&self, generations: &BTreeSet<Generation>) {
-        self.dataset.retain_generations(generations);
     }
 }

@@ -209,7 +209,7 @@ async fn small_files_land_and_large_ones_are_read_over_the_socket() {
     ));
     assert_eq!(
         driver.fetch_to_landing(small).await.expect("land"),
-        LandOutcome::Fetched
+        LandOutcome::Landed
     );
     let Ok(LocalCopy::Complete(file)) = driver.open_local(small).await else {
         panic!("it has landed");

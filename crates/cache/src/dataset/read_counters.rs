@@ -11,7 +11,7 @@
 //! load fetched is local from the first time on.
 //!
 //! The driver must not report an open that this worker had a part in (the one that follows a landing, or one that
-//! FUSE served), and not count reads under the same names: it would count twice.
+//! FUSE served): it would be counted twice.
 
 use millpond_core::ObjectId;
 use millpond_core::ServedBytes;

@@ -46,12 +46,12 @@ impl Worker for Dataset {
             match fetch.await? {
                 FetchOutcome::Fetched => {
                     self.reads.landed(object.size_bytes);
-                    return Ok(LandOutcome::Fetched);
+                    return Ok(LandOutcome::Landed);
                 }
                 // It came between the kernel's look into the objects and this one, and its landing may be over.
                 FetchOutcome::Cached | FetchOutcome::Joined if self.store.land(object.id).await => {
                     self.reads.opened_complete(object.id, 1, object.size_bytes);
-                    return Ok(LandOutcome::Here);
+                    return Ok(LandOutcome::Landed);
                 }
                 // Evicted meanwhile.
                 FetchOutcome::Cached | FetchOutcome::Joined => {}
@@ -111,6 +111,10 @@ impl Worker for Dataset {
     fn file_closed(&self, _object: ObjectRef, stream: StreamId) {
         self.streams.closed(stream);
         self.fetching.uses.closed(stream);
+    }
+
+    async fn is_complete(&self, object: ObjectRef) -> bool {
+        self.store.has(object.id)
     }
 
     fn count_kernel_opens(&self, opens: &[OpenCount]) {

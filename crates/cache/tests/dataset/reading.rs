@@ -48,7 +48,13 @@ async fn a_lookup_lands_a_small_object_and_leaves_a_large_one_to_fuse() {
     let objects = tree(&dataset);
     assert_eq!(
         dataset.fetch_to_landing(objects["small"]).await.unwrap(),
-        LandOutcome::Fetched
+        LandOutcome::Landed
+    );
+    let read = dataset.stats().read;
+    assert_eq!(
+        (read.origin_opens, read.local_opens),
+        (1, 0),
+        "it was fetched: {read:?}"
     );
     let path = objects["small"].id.path();
     let found = dataset.tiers().iter().any(|tier| {
@@ -75,7 +81,7 @@ async fn an_object_that_came_before_its_lookup_is_landed_and_counts_as_local() {
     let object = tree(&dataset)["small"];
     assert_eq!(
         dataset.fetch_to_landing(object).await.unwrap(),
-        LandOutcome::Fetched
+        LandOutcome::Landed
     );
     let landed: Vec<_> = dataset
         .tiers()
@@ -86,7 +92,10 @@ async fn an_object_that_came_before_its_lookup_is_landed_and_counts_as_local() {
     // The time of its landing is over.
     landed.iter().for_each(|path| std::fs::remove_file(path).unwrap());
     for times in 1..3 {
-        assert_eq!(dataset.fetch_to_landing(object).await.unwrap(), LandOutcome::Here);
+        assert_eq!(
+            dataset.fetch_to_landing(object).await.unwrap(),
+            LandOutcome::Landed
+        );
         assert!(landed.len() == 1 && landed[0].exists(), "{landed:?}");
         let read = dataset.stats().read;
         assert_eq!((read.origin_opens, read.origin_bytes), (1, 100_000), "{read:?}");
@@ -141,7 +150,16 @@ async fn a_reader_that_gives_up_leaves_the_fetch_to_the_others() {
         let mut first = std::pin::pin!(first);
         assert!(futures::poll!(&mut first).is_pending());
     }
-    assert_eq!(dataset.fetch_to_landing(object).await.unwrap(), LandOutcome::Here);
+    assert_eq!(
+        dataset.fetch_to_landing(object).await.unwrap(),
+        LandOutcome::Landed
+    );
+    let read = dataset.stats().read;
+    assert_eq!(
+        (read.origin_opens, read.local_opens),
+        (0, 1),
+        "it was here: {read:?}"
+    );
     assert_eq!(pond.counters().gets, 1);
     dataset.stop().await;
 }

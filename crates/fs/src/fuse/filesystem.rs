@@ -145,6 +145,7 @@ impl Filesystem for FuseFilesystem {
     ) {
         self.count(Operation::Read);
         let read = Read {
+            inode: inode.0,
             handle: handle.0,
             offset,
             length,

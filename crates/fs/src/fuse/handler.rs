@@ -21,7 +21,6 @@ use millpond_core::ObjectId;
 use millpond_core::{
     Data, LandOutcome, LocalCopy, ObjectRef, OpenCount, ReadError, ServedBytes, StreamId, Worker,
 };
-use parking_lot::RwLock;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error};
@@ -33,8 +32,7 @@ use super::metrics::FuseMetrics;
 use super::node::{Layer, Node};
 use super::opens::{Mode, OpenError, OpenWith, Opens};
 use super::tree::{FOREVER, Trees};
-use crate::metrics::ServedFrom;
-use crate::view::FuseOpenLog;
+use crate::view::Registry;
 
 /// How long the failure of a landing is remembered, so that the lookup in the last layer that follows it at once shows
 /// the same error, without waiting for another deadline.
@@ -56,17 +54,15 @@ pub(crate) struct RequestHandler {
     pub(crate) tasks: TaskTracker,
     /// Cleared when the kernel refuses it.
     pub(crate) passthrough: AtomicBool,
-    /// Where opens of kernel views are written down that come here.
-    ledger: Option<Arc<FuseOpenLog>>,
+    /// The kernel views of which the mount is a layer.
+    kernel_views: Option<Registry>,
     /// What was agreed with the kernel about the connection.
     pub(crate) negotiated: OnceLock<super::session::Negotiated>,
     failures: moka::sync::Cache<ObjectId, i32>,
-    /// Complete objects that are open without passthrough, by handle.
-    maps: RwLock<std::collections::HashMap<u64, Arc<Mmap>>>,
 }
 
 /// The parts of a [`RequestHandler`].
-pub(crate) struct PondParts {
+pub(crate) struct HandlerParts {
     pub(crate) worker: Arc<dyn Worker>,
     pub(crate) trees: Trees,
     pub(crate) opens: Opens,
@@ -74,12 +70,12 @@ pub(crate) struct PondParts {
     pub(crate) device: Arc<OwnedFd>,
     pub(crate) runtime: Handle,
     pub(crate) passthrough: bool,
-    pub(crate) ledger: Option<Arc<FuseOpenLog>>,
+    pub(crate) kernel_views: Option<Registry>,
 }
 
 impl RequestHandler {
-    pub(crate) fn new(parts: PondParts) -> Self {
-        let PondParts {
+    pub(crate) fn new(parts: HandlerParts) -> Self {
+        let HandlerParts {
             worker,
             trees,
             opens,
@@ -87,7 +83,7 @@ impl RequestHandler {
             device,
             runtime,
             passthrough,
-            ledger,
+            kernel_views,
         } = parts;
         Self {
             worker,
@@ -98,19 +94,18 @@ impl RequestHandler {
             runtime,
             tasks: TaskTracker::new(),
             passthrough: AtomicBool::new(passthrough),
-            ledger,
+            kernel_views,
             negotiated: OnceLock::new(),
             failures: moka::sync::Cache::builder()
                 .max_capacity(FAILURES)
                 .time_to_live(FAILURE_TTL)
                 .build(),
-            maps: RwLock::default(),
         }
     }
 
     /// Whether the mount is a layer of kernel views.
     pub(crate) const fn has_kernel_views(&self) -> bool {
-        self.ledger.is_some()
+        self.kernel_views.is_some()
     }
 
     /// Answers a lookup below `objects` or `last`.
@@ -128,7 +123,7 @@ impl RequestHandler {
             Layer::Objects => {
                 let pond = Arc::clone(self);
                 let reply = Pending::new(reply);
-                self.answer(async move {
+                self.run(async move {
                     let landed = pond.worker.fetch_to_landing(object).await;
                     pond.landed(&object, landed, reply);
                 });
@@ -141,18 +136,11 @@ impl RequestHandler {
     }
 
     fn landed(&self, object: &ObjectRef, landed: Result<LandOutcome, ReadError>, reply: Pending<ReplyEntry>) {
-        let native = |from| {
-            if let Some(ledger) = &self.ledger {
-                ledger.landed(object.id, object.size_bytes, from);
-            }
-        };
         match landed {
-            Ok(LandOutcome::Fetched) => {
-                native(ServedFrom::Origin);
-                reply.answer(|reply| reply.error(Errno::ENOENT));
-            }
-            Ok(LandOutcome::Here) => {
-                native(ServedFrom::Local);
+            Ok(LandOutcome::Landed) => {
+                if let Some(views) = &self.kernel_views {
+                    views.fuse_opens().log_landing(object.id);
+                }
                 reply.answer(|reply| reply.error(Errno::ENOENT));
             }
             Ok(LandOutcome::ThroughFuse) => reply.answer(|reply| self.reply_object(object, reply)),
@@ -185,8 +173,8 @@ impl RequestHandler {
             Ok(object) => object,
             Err(number) => return self.refuse_open(reply, number),
         };
-        if let (Node::Object(_), Some(ledger)) = (node, &self.ledger) {
-            ledger.opened(object.id, request.pid());
+        if let (Node::Object(_), Some(views)) = (node, &self.kernel_views) {
+            views.fuse_opens().log_open(object.id, request.pid());
         }
         let opening = OpenRequest {
             object,
@@ -210,7 +198,7 @@ impl RequestHandler {
         }
         let pond = Arc::clone(self);
         let reply = Pending::new(reply);
-        self.answer(async move {
+        self.run(async move {
             match pond.worker.open_local(object).await {
                 Ok(LocalCopy::Complete(file)) => {
                     reply.answer(|reply| pond.open_local(&opening, Some(&file), reply));
@@ -258,7 +246,7 @@ impl RequestHandler {
                 {
                     match map_object(file) {
                         Ok(map) => {
-                            self.maps.write().insert(handle, map);
+                            self.opens.set_map(inode, handle, map);
                         }
                         // The worker answers the reads then.
                         Err(error) => debug!(object = %object.id, %error, "failed to map an object"),
@@ -322,7 +310,7 @@ impl RequestHandler {
             return reply.data(&[]);
         }
         let range = read.offset..end;
-        let map = self.maps.read().get(&read.handle).cloned();
+        let map = self.opens.map(read.inode, read.handle);
         let pond = Arc::clone(self);
         if let Some(map) = map {
             // The page cache may have to read the disk: not on fuser's threads, nor on the runtime's.
@@ -332,7 +320,7 @@ impl RequestHandler {
             return;
         }
         let reply = Pending::new(reply);
-        self.answer(async move {
+        self.run(async move {
             let data = pond.worker.read(object, StreamId(read.handle), range.clone()).await;
             match data {
                 Ok(data) if data.len() as u64 == range.end - range.start => {
@@ -390,13 +378,23 @@ impl RequestHandler {
         reply.error(number);
     }
 
-    /// Notes that a handle was closed.
+    /// Notes that a handle was closed. An object that became complete while it was read through FUSE becomes native in kernel
+    /// views by a remount some time later.
     pub(crate) fn release(&self, node: Node, inode: INodeNo, handle: u64) {
-        self.maps.write().remove(&handle);
-        if self.opens.close(inode.0, handle) == Some(Mode::Direct)
-            && let Ok(object) = self.trees.object(node)
-        {
-            self.worker.file_closed(object, StreamId(handle));
+        if self.opens.close(inode.0, handle) != Some(Mode::Direct) {
+            return;
+        }
+        let Ok(object) = self.trees.object(node) else {
+            return;
+        };
+        self.worker.file_closed(object, StreamId(handle));
+        if let Some(views) = self.kernel_views.clone() {
+            let worker = Arc::clone(&self.worker);
+            self.run(async move {
+                if worker.is_complete(object).await {
+                    views.object_completed(object.id, object.size_bytes);
+                }
+            });
         }
     }
 
@@ -416,7 +414,7 @@ impl RequestHandler {
     }
 
     /// Runs `work` to its end: here and now as far as it goes without waiting, the rest as a task.
-    fn answer(&self, work: impl Future<Output = ()> + Send + 'static) {
+    fn run(&self, work: impl Future<Output = ()> + Send + 'static) {
         let mut work: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(work);
         let _runtime = self.runtime.enter();
         if work
@@ -438,6 +436,7 @@ struct OpenRequest {
 /// A read of an open file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Read {
+    pub(crate) inode: u64,
     pub(crate) handle: u64,
     pub(crate) offset: u64,
     pub(crate) length: u32,

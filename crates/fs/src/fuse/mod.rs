@@ -42,7 +42,5 @@ mod table;
 pub mod testing;
 mod tree;
 
-pub(crate) use mounting::abort as abort_connection;
-
 pub use metrics::FuseMetrics;
 pub use server::{FuseError, FuseOptions, FuseServer, Layout, Unmount};

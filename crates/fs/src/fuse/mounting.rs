@@ -7,10 +7,10 @@ use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use procfs::process::{MountInfo, Process};
+use rustix::fs::{major, minor};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
@@ -18,6 +18,7 @@ use rustix::net::{
 use tracing::debug;
 
 use super::session::open_device;
+use crate::mount::mounted_device;
 
 /// Sequential reads through the page cache come in requests of this size (measured: more gains nothing).
 const READ_AHEAD_KIB: u32 = 1024;
@@ -86,67 +87,15 @@ pub(crate) fn unmount(mountpoint: &Path, detach: bool) -> io::Result<()> {
     }
 }
 
-/// The number of the connection that is mounted here: its directory below `/sys/fs/fuse/connections`, and the minor
-/// number of the file system's device. Asks nothing of the server.
-pub(crate) fn connection(mountpoint: &Path) -> io::Result<u32> {
-    let (major, minor) = device_number(mountpoint)?;
-    if major == 0 {
-        Ok(minor)
-    } else {
-        Err(io::ErrorKind::InvalidData.into())
-    }
-}
-
-/// Ends a connection: every request on it, and every later one, fails.
-///
-/// Where the control file system is not mounted, the connection is ended by the mount of it, which is unmounted on
-/// the way. One that is not mounted anywhere ends when the last descriptor of it is closed.
-pub(crate) fn abort(connection: u32) -> io::Result<()> {
-    let path: PathBuf = ["/sys/fs/fuse/connections", &connection.to_string(), "abort"]
-        .iter()
-        .collect();
-    match std::fs::write(path, b"1") {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        result => return result,
-    }
-    let device = format!("0:{connection}");
-    let mounts = mounts()?;
-    let mounted = mounts
-        .iter()
-        .rev()
-        .find(|mount| mount.majmin == device && mount.fs_type.starts_with("fuse"));
-    let Some(mounted) = mounted else { return Ok(()) };
-    let flags = UnmountFlags::FORCE | UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
-    Ok(rustix::mount::unmount(&mounted.mount_point, flags)?)
-}
-
 /// Lets the kernel read ahead as far as one request reaches.
 pub(crate) fn widen_read_ahead(mountpoint: &Path) {
-    let widened = device_number(mountpoint).and_then(|(major, minor)| {
-        let path = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+    let widened = mounted_device(mountpoint).and_then(|device| {
+        let path = format!("/sys/class/bdi/{}:{}/read_ahead_kb", major(device), minor(device));
         std::fs::write(path, READ_AHEAD_KIB.to_string())
     });
     if let Err(error) = widened {
         debug!(%error, "failed to widen the read-ahead: mapped files that are not cached read more slowly");
     }
-}
-
-fn mounts() -> io::Result<Vec<MountInfo>> {
-    let mounts = Process::myself()
-        .and_then(|process| process.mountinfo())
-        .map_err(io::Error::other)?;
-    Ok(mounts.into_iter().collect())
-}
-
-fn device_number(mountpoint: &Path) -> io::Result<(u32, u32)> {
-    let mounts = mounts()?;
-    let mount = mounts.iter().rev().find(|mount| mount.mount_point == mountpoint);
-    let mount = mount.ok_or(io::ErrorKind::NotFound)?;
-    let number = mount.majmin.split_once(':').and_then(|(major, minor)| {
-        let major = major.parse().ok()?;
-        Some((major, minor.parse().ok()?))
-    });
-    number.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 fn fusermount() -> Command {

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fuser::BackingId;
+use memmap2::Mmap;
 use millpond_core::ObjectId;
 use parking_lot::Mutex;
 use tracing::warn;
@@ -64,18 +65,37 @@ pub(crate) enum OpenError {
 }
 
 #[derive(Debug)]
+struct Handle {
+    /// [`NO_HANDLE`]: it only keeps the backing id.
+    number: u64,
+    slot: Slot,
+    /// The complete object, where it is open without passthrough.
+    map: Option<Arc<Mmap>>,
+}
+
+impl Handle {
+    const fn new(number: u64, slot: Slot) -> Self {
+        Self {
+            number,
+            slot,
+            map: None,
+        }
+    }
+}
+
+#[derive(Debug)]
 struct Entry {
     mode: Mode,
     /// `None` after a take-over, until the next open.
     object: Option<ObjectId>,
-    handles: Vec<(u64, Slot)>,
+    handles: Vec<Handle>,
     /// When its id was put into the list of kept ones; older list entries for it mean nothing.
     kept_since: u64,
 }
 
 impl Entry {
     fn is_idle(&self) -> bool {
-        self.handles.iter().all(|(handle, _)| *handle == NO_HANDLE)
+        self.handles.iter().all(|handle| handle.number == NO_HANDLE)
     }
 }
 
@@ -195,28 +215,46 @@ impl Opens {
         let entry = Entry {
             mode,
             object: Some(object),
-            handles: vec![(handle, slot)],
+            handles: vec![Handle::new(handle, slot)],
             kept_since: 0,
         };
         shard.insert(node, entry);
         Ok(mode)
     }
 
+    /// Serves the reads of an open handle from `map` from now on.
+    pub(crate) fn set_map(&self, node: u64, handle: u64, map: Arc<Mmap>) {
+        let mut shard = self.shard(node).lock();
+        let known = shard
+            .get_mut(&node)
+            .and_then(|entry| entry.handles.iter_mut().find(|known| known.number == handle));
+        if let Some(known) = known {
+            known.map = Some(map);
+        }
+    }
+
+    /// The map of an open handle's object; `None`: the worker answers its reads.
+    pub(crate) fn map(&self, node: u64, handle: u64) -> Option<Arc<Mmap>> {
+        let shard = self.shard(node).lock();
+        let handles = &shard.get(&node)?.handles;
+        handles.iter().find(|known| known.number == handle)?.map.clone()
+    }
+
     /// Notes the release of a handle. One that is not known was released before.
     pub(crate) fn close(&self, node: u64, handle: u64) -> Option<Mode> {
         let mut shard = self.shard(node).lock();
         let entry = shard.get_mut(&node)?;
-        let place = entry.handles.iter().position(|(known, _)| *known == handle)?;
+        let index = entry.handles.iter().position(|known| known.number == handle)?;
         let mode = entry.mode;
         if entry.handles.len() > 1 {
-            let (_, slot) = entry.handles.swap_remove(place);
-            self.table.give_back(slot);
+            let closed = entry.handles.swap_remove(index);
+            self.table.give_back(closed.slot);
             return Some(mode);
         }
         if matches!(mode, Mode::Passthrough(_)) && self.keep > 0 {
-            for (known, slot) in &mut entry.handles {
-                *known = NO_HANDLE;
-                self.table.rename(*slot, NO_HANDLE);
+            for known in &mut entry.handles {
+                known.number = NO_HANDLE;
+                self.table.rename(known.slot, NO_HANDLE);
             }
             let since = self.clock.fetch_add(1, Ordering::Relaxed);
             entry.kept_since = since;
@@ -266,7 +304,7 @@ impl Opens {
             let shard = shard.lock();
             let entries = shard.iter().filter(|(_, entry)| entry.mode == Mode::Direct);
             entries
-                .flat_map(|(node, entry)| entry.handles.iter().map(|(handle, _)| (*node, *handle)))
+                .flat_map(|(node, entry)| entry.handles.iter().map(|handle| (*node, handle.number)))
                 .collect::<Vec<_>>()
         };
         self.shards.iter().flat_map(direct).collect()
@@ -288,12 +326,12 @@ impl Opens {
         object: ObjectId,
     ) -> Result<Mode, OpenError> {
         entry.object = Some(object);
-        if entry.handles.iter().any(|(known, _)| *known == handle) {
+        if entry.handles.iter().any(|known| known.number == handle) {
             return Ok(entry.mode);
         }
-        if let Some((known, slot)) = entry.handles.iter_mut().find(|(known, _)| *known == NO_HANDLE) {
-            *known = handle;
-            self.table.rename(*slot, handle);
+        if let Some(kept) = entry.handles.iter_mut().find(|known| known.number == NO_HANDLE) {
+            kept.number = handle;
+            self.table.rename(kept.slot, handle);
             return Ok(entry.mode);
         }
         let state = match entry.mode {
@@ -301,7 +339,7 @@ impl Opens {
             Mode::Passthrough(id) => State::Passthrough(id),
         };
         let slot = self.table.take(state, node, handle).ok_or(OpenError::Full)?;
-        entry.handles.push((handle, slot));
+        entry.handles.push(Handle::new(handle, slot));
         Ok(entry.mode)
     }
 
@@ -313,7 +351,7 @@ impl Opens {
             handles: Vec::new(),
             kept_since: 0,
         });
-        entry.handles.push((found.handle, found.slot));
+        entry.handles.push(Handle::new(found.handle, found.slot));
         if found.handle == NO_HANDLE {
             let since = self.clock.fetch_add(1, Ordering::Relaxed);
             entry.kept_since = since;
@@ -345,7 +383,7 @@ impl Opens {
 
     /// Frees what belongs to an inode that nobody has open; its shard is locked.
     fn end(&self, entry: Entry) {
-        for (_, slot) in entry.handles {
+        for Handle { slot, .. } in entry.handles {
             match entry.mode {
                 Mode::Direct => {}
                 Mode::Passthrough(id) => {

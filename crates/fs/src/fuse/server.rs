@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::filesystem::FuseFilesystem;
-use super::handler::{PondParts, RequestHandler};
+use super::handler::{HandlerParts, RequestHandler};
 use super::live_tree::{LiveTreeUpdater, generations_of};
 use super::metrics::FuseMetrics;
 use super::mounting;
@@ -29,7 +29,8 @@ use super::session::{self, Negotiated};
 use super::table::Table;
 use super::tree::{FOREVER, Trees};
 use crate::keeper::{KeeperClient, KeeperError};
-use crate::view::FuseOpenLog;
+use crate::mount::{abort_fuse_connection, fuse_connection};
+use crate::view::Registry;
 
 /// Where the kernel cannot be told that all names are doubtful, it asks again after this time.
 const LIVE_TTL: Duration = Duration::from_secs(1);
@@ -91,6 +92,7 @@ pub enum FuseError {
 }
 
 /// What a server needs.
+#[derive(Clone)]
 pub struct FuseOptions {
     /// An existing directory.
     pub mountpoint: PathBuf,
@@ -111,9 +113,9 @@ pub struct FuseOptions {
     pub threads: usize,
     /// What is counted.
     pub metrics: FuseMetrics,
-    /// Where the opens of kernel views that come here are written down, so that they are not counted twice. `None`:
-    /// there are no such views.
-    pub ledger: Option<Arc<FuseOpenLog>>,
+    /// The kernel views of which the mount is a layer: opens of theirs that the server answers are logged there, so that they
+    /// are not counted twice, and objects that became complete meanwhile. `None`: there are none.
+    pub kernel_views: Option<Registry>,
     /// Who keeps the mount alive when this process dies. `None`: nobody; the mount dies with it.
     pub keeper: Option<Arc<KeeperClient>>,
 }
@@ -305,7 +307,7 @@ impl FuseServer {
     /// # Errors
     /// When the kernel cannot be told.
     pub fn abort(&self) -> io::Result<()> {
-        mounting::abort(self.connection)
+        abort_fuse_connection(self.connection)
     }
 
     /// Waits until the kernel has ended the session: somebody unmounted it, and nobody uses it any more.
@@ -324,7 +326,7 @@ impl Drop for FuseServer {
         self.cancel.cancel();
         if self.mounted.swap(false, Ordering::AcqRel) && !*self.ended.borrow() {
             // Whoever still waits gets an error, instead of waiting for a server that is gone.
-            if let Err(error) = mounting::abort(self.connection) {
+            if let Err(error) = abort_fuse_connection(self.connection) {
                 warn!(%error, "failed to end a connection");
             }
             // It may be gone already.
@@ -380,7 +382,7 @@ impl Start {
             kept_backing_ids: _,
             threads: _,
             metrics,
-            ledger,
+            kernel_views,
             keeper,
         } = options;
         let trees = Trees::new(layout);
@@ -391,7 +393,7 @@ impl Start {
                 .catalogs
                 .update(&newest, &generations_of(&opens.open_nodes()))?;
         }
-        let parts = PondParts {
+        let parts = HandlerParts {
             worker,
             trees,
             opens,
@@ -399,7 +401,7 @@ impl Start {
             device,
             runtime: runtime.clone(),
             passthrough,
-            ledger,
+            kernel_views,
         };
         let pond = Arc::new(RequestHandler::new(parts));
         Ok(Self {
@@ -435,7 +437,7 @@ impl Start {
         // has resolved to one of them.
         let epochs = negotiated.has_epochs() && !pond.has_kernel_views();
         pond.trees.set_live_ttl(if epochs { FOREVER } else { LIVE_TTL });
-        let connection = mounting::connection(&mountpoint).map_err(FuseError::Session)?;
+        let connection = fuse_connection(&mountpoint).map_err(FuseError::Session)?;
         let note = Note {
             mountpoint: mountpoint.clone(),
             layout,

@@ -243,7 +243,7 @@ impl Worker for FakeWorker {
         // Whole objects count as small ones that have just arrived.
         let here = object_path(&self.directory, object.id).exists();
         Ok(if here {
-            LandOutcome::Fetched
+            LandOutcome::Landed
         } else {
             LandOutcome::ThroughFuse
         })
@@ -277,6 +277,10 @@ impl Worker for FakeWorker {
     fn file_closed(&self, _object: ObjectRef, stream: StreamId) {
         self.reading.lock().remove(&stream);
         self.closed.lock().push(stream);
+    }
+
+    async fn is_complete(&self, object: ObjectRef) -> bool {
+        object_path(&self.directory, object.id).exists()
     }
 
     fn count_kernel_opens(&self, opens: &[OpenCount]) {

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use super::absence::Limit;
 use super::message::{Answer, KeeperError, Request, receive, send};
-use crate::fuse::abort_connection;
+use crate::mount::abort_fuse_connection;
 use crate::peer::pair;
 
 /// Longest sleep of the holder's thread, in case the clock is far away.
@@ -364,7 +364,7 @@ impl KeeperLoop {
         self.mounts = served;
         let waiting: BTreeMap<_, _> = waiting;
         for (mount, kept) in waiting {
-            match abort_connection(kept.connection) {
+            match abort_fuse_connection(kept.connection) {
                 Ok(()) => info!(%mount, "no server came in time: the mount's connection is aborted"),
                 Err(error) => warn!(%mount, %error, "failed to abort a mount's connection"),
             }

@@ -45,6 +45,13 @@ impl MountError {
     }
 }
 
+impl From<MountError> for io::Error {
+    /// The system's error alone.
+    fn from(error: MountError) -> Self {
+        error.source
+    }
+}
+
 impl fmt::Display for MountError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "failed to {} {:?}", self.action, self.path)?;

@@ -6,15 +6,12 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use millpond_core::ObjectId;
 use rustix::fs::{Mode, OFlags, XattrFlags, openat, setxattr};
 
-use super::catalog_lookup::CatalogLookup;
 use super::error::ViewError;
-use super::opens::Group;
+use super::opens::OpenEvents;
 use super::spec::OverlayMode;
 use crate::mount::{Context, DetachedMount, MountError, PathValue, detach};
 
@@ -142,10 +139,10 @@ impl TrialMount {
     }
 
     fn try_counting(&self, mode: OverlayMode, view: &DetachedMount) -> Result<(), ViewError> {
-        let group = Group::new(mode, Arc::new(EmptyCatalog))?;
-        group.mark(view.as_fd())?;
+        let events = OpenEvents::new(mode)?;
+        events.mark(view.as_fd())?;
         drop(self.open(view)?);
-        if group.has_events()? {
+        if events.is_pending()? {
             return Ok(());
         }
         Err(ViewError::Unsupported {
@@ -162,18 +159,5 @@ impl Drop for TrialMount {
         if let Err(error) = fs::remove_dir(&self.point) {
             tracing::warn!(%error, path = ?self.point, "failed to remove the directory of a trial mount");
         }
-    }
-}
-
-/// A catalog of nothing.
-struct EmptyCatalog;
-
-impl CatalogLookup for EmptyCatalog {
-    fn object_at(&self, _inode: u64) -> Option<(ObjectId, u64)> {
-        None
-    }
-
-    fn names(&self, _id: ObjectId) -> bool {
-        false
     }
 }

@@ -5,7 +5,6 @@
 //! The [`Registry`] holds all views of a Dataset on the node.
 
 mod bind;
-mod catalog_lookup;
 mod error;
 mod kernel;
 mod kernel_support;
@@ -23,7 +22,6 @@ pub use bind::{BindSpec, BindView};
 pub use error::ViewError;
 pub use kernel::{InUse, KernelView};
 pub use kernel_support::KernelSupport;
-pub use opens::FuseOpenLog;
 pub use probe::{Finding, Verdict, allows_kernel_views, probe};
 pub use registry::{Registry, RegistryOptions};
 pub use remount_schedule::RemountRules;

@@ -10,7 +10,6 @@ use millpond_core::Generation;
 use millpond_core::ObjectId;
 use parking_lot::Mutex;
 
-use super::catalog_lookup::CatalogLookup;
 use super::error::ViewError;
 use super::opens::{Group, OpenCounter};
 use super::spec::{OverlayMode, ViewSpec};
@@ -19,7 +18,7 @@ use crate::mount::ImageMount;
 /// One generation that at least one kernel view shows.
 pub(crate) struct MountedGeneration {
     image: ImageMount,
-    places: Arc<dyn CatalogLookup>,
+    catalog: Arc<Catalog>,
     /// What tells its opens: made for the first view that wants them counted, one for each way of naming files.
     groups: Mutex<Vec<(OverlayMode, Arc<Group>)>>,
 }
@@ -34,14 +33,14 @@ impl MountedGeneration {
         let image = ImageMount::take(&spec.catalog.image, &spec.catalog_mount)?;
         Ok(Self {
             image,
-            places: Arc::new(catalog),
+            catalog: Arc::new(catalog),
             groups: Mutex::default(),
         })
     }
 
     /// Whether a view of this generation can have resolved any of `objects`.
     pub(crate) fn names_any(&self, objects: &[ObjectId]) -> bool {
-        objects.iter().any(|object| self.places.names(*object))
+        objects.iter().any(|object| self.catalog.find(*object).is_some())
     }
 
     /// What tells the opens of views whose events are of this kind.
@@ -50,7 +49,7 @@ impl MountedGeneration {
         if let Some((_, group)) = groups.iter().find(|(of, _)| *of == mode) {
             return Ok(Arc::clone(group));
         }
-        let group = Arc::new(Group::new(mode, Arc::clone(&self.places))?);
+        let group = Arc::new(Group::new(mode, Arc::clone(&self.catalog))?);
         counter.add(Arc::clone(&group));
         groups.push((mode, Arc::clone(&group)));
         Ok(group)

@@ -59,7 +59,7 @@ struct Shared {
     /// Held while mounts are changed.
     changes: Arc<Turn<ShownGenerations>>,
     rounds: Arc<Rounds>,
-    tally: Arc<OpenSink>,
+    sink: Arc<OpenSink>,
     counter: OpenCounter,
     settling: Mutex<(RemountSchedule, Wanted)>,
     settled: Notify,
@@ -102,8 +102,8 @@ impl Registry {
     /// # Errors
     /// Where the system has no thread for the counting of opens.
     pub fn new(options: RegistryOptions) -> Result<Self, ViewError> {
-        let tally = Arc::new(OpenSink::new(options.metrics.clone()));
-        let counter = OpenCounter::start(Arc::clone(&tally))
+        let sink = Arc::new(OpenSink::new(options.metrics.clone()));
+        let counter = OpenCounter::start(Arc::clone(&sink))
             .map_err(ViewError::system("start the counting of opens"))?;
         let settling = RemountSchedule::new(options.settle);
         let shared = Arc::new(Shared {
@@ -112,7 +112,7 @@ impl Registry {
             views: Mutex::default(),
             changes: Arc::default(),
             rounds: Arc::default(),
-            tally,
+            sink,
             counter,
             settling: Mutex::new((settling, Wanted::default())),
             settled: Notify::new(),
@@ -125,13 +125,13 @@ impl Registry {
 
     /// Names the worker that is told which generations are in use and what is opened.
     pub fn connect(&self, worker: Arc<dyn Worker>) {
-        self.shared.tally.connect(Some(Arc::clone(&worker)));
+        self.shared.sink.connect(Some(Arc::clone(&worker)));
         self.shared.generations.connect(Some(worker));
     }
 
-    /// Where the FUSE server writes down the opens of kernel views that it has a part in.
-    pub fn ledger(&self) -> &Arc<FuseOpenLog> {
-        &self.shared.tally.ledger
+    /// The opens of kernel views that the FUSE server answers, logged by it.
+    pub(crate) fn fuse_opens(&self) -> &FuseOpenLog {
+        &self.shared.sink.fuse_opens
     }
 
     /// The generations in use; the FUSE server may hold more of them than the views.
@@ -308,7 +308,7 @@ impl Registry {
         if let Err(error) = counter.await {
             tracing::warn!(%error, "failed to end the counting of opens");
         }
-        self.shared.tally.connect(None);
+        self.shared.sink.connect(None);
         self.shared.generations.connect(None);
     }
 

@@ -6,3 +6,4 @@ mod kernel;
 mod opens;
 mod registry;
 mod trial;
+mod worker;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use hyper_util::rt::TokioIo;
-use millpond_core::{CatalogFile, Generation, LocalCopy, ObjectRef, Views, Worker};
+use millpond_core::{CatalogFile, Generation, Views};
 use millpond_wire::plan::{DriverDataset, Medium, Member, Pool, Tier};
 use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 use serde::{Deserialize, Serialize};
@@ -137,10 +137,6 @@ impl Workers for FakeWorkers {
 
 #[async_trait]
 impl NodeWorker for FakeWorker {
-    async fn has(&self, object: ObjectRef) -> bool {
-        matches!(self.open_local(object).await, Ok(LocalCopy::Complete(_)))
-    }
-
     fn reachable(&self) -> Result<(), String> {
         Ok(())
     }

@@ -86,7 +86,7 @@ impl Mount {
             kept_backing_ids: setup.kept,
             threads: 2,
             metrics: metrics.clone(),
-            ledger: None,
+            kernel_views: None,
             keeper: None,
         })
         .unwrap();

@@ -73,7 +73,7 @@ fn serves_when_told_to() {
         kept_backing_ids: orders.kept,
         threads: 2,
         metrics: metrics(),
-        ledger: None,
+        kernel_views: None,
         keeper: Some(Arc::clone(&keeper)),
     };
     let server = match FuseServer::take_over(options()).unwrap() {
@@ -161,8 +161,8 @@ impl Drop for Supervised {
     fn drop(&mut self) {
         // Whoever still waits in the mount gets an error from here on.
         let mountpoint = self.directory.path().canonicalize().unwrap().join("mnt");
-        if let Ok(connection) = super::super::mounting::connection(&mountpoint) {
-            let _ = super::super::mounting::abort(connection);
+        if let Ok(connection) = crate::mount::fuse_connection(&mountpoint) {
+            let _ = crate::mount::abort_fuse_connection(connection);
         }
         let _ = super::super::mounting::unmount(&mountpoint, true);
         if let Some(mut server) = self.server.take() {
@@ -426,7 +426,7 @@ fn a_clean_unmount_is_told_to_the_keeper() {
         kept_backing_ids: 0,
         threads: 1,
         metrics: metrics(),
-        ledger: None,
+        kernel_views: None,
         keeper: Some(Arc::new(KeeperClient::new(holder.socket().unwrap()))),
     })
     .unwrap();

@@ -1,12 +1,12 @@
-//! Opens of kernel views that FUSE had a part in: the kernel tells them as it tells those it served alone.
+//! Opens of kernel views in which FUSE had a part: the kernel reports them like those that it served alone.
 //!
-//! The FUSE server writes each of them down **before it answers the kernel**, and the kernel tells an open only after
-//! it has succeeded, so the entry is there when the event is read: each entry takes one event of the same object away.
-//! What is left are opens that the kernel served alone.
+//! The FUSE server logs each of them **before it answers the kernel**, and the kernel reports an open only after it has
+//! succeeded, so the entry exists when the event is read: each entry deducts one event of the same object. What remains are
+//! opens that the kernel served alone.
 //!
-//! Accuracy: an entry whose open failed afterwards, or whose event was merged with another one, would take a later open
-//! away; so entries end after [`LIFETIME`]. Two readers that wait for one landing are one entry and two events, and the
-//! second is rightly told as local.
+//! Accuracy: an entry whose open failed afterwards, or whose event was merged with another one, would deduct a later open;
+//! so entries expire after [`LIFETIME`]. Two readers that wait for one landing are one entry and two events, and the second
+//! is rightly counted as local.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -14,20 +14,20 @@ use std::time::{Duration, Instant};
 use millpond_core::ObjectId;
 use parking_lot::Mutex;
 
-use crate::metrics::{ServedFrom, ViewMetrics};
+use crate::metrics::ViewMetrics;
 
-/// Longer than an event waits for its reader on a busy machine, shorter than the time between two epochs.
+/// Longer than an event waits for its reader on a busy machine, shorter than the time between two epochs of a training.
 const LIFETIME: Duration = Duration::from_secs(30);
 
 /// More objects than are opened through FUSE in that time; further ones are counted twice, once as local.
-const ENTRIES: usize = 262_144;
+const MAX_ENTRIES: usize = 262_144;
 
-/// See the module's documentation.
+/// The opens that FUSE served, until their events are read. See the module's documentation.
 #[derive(Debug)]
-pub struct FuseOpenLog {
+pub(crate) struct FuseOpenLog {
     entries: Mutex<Entries>,
     /// Threads that read events with descriptors; the kernel opens each file once more for them.
-    readers: Mutex<BTreeSet<u32>>,
+    event_readers: Mutex<BTreeSet<u32>>,
     metrics: ViewMetrics,
 }
 
@@ -47,38 +47,36 @@ impl FuseOpenLog {
     pub(crate) fn new(metrics: ViewMetrics) -> Self {
         Self {
             entries: Mutex::default(),
-            readers: Mutex::default(),
+            event_readers: Mutex::default(),
             metrics,
         }
     }
 
-    /// A kernel view's lookup found a small object in a landing directory by the worker's doing: the open behind it is
-    /// answered from `from`. To be called before the lookup is answered.
-    pub fn landed(&self, id: ObjectId, size_bytes: u64, from: ServedFrom) {
-        self.metrics.opens(from).inc();
-        self.metrics.bytes(from).inc_by(size_bytes);
+    /// Logs a lookup of a kernel view that finds its small object in a landing directory, where the worker has put it. To be
+    /// called before the lookup is answered.
+    pub(crate) fn log_landing(&self, id: ObjectId) {
         self.add(id, Instant::now());
     }
 
-    /// A kernel view's open of an object came to the FUSE server, from the thread `opener`. To be called before the open
-    /// is answered. Its bytes are counted by who reads them.
-    pub fn opened(&self, id: ObjectId, opener: u32) {
-        if !self.readers.lock().contains(&opener) {
+    /// Logs a kernel view's open of an object that the FUSE server answers, by the thread `opener`. To be called before the
+    /// open is answered.
+    pub(crate) fn log_open(&self, id: ObjectId, opener: u32) {
+        if !self.event_readers.lock().contains(&opener) {
             self.add(id, Instant::now());
         }
     }
 
-    /// Names a thread whose opens are not a reader's.
-    pub(crate) fn ignore(&self, opener: u32) {
-        self.readers.lock().insert(opener);
+    /// Excludes the opens of a thread that reads events.
+    pub(crate) fn exclude(&self, event_reader: u32) {
+        self.event_readers.lock().insert(event_reader);
     }
 
     fn add(&self, id: ObjectId, now: Instant) {
         let mut entries = self.entries.lock();
-        if entries.by_object.len() >= ENTRIES {
+        if entries.by_object.len() >= MAX_ENTRIES {
             entries.sweep(now);
         }
-        if entries.by_object.len() < ENTRIES || entries.by_object.contains_key(&id) {
+        if entries.by_object.len() < MAX_ENTRIES || entries.by_object.contains_key(&id) {
             let entry = entries
                 .by_object
                 .entry(id)
@@ -88,8 +86,8 @@ impl FuseOpenLog {
         }
     }
 
-    /// How many of `opens` opens of an object the kernel served alone; the others are settled.
-    pub(crate) fn settle(&self, id: ObjectId, opens: u64, now: Instant) -> u64 {
+    /// Returns how many of `opens` opens of an object the kernel served alone, and removes the entries of the others.
+    pub(crate) fn deduct(&self, id: ObjectId, opens: u64, now: Instant) -> u64 {
         let mut entries = self.entries.lock();
         if entries
             .swept
@@ -100,14 +98,14 @@ impl FuseOpenLog {
         let Some(entry) = entries.by_object.get_mut(&id) else {
             return opens;
         };
-        let settled = entry.opens.min(opens);
-        entry.opens = entry.opens.saturating_sub(settled);
+        let deducted = entry.opens.min(opens);
+        entry.opens = entry.opens.saturating_sub(deducted);
         if entry.opens == 0 {
             entries.by_object.remove(&id);
         }
         drop(entries);
-        self.metrics.events_settled.inc_by(settled);
-        opens.saturating_sub(settled)
+        self.metrics.events_deducted.inc_by(deducted);
+        opens.saturating_sub(deducted)
     }
 }
 
@@ -123,7 +121,7 @@ impl Entries {
 mod tests {
     use super::*;
 
-    fn ledger() -> FuseOpenLog {
+    fn log() -> FuseOpenLog {
         FuseOpenLog::new(ViewMetrics::register(&prometheus::Registry::new()).unwrap())
     }
 
@@ -132,33 +130,31 @@ mod tests {
 
     #[test]
     fn each_entry_takes_one_open_of_its_object_away() {
-        let ledger = ledger();
+        let log = log();
         let now = Instant::now();
-        ledger.opened(A, 1);
-        ledger.landed(A, 500, ServedFrom::Origin);
-        assert_eq!(ledger.settle(B, 3, now), 3);
-        assert_eq!(ledger.settle(A, 1, now), 0);
-        assert_eq!(ledger.settle(A, 3, now), 2);
-        assert_eq!(ledger.settle(A, 3, now), 3);
-        assert_eq!(ledger.metrics.events_settled.get(), 2);
-        assert_eq!(ledger.metrics.bytes(ServedFrom::Origin).get(), 500);
-        assert_eq!(ledger.metrics.opens(ServedFrom::Origin).get(), 1);
+        log.log_open(A, 1);
+        log.log_landing(A);
+        assert_eq!(log.deduct(B, 3, now), 3);
+        assert_eq!(log.deduct(A, 1, now), 0);
+        assert_eq!(log.deduct(A, 3, now), 2);
+        assert_eq!(log.deduct(A, 3, now), 3);
+        assert_eq!(log.metrics.events_deducted.get(), 2);
     }
 
     #[test]
     fn an_entry_without_an_open_ends_by_itself() {
-        let ledger = ledger();
+        let log = log();
         let now = Instant::now();
-        ledger.add(A, now);
-        assert_eq!(ledger.settle(B, 1, now), 1);
-        assert_eq!(ledger.settle(A, 1, now + LIFETIME * 2), 1);
+        log.add(A, now);
+        assert_eq!(log.deduct(B, 1, now), 1);
+        assert_eq!(log.deduct(A, 1, now + LIFETIME * 2), 1);
     }
 
     #[test]
     fn opens_by_a_reader_of_events_are_none() {
-        let ledger = ledger();
-        ledger.ignore(7);
-        ledger.opened(A, 7);
-        assert_eq!(ledger.settle(A, 1, Instant::now()), 1);
+        let log = log();
+        log.exclude(7);
+        log.log_open(A, 7);
+        assert_eq!(log.deduct(A, 1, Instant::now()), 1);
     }
 }

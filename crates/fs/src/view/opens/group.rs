@@ -1,18 +1,18 @@
-//! The fanotify group of one generation: told of every open in the views of it that are marked.
+//! The fanotify group of one generation: receives every open in the marked views of it.
 //!
-//! One group a generation, because an event names an inode number of the generation's image and nothing that would tell
+//! One group per generation, because an event names an inode number of the generation's image and nothing that would tell
 //! one view of it from another. Marks are on the file systems, not on mounts: a pod opens through a bind mount in its
 //! own namespace. A mark ends with its file system.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
+use millpond_catalog::Catalog;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags};
 use parking_lot::Mutex;
 
-use super::super::catalog_lookup::CatalogLookup;
 use super::super::error::ViewError;
 use super::super::spec::OverlayMode;
 use super::event::{Event, Events};
@@ -21,24 +21,21 @@ use super::sink::{OpenSink, OpensByInode};
 /// 1,600 events by handle in one read.
 const BUFFER_BYTES: usize = 128 << 10;
 
-/// See the module's documentation.
-pub(crate) struct Group {
+/// A fanotify group that reports opens.
+#[derive(Debug)]
+pub(crate) struct OpenEvents {
     fanotify: Fanotify,
     mode: OverlayMode,
-    places: Arc<dyn CatalogLookup>,
-    /// Held by whoever reads events, until they are counted: so a drain that returns has counted all that came before it.
-    /// Reads do not wait.
-    buffer: Mutex<Vec<u8>>,
 }
 
-impl Group {
-    pub(crate) fn new(mode: OverlayMode, places: Arc<dyn CatalogLookup>) -> Result<Self, ViewError> {
+impl OpenEvents {
+    pub(crate) fn new(mode: OverlayMode) -> Result<Self, ViewError> {
         let report = match mode {
             OverlayMode::Handles => InitFlags::from_bits_retain(libc::FAN_REPORT_FID),
             OverlayMode::Descriptors => InitFlags::empty(),
         };
-        // Unlimited, because what the default of 16,384 events loses is lost silently. By thread, because the kernel makes
-        // one event of two that are alike.
+        // Unlimited, because what the default of 16,384 events loses is lost silently. By thread, because the kernel merges
+        // two events that are alike.
         let flags = InitFlags::FAN_CLASS_NOTIF
             | InitFlags::FAN_CLOEXEC
             | InitFlags::FAN_NONBLOCK
@@ -47,15 +44,10 @@ impl Group {
             | report;
         let fanotify = Fanotify::init(flags, EventFFlags::O_RDONLY | EventFFlags::O_CLOEXEC)
             .map_err(refused("make a fanotify group"))?;
-        Ok(Self {
-            fanotify,
-            mode,
-            places,
-            buffer: Mutex::new(vec![0; BUFFER_BYTES]),
-        })
+        Ok(Self { fanotify, mode })
     }
 
-    /// Counts the opens of a view of this generation from now on, given any of its mounts.
+    /// Reports the opens of a view from now on, given any of its mounts.
     pub(crate) fn mark(&self, mount: BorrowedFd<'_>) -> Result<(), ViewError> {
         let flags = MarkFlags::FAN_MARK_ADD | MarkFlags::FAN_MARK_FILESYSTEM;
         self.fanotify
@@ -63,59 +55,82 @@ impl Group {
             .map_err(refused("count the opens of a view"))
     }
 
-    /// Whether events wait to be read.
-    pub(crate) fn has_events(&self) -> Result<bool, ViewError> {
-        let mut waited = [PollFd::new(self.fanotify.as_fd(), PollFlags::POLLIN)];
-        Ok(poll(&mut waited, PollTimeout::ZERO).map_err(refused("look for events of opens"))? > 0)
+    /// Returns whether events wait to be read.
+    pub(crate) fn is_pending(&self) -> Result<bool, ViewError> {
+        let mut polled = [PollFd::new(self.fanotify.as_fd(), PollFlags::POLLIN)];
+        Ok(poll(&mut polled, PollTimeout::ZERO).map_err(refused("poll the events of opens"))? > 0)
+    }
+}
+
+/// The opens of one generation's views. See the module's documentation.
+pub(crate) struct Group {
+    events: OpenEvents,
+    catalog: Arc<Catalog>,
+    /// Held while events are read and until they are counted: so a drain that returns has counted all that came before it.
+    /// Reads do not wait.
+    buffer: Mutex<Vec<u8>>,
+}
+
+impl Group {
+    pub(crate) fn new(mode: OverlayMode, catalog: Arc<Catalog>) -> Result<Self, ViewError> {
+        Ok(Self {
+            events: OpenEvents::new(mode)?,
+            catalog,
+            buffer: Mutex::new(vec![0; BUFFER_BYTES]),
+        })
+    }
+
+    /// Counts the opens of a view of this generation from now on, given any of its mounts.
+    pub(crate) fn mark(&self, mount: BorrowedFd<'_>) -> Result<(), ViewError> {
+        self.events.mark(mount)
     }
 
     /// Counts all that the queue holds now.
-    pub(crate) fn drain(&self, tally: &OpenSink) {
+    pub(crate) fn drain(&self, sink: &OpenSink) {
         let mut buffer = self.buffer.lock();
         let mut opens = OpensByInode::new();
-        match self.mode {
-            OverlayMode::Handles => self.read_handles(&mut buffer, &mut opens, tally),
-            OverlayMode::Descriptors => self.read_descriptors(&mut opens, tally),
+        match self.events.mode {
+            OverlayMode::Handles => self.read_handles(&mut buffer, &mut opens, sink),
+            OverlayMode::Descriptors => self.read_descriptors(&mut opens, sink),
         }
-        tally.count(self.places.as_ref(), &opens);
+        sink.count(&self.catalog, &opens);
     }
 
-    fn read_handles(&self, buffer: &mut [u8], opens: &mut OpensByInode, tally: &OpenSink) {
+    fn read_handles(&self, buffer: &mut [u8], opens: &mut OpensByInode, sink: &OpenSink) {
         loop {
-            let read = match rustix::io::read(self.fanotify.as_fd(), &mut *buffer) {
+            let read = match rustix::io::read(self.events.fanotify.as_fd(), &mut *buffer) {
                 Ok(length) => buffer.get(..length).unwrap_or_default(),
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(rustix::io::Errno::AGAIN) => return,
                 Err(error) => {
                     tracing::warn!(%error, "failed to read events of opens");
-                    tally.metrics.events_lost.inc();
+                    sink.metrics.events_lost.inc();
                     return;
                 }
             };
             for event in Events::new(read) {
                 match event {
                     Event::Opened(inode) => add(opens, inode),
-                    Event::Unknown | Event::Overflow => tally.metrics.events_lost.inc(),
+                    Event::Unknown | Event::Overflow => sink.metrics.events_lost.inc(),
                 }
             }
         }
     }
 
-    /// Each event opens its file for us, by the kernel, in the call that reads it: so few at a time are held. Where the file
-    /// is in the FUSE mount of this very process, the call waits for itself, which is the one thing that is left of what the
-    /// mounter is for ([`crate::mounter`]): this way of counting is for kernels whose overlays have no file handles.
-    fn read_descriptors(&self, opens: &mut OpensByInode, tally: &OpenSink) {
-        tally
-            .ledger
-            .ignore(rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned());
+    /// Reads events of which each opens its file in this process, by the kernel, in the call that reads it: so few at a time
+    /// are held. Where the file is in the FUSE mount of this very process, the call waits for this process, the one case that
+    /// the mounter ([`crate::mounter`]) cannot prevent: this way of counting is for kernels whose overlays have no file handles.
+    fn read_descriptors(&self, opens: &mut OpensByInode, sink: &OpenSink) {
+        sink.fuse_opens
+            .exclude(rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned());
         loop {
-            let events = match self.fanotify.read_events() {
+            let events = match self.events.fanotify.read_events() {
                 Ok(events) => events,
                 Err(Errno::EINTR) => continue,
                 Err(Errno::EAGAIN) => return,
                 Err(error) => {
                     tracing::warn!(%error, "failed to read events of opens");
-                    tally.metrics.events_lost.inc();
+                    sink.metrics.events_lost.inc();
                     return;
                 }
             };
@@ -123,7 +138,7 @@ impl Group {
                 let stat = event.fd().and_then(|fd| rustix::fs::fstat(fd).ok());
                 match stat {
                     Some(stat) => add(opens, stat.st_ino),
-                    None => tally.metrics.events_lost.inc(),
+                    None => sink.metrics.events_lost.inc(),
                 }
             }
         }
@@ -132,7 +147,7 @@ impl Group {
 
 impl AsFd for Group {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fanotify.as_fd()
+        self.events.fanotify.as_fd()
     }
 }
 

@@ -26,8 +26,8 @@ use parking_lot::Mutex;
 
 use super::error::ViewError;
 
-pub use fuse_open_log::FuseOpenLog;
-pub(crate) use group::Group;
+pub(crate) use fuse_open_log::FuseOpenLog;
+pub(crate) use group::{Group, OpenEvents};
 pub(crate) use sink::OpenSink;
 
 /// Between two reads: long enough that a busy view costs 200 wake-ups a second and not one an open.
@@ -43,18 +43,18 @@ pub(crate) struct OpenCounter {
 
 struct Shared {
     groups: Mutex<Vec<Arc<Group>>>,
-    tally: Arc<OpenSink>,
+    sink: Arc<OpenSink>,
 }
 
 impl OpenCounter {
     /// Starts the thread.
-    pub(crate) fn start(tally: Arc<OpenSink>) -> io::Result<Self> {
+    pub(crate) fn start(sink: Arc<OpenSink>) -> io::Result<Self> {
         let (wake, woken) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         woken.set_nonblocking(true)?;
         let shared = Arc::new(Shared {
             groups: Mutex::default(),
-            tally,
+            sink,
         });
         let reader = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
@@ -75,7 +75,7 @@ impl OpenCounter {
 
     /// Counts what `group` was told up to now.
     pub(crate) fn drain(&self, group: &Group) {
-        group.drain(&self.shared.tally);
+        group.drain(&self.shared.sink);
     }
 
     /// Counts what is left in `group` and forgets it.
@@ -127,7 +127,7 @@ impl Shared {
                 }
             };
             for group in &groups {
-                group.drain(&self.tally);
+                group.drain(&self.sink);
             }
             if ended {
                 return;

@@ -13,27 +13,32 @@ use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 use super::super::opens::{Group, OpenCounter, OpenSink};
 use super::super::{InUse, KernelView, OverlayMode};
 use super::fixture::{Fixture, MODES};
-use crate::metrics::{ServedFrom, ViewMetrics};
+use super::worker::RecordingWorker;
+use crate::metrics::ViewMetrics;
 
-struct Counting {
-    tally: Arc<OpenSink>,
+struct CounterFixture {
+    sink: Arc<OpenSink>,
     counter: OpenCounter,
     group: Arc<Group>,
     metrics: ViewMetrics,
+    worker: Arc<RecordingWorker>,
 }
 
-impl Counting {
+impl CounterFixture {
     fn start(fixture: &Fixture, mode: OverlayMode) -> Self {
         let metrics = ViewMetrics::register(&prometheus::Registry::new()).unwrap();
-        let tally = Arc::new(OpenSink::new(metrics.clone()));
-        let counter = OpenCounter::start(Arc::clone(&tally)).unwrap();
+        let sink = Arc::new(OpenSink::new(metrics.clone()));
+        let worker = RecordingWorker::new(fixture);
+        sink.connect(Some(Arc::clone(&worker) as _));
+        let counter = OpenCounter::start(Arc::clone(&sink)).unwrap();
         let group = Arc::new(Group::new(mode, fixture.catalog()).unwrap());
         counter.add(Arc::clone(&group));
         Self {
-            tally,
+            sink,
             counter,
             group,
             metrics,
+            worker,
         }
     }
 
@@ -48,10 +53,9 @@ impl Counting {
     /// Opens and bytes that the kernel served alone, and what was lost.
     fn counted(&self) -> (u64, u64, u64) {
         self.counter.drain(&self.group);
-        let local = ServedFrom::Local;
         (
-            self.metrics.opens(local).get(),
-            self.metrics.bytes(local).get(),
+            self.worker.opens(),
+            self.worker.bytes(),
             self.metrics.events_lost.get(),
         )
     }
@@ -73,7 +77,7 @@ fn sixty_thousand_opens_of_many_threads_and_three_views_are_counted_exactly() {
     let _image = fixture.image();
     fixture.put_all("memory/objects");
     for mode in MODES {
-        let counting = Counting::start(&fixture, mode);
+        let counting = CounterFixture::start(&fixture, mode);
         let views: Vec<_> = ["a", "b", "c"]
             .map(|name| counting.mount(&fixture, name, mode))
             .into();
@@ -97,7 +101,7 @@ fn opens_through_a_bind_mount_in_another_namespace_are_counted() {
     let _image = fixture.image();
     fixture.put_all("disk, a:b\\c/objects");
     for mode in MODES {
-        let counting = Counting::start(&fixture, mode);
+        let counting = CounterFixture::start(&fixture, mode);
         let view = counting.mount(&fixture, "view", mode);
         let elsewhere = fixture.path().join("elsewhere");
         fs::create_dir_all(&elsewhere).unwrap();
@@ -125,7 +129,7 @@ fn a_view_is_unmounted_right_after_many_opens_and_none_is_lost() {
     let _image = fixture.image();
     fixture.put_all("memory/objects");
     for mode in MODES {
-        let counting = Counting::start(&fixture, mode);
+        let counting = CounterFixture::start(&fixture, mode);
         for round in 1..=5 {
             let view = counting.mount(&fixture, "view", mode);
             open_all(&fixture, &view.spec().target);
@@ -144,33 +148,29 @@ fn opens_that_fuse_had_a_part_in_are_not_counted_as_the_kernels() {
     let fixture = Fixture::new(40);
     let _image = fixture.image();
     for mode in MODES {
-        let counting = Counting::start(&fixture, mode);
+        let counting = CounterFixture::start(&fixture, mode);
         let view = counting.mount(&fixture, "view", mode);
         for (number, file) in fixture.files.iter().enumerate() {
-            let size_bytes = file.content.len() as u64;
             match number % 4 {
                 0 => {
                     fixture.put("fuse/objects", file);
-                    counting.tally.ledger.opened(file.id, 1);
+                    counting.sink.fuse_opens.log_open(file.id, 1);
                 }
                 1 => {
                     fixture.put("memory/landing", file);
-                    counting
-                        .tally
-                        .ledger
-                        .landed(file.id, size_bytes, ServedFrom::Origin);
+                    counting.sink.fuse_opens.log_landing(file.id);
                 }
                 _ => drop(fixture.put("memory/objects", file)),
             }
         }
         open_all(&fixture, &view.spec().target);
-        assert_eq!(counting.counted().0, 20);
-        assert_eq!(counting.metrics.opens(ServedFrom::Origin).get(), 10);
+        let files = fixture.files.iter().enumerate();
+        let native = files.filter(|(number, _)| number % 4 > 1);
+        let native_bytes: u64 = native.map(|(_, file)| file.content.len() as u64).sum();
+        assert_eq!(counting.counted(), (20, native_bytes, 0));
+        assert_eq!(counting.metrics.events_deducted.get(), 20);
         open_all(&fixture, &view.spec().target);
-        assert_eq!(
-            counting.counted(),
-            (60, counting.metrics.bytes(ServedFrom::Local).get(), 0)
-        );
+        assert_eq!(counting.counted(), (60, native_bytes + bytes(&fixture), 0));
         view.unmount(InUse::Refuse).unwrap();
     }
 }
@@ -180,7 +180,7 @@ fn a_counted_open_does_not_keep_an_object_from_eviction() {
     let fixture = Fixture::new(3);
     let _image = fixture.image();
     let object = fixture.put("memory/objects", &fixture.files[0]);
-    let counting = Counting::start(&fixture, OverlayMode::Handles);
+    let counting = CounterFixture::start(&fixture, OverlayMode::Handles);
     let view = counting.mount(&fixture, "view", OverlayMode::Handles);
     drop(File::open(view.spec().target.join(&fixture.files[0].name)).unwrap());
     super::io::take_write_lease(&File::open(&object).unwrap()).unwrap();

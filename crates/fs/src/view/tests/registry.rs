@@ -2,75 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use millpond_core::ObjectId;
-use millpond_core::{
-    CatalogFile, Data, Generation, LandOutcome, LocalCopy, ObjectRef, OpenCount, ReadError, StreamId,
-    TierDirectories, Views, Worker,
-};
-use parking_lot::Mutex;
-use tokio::sync::watch;
+use millpond_core::{Generation, ObjectId, Views, Worker};
 
 use super::super::{
     BindSpec, InUse, OverlayMode, Registry, RegistryOptions, RemountRules, ViewError, ViewSpec,
 };
 use super::fixture::Fixture;
-use crate::metrics::{ServedFrom, ViewMetrics};
+use super::worker::RecordingWorker;
+use crate::metrics::ViewMetrics;
 use crate::mount::Context;
 
-/// Remembers what it is told.
-#[derive(Default)]
-struct Listener {
-    opened: Mutex<Vec<OpenCount>>,
-    in_use: Mutex<Vec<BTreeSet<Generation>>>,
-}
-
-#[async_trait]
-impl Worker for Listener {
-    fn catalogs(&self) -> watch::Receiver<Option<Arc<CatalogFile>>> {
-        watch::channel(None).1
-    }
-
-    fn tiers(&self) -> Vec<TierDirectories> {
-        Vec::new()
-    }
-
-    async fn fetch_to_landing(&self, _object: ObjectRef) -> Result<LandOutcome, ReadError> {
-        Err(ReadError::Stopping)
-    }
-
-    async fn open_local(&self, _object: ObjectRef) -> Result<LocalCopy, ReadError> {
-        Err(ReadError::Stopping)
-    }
-
-    async fn read(
-        &self,
-        _object: ObjectRef,
-        _stream: StreamId,
-        _range: Range<u64>,
-    ) -> Result<Data, ReadError> {
-        Err(ReadError::Stopping)
-    }
-
-    fn file_opened(&self, _object: ObjectRef, _stream: StreamId, _complete: Option<Arc<std::fs::File>>) {}
-
-    fn file_closed(&self, _object: ObjectRef, _stream: StreamId) {}
-
-    fn count_kernel_opens(&self, opens: &[OpenCount]) {
-        self.opened.lock().extend(opens);
-    }
-
-    fn retain_generations(&self, generations: &BTreeSet<Generation>) {
-        self.in_use.lock().push(generations.clone());
-    }
-}
-
-fn registry(fixture: &Fixture) -> (Registry, ViewMetrics, Arc<Listener>) {
+fn registry(fixture: &Fixture) -> (Registry, ViewMetrics, Arc<RecordingWorker>) {
     let metrics = ViewMetrics::register(&prometheus::Registry::new()).unwrap();
     let settle = RemountRules {
         pause: Duration::ZERO,
@@ -85,7 +31,7 @@ fn registry(fixture: &Fixture) -> (Registry, ViewMetrics, Arc<Listener>) {
         mounter: fixture.mounter.clone(),
     };
     let registry = Registry::new(options).unwrap();
-    let worker = Arc::new(Listener::default());
+    let worker = RecordingWorker::new(fixture);
     registry.connect(Arc::clone(&worker) as Arc<dyn Worker>);
     (registry, metrics, worker)
 }
@@ -128,8 +74,11 @@ async fn views_of_a_generation_share_its_image_and_the_worker_hears_of_it() {
     assert_eq!(metrics.views.get(), 2);
 
     registry.unmount(a.target.clone(), InUse::Refuse).await.unwrap();
-    let opened: u64 = worker.opened.lock().iter().map(|opened| opened.times).sum();
-    assert_eq!(opened, 20, "the opens of a view are reported before it is gone");
+    assert_eq!(
+        worker.opens(),
+        20,
+        "the opens of a view are reported before its end"
+    );
     assert!(is_readable(&fixture, &b));
     assert!(matches!(
         registry.unmount(a.target, InUse::Refuse).await,
@@ -138,10 +87,10 @@ async fn views_of_a_generation_share_its_image_and_the_worker_hears_of_it() {
     registry.unmount(b.target, InUse::Refuse).await.unwrap();
     assert_eq!(fixture.mounts(), <[std::path::PathBuf; 0]>::default());
     assert_eq!(
-        *worker.in_use.lock(),
+        *worker.retained.lock(),
         [generations(&[]), generations(&[1]), generations(&[])]
     );
-    assert_eq!(metrics.opens(ServedFrom::Local).get(), 30);
+    assert_eq!(worker.opens(), 30);
     registry.stop().await;
 }
 
@@ -158,7 +107,7 @@ async fn nothing_is_left_where_a_view_cannot_be_shown() {
     assert!(matches!(error, ViewError::Catalog { .. }), "{error:?}");
     assert!(fixture.mounts().is_empty());
     assert_eq!(metrics.views.get(), 0);
-    assert_eq!(worker.in_use.lock().last(), Some(&generations(&[])));
+    assert_eq!(worker.retained.lock().last(), Some(&generations(&[])));
     registry.stop().await;
 }
 
@@ -245,10 +194,10 @@ async fn a_successor_adopts_views_and_counts_their_opens_again() {
     assert!(!registry.adopt(fixture.spec("other")).await.unwrap());
     assert!(fixture.mounts().contains(&spec.target));
     assert!(registry.adopt(spec.clone()).await.unwrap());
-    assert_eq!(worker.in_use.lock().last(), Some(&generations(&[1])));
+    assert_eq!(worker.retained.lock().last(), Some(&generations(&[1])));
     assert!(is_readable(&fixture, &spec));
     registry.count_now().await.unwrap();
-    assert_eq!(metrics.opens(ServedFrom::Local).get(), 20);
+    assert_eq!(worker.opens(), 20);
     let ids: Vec<_> = fixture.files.iter().map(|file| file.id).collect();
     registry.release(&ids).await.unwrap();
     assert_eq!(metrics.remounts(), 1);
@@ -289,11 +238,11 @@ async fn a_tree_of_the_fuse_mount_is_a_view_too() {
             .await
             .unwrap()
     );
-    assert_eq!(other_worker.in_use.lock().last(), Some(&generations(&[1])));
+    assert_eq!(other_worker.retained.lock().last(), Some(&generations(&[1])));
     successor.unmount(target.clone(), InUse::Refuse).await.unwrap();
     assert_eq!(target.read_dir().unwrap().count(), 0);
     assert_eq!(
-        worker.in_use.lock().last(),
+        worker.retained.lock().last(),
         Some(&generations(&[1])),
         "the first is not told any more"
     );
