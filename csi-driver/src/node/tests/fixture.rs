@@ -1,4 +1,4 @@
-//! A node with its keeper, its driver, its mounter and a kubelet's client.
+//! A node with its keeper, its driver, its mounter and a client in the kubelet's role.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -40,21 +40,21 @@ pub(super) const GUARD: Duration = Duration::from_secs(60);
 pub(super) const UID: &str = "11111111-2222-3333-4444-555555555555";
 pub(super) const NODE: &str = "node-a";
 
-/// What a driver is told by a test.
+/// Options that a test passes to its driver.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Orders {
     pub(super) directory: PathBuf,
     pub(super) kernel_views: bool,
-    pub(super) patience_secs: u64,
-    /// How long the worker takes for an answer.
+    pub(super) publish_timeout_secs: u64,
+    /// Response delay of the worker.
     pub(super) delay_ms: u64,
-    /// 0: any.
+    /// Port of the metrics; 0: any.
     pub(super) metrics_port: u16,
 }
 
-/// Not a test: the driver that the others start and kill.
+/// Not a test: the driver process that the tests start and kill.
 #[test]
-fn drives_when_told_to() {
+fn driver_process() {
     let Ok(orders) = std::env::var(DRIVER) else { return };
     let orders: Orders = serde_json::from_str(&orders).unwrap();
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
@@ -73,8 +73,8 @@ fn drives_when_told_to() {
         authorities: "/nowhere".into(),
         token: "/nowhere".into(),
         tier_owner: 65532,
-        patience: Duration::from_secs(orders.patience_secs),
-        idle: Duration::from_millis(300),
+        publish_timeout: Duration::from_secs(orders.publish_timeout_secs),
+        idle_unmount_delay: Duration::from_millis(300),
         no_kernel_views: !orders.kernel_views,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -86,9 +86,9 @@ fn drives_when_told_to() {
     std::process::exit(i32::from(ended.is_err()));
 }
 
-/// Not a test: the keeper that the others start and kill.
+/// Not a test: the keeper process that the tests start and kill.
 #[test]
-fn keeps_when_told_to() {
+fn keeper_process() {
     let Ok(socket) = std::env::var(KEEPER) else { return };
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
     let options = KeeperOptions {
@@ -98,10 +98,10 @@ fn keeps_when_told_to() {
     listen(&options).unwrap();
 }
 
-/// Not a test: the mounter that the others start and kill. As in a pod it has a mount namespace of its own, which follows the
-/// node's.
+/// Not a test: the mounter process that the tests start and kill. As in a pod it has its own mount namespace, which
+/// receives the node's mounts.
 #[test]
-fn mounts_when_told_to() {
+fn mounter_process() {
     let Ok(socket) = std::env::var(MOUNTER) else {
         return;
     };
@@ -154,7 +154,7 @@ fn newest(directory: &Path) -> Option<Arc<CatalogFile>> {
     files.find(|file| file.image.exists()).map(Arc::new)
 }
 
-/// The files of a generation: of the later ones, one more each.
+/// Returns the files of a generation: each later one has one more.
 pub(super) fn files(generation: u64) -> Vec<TestFile> {
     let later = (2..=generation).map(|later| TestFile::new(format!("later-{later}"), 1000));
     let first = (0..40).map(|number| TestFile::new(format!("dir/{number}"), 50_000 + number));
@@ -171,7 +171,7 @@ pub(super) struct TestNode {
 }
 
 impl TestNode {
-    /// A node with a plan and one catalog, and everything running. `None`: this machine cannot.
+    /// Starts a node with a plan, one catalog and all processes. `None`: this machine cannot run it.
     pub(super) async fn start(change: impl FnOnce(&mut Orders)) -> Option<Self> {
         let mut node = Self::prepare(change)?;
         node.start_keeper();
@@ -193,7 +193,7 @@ impl TestNode {
         let mut orders = Orders {
             directory: root.clone(),
             kernel_views: true,
-            patience_secs: 20,
+            publish_timeout_secs: 20,
             delay_ms: 0,
             metrics_port: 0,
         };
@@ -248,46 +248,46 @@ impl TestNode {
         change(&mut plan);
         let store = PlanStore::open(self.layout.plan());
         store.set(plan);
-        store.write_down();
+        store.write_to_disk();
     }
 
-    /// Lays a generation's catalog down, which the next driver knows.
+    /// Writes a generation's catalog, which the next driver finds.
     pub(super) fn catalog(&self, generation: u64) {
         let directory = self.layout.catalogs_of(UID);
         std::fs::create_dir_all(&directory).unwrap();
         write_catalog(&directory, generation, &files(generation));
     }
 
-    /// Makes a file whole on this node.
+    /// Stores a complete file on this node.
     pub(super) fn complete(&self, file: &TestFile) {
         complete(&self.orders.directory.join("disk/pool").join(UID), file);
     }
 
     pub(super) fn start_keeper(&mut self) {
         let socket = self.orders.directory.join("host/keeper/keeper.sock");
-        let child = again("keeps_when_told_to", KEEPER, socket.to_str().unwrap());
+        let child = respawn("keeper_process", KEEPER, socket.to_str().unwrap());
         self.keeper = Some(child);
         wait_until(|| std::os::unix::net::UnixStream::connect(&socket).is_ok() || socket.exists());
     }
 
     pub(super) fn start_mounter(&mut self) {
-        // What the driver mounts must reach the mounter's namespace, wherever this directory lies.
+        // Shared, so that the driver's mounts reach the mounter's namespace.
         let directory = &self.orders.directory;
         if mounts_at(directory).is_empty() {
             mount_bind(directory, directory).unwrap();
             mount_change(directory, MountPropagationFlags::SHARED).unwrap();
         }
         let socket = mounter_socket(directory);
-        self.mounter = Some(again("mounts_when_told_to", MOUNTER, socket.to_str().unwrap()));
+        self.mounter = Some(respawn("mounter_process", MOUNTER, socket.to_str().unwrap()));
     }
 
-    /// A line to the mounter, as the driver has one.
+    /// Returns a client of the mounter, as the driver has one.
     pub(super) fn mounter(&self) -> Mounter {
         Mounter::at(mounter_socket(&self.orders.directory))
     }
 
-    /// Whether a thread of the mounter sleeps in a call that opens something.
-    pub(super) fn mounter_waits_for_a_name(&self) -> bool {
+    /// Returns whether a thread of the mounter sleeps in `openat`.
+    pub(super) fn mounter_waits_in_openat(&self) -> bool {
         let threads = format!("/proc/{}/task", self.mounter.as_ref().unwrap().id());
         let opening = format!("{} ", libc::SYS_openat);
         let mut threads = std::fs::read_dir(threads).unwrap().flatten();
@@ -298,8 +298,8 @@ impl TestNode {
     }
 
     pub(super) fn spawn_driver(&self) -> Child {
-        again(
-            "drives_when_told_to",
+        respawn(
+            "driver_process",
             DRIVER,
             &serde_json::to_string(&self.orders).unwrap(),
         )
@@ -310,7 +310,7 @@ impl TestNode {
         self.wait_for_driver().await;
     }
 
-    /// Lets `next` be the driver, and ends the one before by the signal of its pod's end.
+    /// Makes `next` the driver, and stops the previous one by SIGTERM, as its pod's deletion does.
     pub(super) async fn replace_driver(&mut self, next: Child) {
         let mut before = self.driver.replace(next).unwrap();
         let pid = rustix::process::Pid::from_child(&before);
@@ -323,7 +323,7 @@ impl TestNode {
         let until = Instant::now() + GUARD;
         loop {
             if let Ok(status) = self.driver.as_mut().unwrap().try_wait() {
-                assert!(status.is_none(), "the driver ended: {status:?}");
+                assert!(status.is_none(), "the driver exited: {status:?}");
             }
             if let Ok(channel) = connect(&self.layout.csi_socket()).await {
                 let mut client = NodeClient::new(channel);
@@ -352,11 +352,11 @@ impl TestNode {
         kill(&mut self.mounter);
     }
 
-    /// What a power loss leaves: no process, no mount.
+    /// Simulates a power loss: no process and no mount survives.
     pub(super) fn lose_power(&mut self) {
         self.kill_driver();
         self.kill_keeper();
-        // Last: what it waits for ends with the keeper.
+        // Last: the calls that it waits for end with the keeper.
         self.kill_mounter();
         unmount_all(&self.orders.directory);
     }
@@ -365,7 +365,7 @@ impl TestNode {
         NodeClient::new(connect(&self.layout.csi_socket()).await.unwrap())
     }
 
-    /// A pod's place for its volume, with what the kubelet makes.
+    /// Returns a pod's target path, with the parent directories that the kubelet creates.
     pub(super) fn target(&self, pod: &str) -> PathBuf {
         let parent = self
             .layout
@@ -381,8 +381,8 @@ impl TestNode {
         let target = self.target(pod);
         let request = request(&target);
         let mut client = self.client().await;
-        let answer = client.node_publish_volume(request).await;
-        answer.map(|_| target).map_err(|status| status.code())
+        let response = client.node_publish_volume(request).await;
+        response.map(|_| target).map_err(|status| status.code())
     }
 
     pub(super) async fn publish_as(&self, request: NodePublishVolumeRequest) -> Result<(), Status> {
@@ -401,7 +401,7 @@ impl TestNode {
             .map(|_| ())
     }
 
-    /// As [`Self::unpublish`], of a driver that may die meanwhile.
+    /// As [`Self::unpublish`], for a driver that may be killed meanwhile.
     pub(super) async fn unpublish_or_die(&self, target: &Path) -> Option<()> {
         let channel = connect(&self.layout.csi_socket()).await.ok()?;
         let request = NodeUnpublishVolumeRequest {
@@ -421,11 +421,11 @@ impl TestNode {
             volume_path: target.to_str().unwrap().to_owned(),
             staging_target_path: String::new(),
         };
-        let answer = self.client().await.node_get_volume_stats(request).await;
-        answer.map(tonic::Response::into_inner)
+        let response = self.client().await.node_get_volume_stats(request).await;
+        response.map(tonic::Response::into_inner)
     }
 
-    /// What Prometheus would see.
+    /// Returns the metrics in Prometheus' text format.
     pub(super) async fn metrics(&self) -> String {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let address = ("127.0.0.1", self.orders.metrics_port);
@@ -477,7 +477,7 @@ pub(super) fn request(target: &Path) -> NodePublishVolumeRequest {
     }
 }
 
-/// Reads a whole file away from the asynchronous threads.
+/// Reads a complete file on a blocking thread.
 pub(super) async fn read(target: &Path, file: &TestFile) -> std::io::Result<Vec<u8>> {
     let path = target.join(&file.path);
     tokio::task::spawn_blocking(move || std::fs::read(path))
@@ -497,7 +497,7 @@ pub(super) fn mounts_at(path: &Path) -> Vec<millpond_fs::mount::Mount> {
 pub(super) fn wait_until(mut done: impl FnMut() -> bool) {
     let until = Instant::now() + GUARD;
     while !done() {
-        assert!(Instant::now() < until, "it does not come to be");
+        assert!(Instant::now() < until, "the condition was not reached in time");
         #[expect(clippy::disallowed_methods, reason = "a test may wait")]
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -518,8 +518,8 @@ fn kill(child: &mut Option<Child>) {
     }
 }
 
-/// Runs this test program again as something else.
-fn again(test: &str, variable: &str, value: &str) -> Child {
+/// Runs this test program again in another role.
+fn respawn(test: &str, variable: &str, value: &str) -> Child {
     let name = format!("node::tests::fixture::{test}");
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", &name, "--nocapture", "--test-threads=1"])
