@@ -1,10 +1,10 @@
-//! Which object is meant.
+//! References to objects.
 
 use std::fmt;
 
 use crate::ObjectId;
 
-/// The number of a catalog: one immutable snapshot of a Dataset's metadata. Later ones are larger.
+/// Number of a catalog: one immutable snapshot of a Dataset's metadata. Later ones are larger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Generation(pub u64);
 
@@ -14,20 +14,20 @@ impl fmt::Display for Generation {
     }
 }
 
-/// The position of a file in one generation's catalog image; means nothing in another generation.
+/// Inode of a file in one generation's catalog image; has no meaning in another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Inode(pub u64);
 
-/// One source object in one version, and one place in a catalog where it is found.
+/// Reference to a source object in one version, by one of its positions in a catalog.
 ///
-/// The id alone says which bytes are meant; generation and inode lead the worker to its key without a search.
+/// The id alone determines the bytes; by generation and inode the worker finds the key without a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ObjectRef {
-    /// The generation whose catalog names the object.
+    /// Generation whose catalog contains the object.
     pub generation: Generation,
-    /// The file's inode in that catalog.
+    /// Inode of the file in that catalog.
     pub inode: Inode,
-    /// The version of the object.
+    /// Id of the object's version.
     pub id: ObjectId,
     /// Length in bytes.
     pub size_bytes: u64,
