@@ -163,7 +163,7 @@ impl Driver {
     /// Waits until no other driver serves this node, takes over from it, and starts to serve.
     async fn serve(&self, tasks: &mut Tasks) -> Result<Served, RunError> {
         let lock = self.lock().await?;
-        let connection = KeeperConnection::begin(self.options.keeper_socket(), KEEPER_CONNECT_TIMEOUT).await;
+        let connection = KeeperConnection::open(self.options.keeper_socket(), KEEPER_CONNECT_TIMEOUT).await;
         let plan = PlanStore::open(self.layout.plan());
         let reports = Arc::new(Reports::default());
         let datasets = DatasetsOptions {
@@ -201,7 +201,7 @@ impl Driver {
         tasks.spawn("the Datasets", Arc::clone(&datasets).run(self.stop.clone()));
         tasks.spawn("the volumes", Arc::clone(&volumes).run(self.stop.clone()));
         let registered = Arc::clone(&datasets);
-        let running = connection.keep(move || registered.reregister(), self.stop.clone());
+        let running = connection.run(move || registered.reregister(), self.stop.clone());
         tasks.spawn("the connection to the keeper", running);
         let (follower, events) = Follower::new(self.controller.clone(), self.identity.clone());
         tasks.spawn("the plan stream", follower.keep(self.stop.clone()));

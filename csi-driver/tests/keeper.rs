@@ -19,7 +19,7 @@ fn keeper(socket: &Path, limit: &str) -> Program {
 }
 
 fn connected(socket: &Path) -> (KeeperClient, OwnedFd) {
-    let client = KeeperClient::of_lasting();
+    let client = KeeperClient::reconnecting();
     let until = Instant::now() + Duration::from_secs(10);
     loop {
         match client.connect(socket) {

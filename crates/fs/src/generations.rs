@@ -1,7 +1,7 @@
-//! Which generations are in use on this node, told to the worker, which keeps their catalogs.
+//! The generations in use on this node, reported to the worker, which retains their catalogs.
 //!
-//! Views hold the generation they show; the FUSE server may hold those that open files belong to. The worker is told
-//! each change while no lock is held that a holder waits for longer than its own change.
+//! Views pin the generation they show; the FUSE server pins those that open files belong to. Changes are reported
+//! under the lock of the reference counts, so the worker receives them in their order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use millpond_core::{Generation, Worker};
 use parking_lot::Mutex;
 
-/// Counts the holders of each generation.
+/// The reference count of each generation.
 #[derive(Default)]
 pub struct Generations {
     state: Mutex<State>,
@@ -17,38 +17,38 @@ pub struct Generations {
 
 #[derive(Default)]
 struct State {
-    holders: BTreeMap<Generation, u64>,
-    /// Who is told; `None` before the worker is there and after the end.
+    pins: BTreeMap<Generation, u64>,
+    /// `None` before the worker is connected and after the shutdown.
     worker: Option<Arc<dyn Worker>>,
 }
 
 impl State {
-    fn tell(&self) {
+    fn report(&self) {
         if let Some(worker) = &self.worker {
             worker.retain_generations(&self.in_use());
         }
     }
 
     fn in_use(&self) -> BTreeSet<Generation> {
-        self.holders.keys().copied().collect()
+        self.pins.keys().copied().collect()
     }
 }
 
 impl Generations {
-    /// Tells `worker` from now on, starting with what is held already; `None` ends it.
+    /// Reports to `worker` from now on, first what is pinned already; `None`: to none.
     pub fn connect(&self, worker: Option<Arc<dyn Worker>>) {
         let mut state = self.state.lock();
         state.worker = worker;
-        state.tell();
+        state.report();
     }
 
-    /// Keeps `generation` in use until the answer is dropped.
+    /// Pins `generation` until the result is dropped.
     pub fn pin(self: &Arc<Self>, generation: Generation) -> GenerationPin {
         let mut state = self.state.lock();
-        let holders = state.holders.entry(generation).or_insert(0);
-        *holders = holders.saturating_add(1);
-        if *holders == 1 {
-            state.tell();
+        let pins = state.pins.entry(generation).or_insert(0);
+        *pins = pins.saturating_add(1);
+        if *pins == 1 {
+            state.report();
         }
         GenerationPin {
             generations: Arc::clone(self),
@@ -56,25 +56,25 @@ impl Generations {
         }
     }
 
-    /// The generations that somebody holds.
+    /// The pinned generations.
     pub fn in_use(&self) -> BTreeSet<Generation> {
         self.state.lock().in_use()
     }
 
     fn release(&self, generation: Generation) {
         let mut state = self.state.lock();
-        let Some(holders) = state.holders.get_mut(&generation) else {
+        let Some(pins) = state.pins.get_mut(&generation) else {
             return;
         };
-        *holders = holders.saturating_sub(1);
-        if *holders == 0 {
-            state.holders.remove(&generation);
-            state.tell();
+        *pins = pins.saturating_sub(1);
+        if *pins == 0 {
+            state.pins.remove(&generation);
+            state.report();
         }
     }
 }
 
-/// A generation in use, until it is dropped.
+/// A reference to a generation, until it is dropped.
 pub struct GenerationPin {
     generations: Arc<Generations>,
     generation: Generation,

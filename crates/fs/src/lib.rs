@@ -1,9 +1,9 @@
-//! A Dataset as a file system: the FUSE server, kernel views over it, the mounts they are made of, and the two processes
+//! A Dataset as a file system: the FUSE server, kernel views over it, the mounts they consist of, and the two processes
 //! that outlive or protect the server, keeper and mounter.
 //!
 //! - [`fuse`]: answers the kernel's requests from a catalog and a [`millpond_core::Worker`].
 //! - [`view`]: kernel views, EROFS image and cache directories under overlayfs with FUSE as the last layer.
-//! - [`mount`]: mounts by file descriptors. [`mounter`]: makes those that could wait for the FUSE server itself.
+//! - [`mount`]: mounts by file descriptors. [`mounter`]: creates those that could wait for the FUSE server itself.
 //! - [`keeper`]: holds the descriptors of mounts while their server restarts.
 //! - [`ServedDataset`]: all of it together, for one Dataset.
 

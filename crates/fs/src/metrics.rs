@@ -4,38 +4,38 @@ use std::time::Duration;
 
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
 
-/// The counters of one Dataset's views. Clones are the same counters.
+/// The metrics of one Dataset's views. Clones are the same metrics.
 #[derive(Clone, Debug)]
 pub struct ViewMetrics {
-    /// Events of opens that were lost or could not be understood.
+    /// Open events that were lost, or could not be parsed.
     pub events_lost: IntCounter,
     /// Events of opens that FUSE served, which are not counted as the kernel's.
     pub events_deducted: IntCounter,
-    /// Views shown now.
+    /// Mounted views.
     pub views: IntGauge,
-    /// How long remounts took.
+    /// Durations of remounts.
     remounts: Histogram,
 }
 
 impl ViewMetrics {
-    /// Registers the counters.
+    /// Registers the metrics.
     ///
     /// # Errors
-    /// When they are registered already.
+    /// They are registered already.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
         let events_lost = IntCounter::new(
             "millpond_view_events_lost_total",
-            "Events of opens that were lost in a full queue, or named no file of the catalog.",
+            "Open events lost in a full queue, or of no file of the catalog: these opens are not counted.",
         )?;
         let events_deducted = IntCounter::new(
             "millpond_view_events_deducted_total",
             "Open events deducted because FUSE served the open.",
         )?;
-        let views = IntGauge::new("millpond_views", "Views that are mounted.")?;
+        let views = IntGauge::new("millpond_views", "Mounted views.")?;
         let remounts = Histogram::with_opts(
             HistogramOpts::new(
                 "millpond_view_remount_seconds",
-                "How long a remount of a kernel view took.",
+                "Duration of remounts of kernel views, in seconds.",
             )
             .buckets(vec![0.001, 0.004, 0.016, 0.064, 0.25, 1.0, 4.0]),
         )?;
@@ -55,7 +55,7 @@ impl ViewMetrics {
         self.remounts.observe(took.as_secs_f64());
     }
 
-    /// How many remounts there were.
+    /// The number of remounts.
     pub fn remounts(&self) -> u64 {
         self.remounts.get_sample_count()
     }

@@ -1,6 +1,6 @@
 //! A Dataset that this process serves: its FUSE mount and its views, put together in the one order that is safe.
 //!
-//! 1. [`DatasetViews`] come before the worker, which asks them to release objects.
+//! 1. [`DatasetViews`] come before the worker, which sends them the objects to release.
 //! 2. The worker comes before the FUSE mount: requests that a dead server had read wait for their answers.
 //! 3. Every generation that is needed is pinned before the worker is connected: with its first report it may delete all
 //!    others. [`ServedDataset::open`] pins those of the FUSE mount, its caller those of views that a predecessor recorded.
@@ -19,8 +19,8 @@ use crate::mount::{MountTable, detach};
 use crate::needed_generations::NeededGenerations;
 use crate::view::{InUse, Registry, RegistryOptions, ViewError};
 
-/// Backing ids of closed files that are kept for their next open: 15,000 cost 4 descriptors (measured).
-const KEPT_BACKING_IDS: usize = 16_384;
+/// Backing ids of closed files that stay registered for the next open: 15,000 cost 4 descriptors (measured).
+const MAX_IDLE_BACKING_IDS: usize = 16_384;
 
 /// Threads that read the kernel's requests; none of them waits for the worker.
 const FUSE_THREADS: usize = 2;
@@ -140,7 +140,7 @@ impl ServedDataset {
             worker: Arc::clone(&worker),
             runtime: Handle::current(),
             passthrough: is_private,
-            kept_backing_ids: if evicts { 0 } else { KEPT_BACKING_IDS },
+            idle_backing_ids: if evicts { 0 } else { MAX_IDLE_BACKING_IDS },
             threads: FUSE_THREADS,
             metrics,
             // Without kernel views the worker sees all opens itself.
@@ -204,7 +204,7 @@ fn take_over_or_mount(
                 // It was unmounted while no server ran: what the keeper holds is of no use.
                 keeper.unregister(&options.name)?;
             }
-            // By the table alone: a mount without a server cannot be asked for anything, not even its root.
+            // By the table alone: a mount without a server responds to no request, not even for its root.
             while is_mounted(path)? {
                 warn!(mountpoint = %path.display(), "FUSE mount not registered with the keeper; detaching and mounting again");
                 detach(path).map_err(|error| FuseError::Unmount {

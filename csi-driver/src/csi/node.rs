@@ -231,7 +231,8 @@ fn status(call: &'static str, error: &VolumeError) -> Status {
         VolumeError::Invalid { .. } => Status::invalid_argument(description),
         VolumeError::Denied { .. } => Status::permission_denied(description),
         VolumeError::NotFound { .. } => Status::not_found(description),
-        VolumeError::Exists { .. } | VolumeError::View(ViewError::Taken { .. } | ViewError::Shown { .. }) => {
+        VolumeError::Exists { .. }
+        | VolumeError::View(ViewError::Occupied { .. } | ViewError::AlreadyMounted { .. }) => {
             Status::already_exists(description)
         }
         VolumeError::NotReady { .. } => Status::unavailable(description),

@@ -65,7 +65,7 @@ impl Dataset {
         let metrics = metrics_of(&on_node)?;
         let views = DatasetViews::new(RegistryOptions {
             mode,
-            settle: RemountRules::default(),
+            remount: RemountRules::default(),
             metrics: ViewMetrics::register(&metrics).map_err(metrics_failed)?,
             mounter,
         })?;

@@ -386,7 +386,7 @@ fn abilities(options: &DatasetsOptions) -> Result<(OverlayMode, Result<(), Strin
     }
     let directory = options.layout.driver();
     std::fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
-    let found = KernelSupport::find(&directory).map_err(|error| error.to_string())?;
+    let found = KernelSupport::probe(&directory).map_err(|error| error.to_string())?;
     let mode = found.mode.map_err(|error| error.to_string())?;
     Ok((mode, found.counting.map_err(|error| error.to_string())))
 }

@@ -117,7 +117,7 @@ pub(super) fn unmount_stale(target: &Path) -> Result<(), VolumeError> {
             return Ok(());
         };
         if !found.source.as_bytes().starts_with(SOURCE_PREFIX) {
-            return Err(ViewError::Taken {
+            return Err(ViewError::Occupied {
                 target: target.to_owned(),
                 found: found.source.clone(),
             }

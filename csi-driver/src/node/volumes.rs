@@ -509,7 +509,7 @@ impl Volumes {
         let ready = async {
             // The senders live as long as the Dataset.
             drop(catalogs.wait_for(Option::is_some).await);
-            let mut opened = dataset.served.fuse.shown();
+            let mut opened = dataset.served.fuse.live_generation();
             drop(opened.wait_for(Option::is_some).await);
         };
         if tokio::time::timeout_at(deadline, ready).await.is_ok() {
@@ -567,7 +567,7 @@ impl Volumes {
             Kind::Live => Ok(()),
             Kind::Tree { generation } => {
                 let wanted = Some(Generation(*generation));
-                let mut opened = dataset.served.fuse.shown();
+                let mut opened = dataset.served.fuse.live_generation();
                 let ready = opened.wait_for(|newest| *newest >= wanted);
                 match tokio::time::timeout_at(deadline, ready).await {
                     Ok(Ok(_)) => Ok(()),

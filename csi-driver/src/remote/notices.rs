@@ -1,6 +1,8 @@
 //! State of this driver that the worker needs: generations of views, open files, counted opens.
 //!
-//! It is a state, not a queue: a worker that has just started receives all of it, a connected one the changes. [`Worker::reading`](millpond_core::Worker::reading) and its like are called under locks, so nothing here waits.
+//! It is a state, not a queue: a worker that has just started receives all of it, a connected one the changes.
+//! [`Worker::file_opened`](millpond_core::Worker::file_opened) and similar methods are called under locks, so nothing here
+//! waits.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

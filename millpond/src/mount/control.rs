@@ -171,7 +171,7 @@ async fn refresh(State(control): State<Control>) -> Result<Json<RefreshResponse>
         .await
         .map_err(|error| Failure(StatusCode::BAD_GATEWAY, millpond_process::with_causes(&error)))?;
     // The caller's next open must see the new generation.
-    let mut published = control.fuse.shown();
+    let mut published = control.fuse.live_generation();
     let published = published.wait_for(|newest| *newest >= Some(refreshed.generation));
     if tokio::time::timeout(GENERATION_VISIBLE_TIMEOUT, published)
         .await

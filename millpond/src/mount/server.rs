@@ -185,7 +185,7 @@ impl Server {
         let mut choice = choose(&spec, &place, record.as_ref()).await?;
         let views = DatasetViews::new(RegistryOptions {
             mode: choice.mode,
-            settle: RemountRules::default(),
+            remount: RemountRules::default(),
             metrics: ViewMetrics::register(&metrics)?,
             mounter: Mounter::at(place.mounter()),
         })?;

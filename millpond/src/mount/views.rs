@@ -101,7 +101,7 @@ impl ViewChoicePlan {
         if !rustix::process::geteuid().is_root() {
             return decline("it needs root".to_owned());
         }
-        let abilities = match KernelSupport::find(place.path()) {
+        let abilities = match KernelSupport::probe(place.path()) {
             Ok(abilities) => abilities,
             Err(error) => return decline(words(&error)),
         };

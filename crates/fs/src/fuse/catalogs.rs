@@ -1,6 +1,6 @@
-//! The catalogs that the mount answers from: the newest, and older ones that are still there.
+//! The catalogs of a mount: the newest, and older ones that still exist.
 //!
-//! A worker names only the newest; older generations that views show lie beside it as `gen-N.erofs` and `gen-N.index`.
+//! A worker reports only the newest; older generations that views show lie beside it as `gen-N.erofs` and `gen-N.index`.
 //! An image stays mapped while a file of its generation is open, even when the worker has deleted it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +24,7 @@ pub(crate) struct CatalogHandle {
 }
 
 impl CatalogHandle {
-    /// The object that a file of this catalog is.
+    /// The object of a file of this catalog.
     pub(crate) fn object(&self, file: Nid) -> millpond_catalog::Result<ObjectRef> {
         let image = self.catalog.image();
         let size_bytes = image.inode(file)?.size_bytes;
@@ -44,7 +44,7 @@ struct State {
     open: BTreeMap<Generation, CatalogHandle>,
 }
 
-/// All catalogs that are there.
+/// The open catalogs.
 #[derive(Debug, Default)]
 pub(crate) struct Catalogs {
     state: ArcSwap<State>,
@@ -53,10 +53,10 @@ pub(crate) struct Catalogs {
 }
 
 impl Catalogs {
-    /// Takes in the newest catalog, and those beside it. `in_use` are the generations of open files.
+    /// Opens the newest catalog and those beside it. `in_use` are the generations of open files.
     ///
     /// # Errors
-    /// When the newest cannot be read; nothing has changed then.
+    /// The newest cannot be read; nothing has changed then.
     pub(crate) fn update(
         &self,
         newest: &CatalogFile,
@@ -105,7 +105,7 @@ impl Catalogs {
         Ok(())
     }
 
-    /// The newest catalog, once there is one.
+    /// The newest catalog; `None` before the first.
     pub(crate) fn newest(&self) -> Option<CatalogHandle> {
         self.state.load().newest.clone()
     }
@@ -115,7 +115,7 @@ impl Catalogs {
         self.state.load().open.get(&generation).cloned()
     }
 
-    /// The generations that are there.
+    /// The generations of the open catalogs.
     pub(crate) fn generations(&self) -> Vec<Generation> {
         self.state.load().open.keys().copied().collect()
     }
@@ -129,7 +129,7 @@ impl Catalogs {
         })
     }
 
-    /// Finds the one object whose id begins so; `None` where there is none, or where two do.
+    /// Finds the one object whose id begins with `head`; `None` where there is none, or more than one.
     pub(crate) fn find_head(&self, head: ObjectHead) -> Option<(CatalogHandle, Nid)> {
         let state = self.state.load();
         let mut found: Option<(CatalogHandle, Nid, ObjectId)> = None;
@@ -155,7 +155,7 @@ fn generations_beside(image: &Path) -> BTreeMap<Generation, (PathBuf, PathBuf)> 
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) => {
-            warn!(directory = %directory.display(), %error, "failed to look for older catalogs");
+            warn!(directory = %directory.display(), %error, "failed to list older catalogs");
             return BTreeMap::new();
         }
     };

@@ -1,26 +1,26 @@
-//! A reply that waits for somebody's work.
+//! A reply that waits for a task.
 
-/// Keeps `fuser` from answering with an error when the work is dropped: at a shutdown the request must stay unanswered,
-/// for the successor. Only a panic is answered, since no successor would hear of it before the reader gives up.
-pub(crate) struct Pending<R>(Option<R>);
+/// A reply that `fuser` does not answer with an error when its task is dropped: at a shutdown the request must stay
+/// unanswered, for the successor. Only a panic is answered: no successor would receive the request before its reader ends.
+pub(crate) struct DeferredReply<R>(Option<R>);
 
-impl<R> Pending<R> {
+impl<R> DeferredReply<R> {
     pub(crate) const fn new(reply: R) -> Self {
         Self(Some(reply))
     }
 
-    /// The reply, to answer it now.
-    pub(crate) fn answer(mut self, answer: impl FnOnce(R)) {
+    /// Sends the reply now, by `send`.
+    pub(crate) fn send(mut self, send: impl FnOnce(R)) {
         if let Some(reply) = self.0.take() {
-            answer(reply);
+            send(reply);
         }
     }
 
     /// Leaves the request to the successor.
-    pub(crate) fn leave(self) {}
+    pub(crate) fn leave_unanswered(self) {}
 }
 
-impl<R> Drop for Pending<R> {
+impl<R> Drop for DeferredReply<R> {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             std::mem::forget(self.0.take());

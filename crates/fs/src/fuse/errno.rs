@@ -1,16 +1,16 @@
-//! Which error number a reader sees.
+//! The error number that a reader sees.
 
 use fuser::Errno;
 use millpond_core::ReadError;
 
-/// The error number for a failed read, or `None` where the request must stay unanswered, because a successor
-/// will be sent it again.
+/// The error number for a failed read, or `None` where the request must stay unanswered, because the kernel will resend it
+/// to a successor.
 pub(crate) fn of_read(error: &ReadError) -> Option<Errno> {
     match error {
-        // The version that the catalog names is gone: never a mix of two.
+        // The source no longer has the version of the catalog: never a mix of two.
         ReadError::Changed { .. } => Some(Errno::ESTALE),
         ReadError::Unavailable { .. } => Some(Errno::EIO),
-        // Only a node of an older catalog can lead here: it is gone, like a file removed at an NFS server.
+        // Only a node of a deleted catalog gets here: it is stale, like a file removed at an NFS server.
         ReadError::Unknown { .. } => Some(Errno::ESTALE),
         ReadError::Stopping => None,
     }

@@ -1,4 +1,4 @@
-//! The kernel's requests, translated: each method reads the request, asks [`Trees`] or [`RequestHandler`], and answers.
+//! The kernel's requests, translated: each method parses the request, calls [`Trees`] or [`RequestHandler`], and replies.
 //!
 //! [`Trees`]: super::tree::Trees
 
@@ -26,19 +26,19 @@ use super::tree::FOREVER;
 const BLOCK_BYTES: u32 = 4096;
 const NAME_BYTES: u32 = 255;
 
-/// What `fuser` calls.
+/// The file system that `fuser` calls.
 pub(crate) struct FuseFilesystem {
-    pub(crate) pond: Arc<RequestHandler>,
-    /// Everybody may look into it.
+    pub(crate) handler: Arc<RequestHandler>,
+    /// Whether all users may access it.
     pub(crate) for_all: bool,
 }
 
 impl FuseFilesystem {
     fn count(&self, operation: Operation) {
-        self.pond.metrics.count(operation);
+        self.handler.metrics.count(operation);
     }
 
-    /// Every modification ends here, if the kernel lets it through at all: the mount is read-only.
+    /// The error of every modification that the kernel does not reject itself: the mount is read-only.
     fn read_only(&self) -> Errno {
         self.count(Operation::Modify);
         Errno::EROFS
@@ -46,7 +46,7 @@ impl FuseFilesystem {
 
     fn refuse(&self, number: Errno) -> Errno {
         if number.code() != libc::ENODATA && number.code() != libc::ENOENT {
-            self.pond.metrics.errors.inc();
+            self.handler.metrics.errors.inc();
         }
         number
     }
@@ -68,33 +68,36 @@ impl FuseFilesystem {
 
 impl Filesystem for FuseFilesystem {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let passthrough = self.pond.passthrough.load(std::sync::atomic::Ordering::Relaxed);
+        let passthrough = self
+            .handler
+            .passthrough
+            .load(std::sync::atomic::Ordering::Relaxed);
         let negotiated = session::negotiate(config, passthrough, self.for_all);
         if !negotiated.passthrough() {
-            self.pond
+            self.handler
                 .passthrough
                 .store(false, std::sync::atomic::Ordering::Relaxed);
         }
         // Only the first INIT of a session counts, and there is only one.
-        let _ = self.pond.negotiated.set(negotiated);
+        let _ = self.handler.negotiated.set(negotiated);
         Ok(())
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.count(Operation::Lookup);
         let name = name.as_bytes();
-        let found = self.pond.trees.node(parent).and_then(|node| match node {
+        let found = self.handler.trees.node(parent).and_then(|node| match node {
             Node::LayerDirectory(layer, prefix) => Ok(Err((layer, prefix))),
-            node => self.pond.trees.lookup(node, name).map(Ok),
+            node => self.handler.trees.lookup(node, name).map(Ok),
         });
         match found {
             Ok(Err((layer, prefix))) => match ObjectId::from_components(&prefix.name(), name) {
-                Some(id) => self.pond.lookup_object(layer, id, reply),
+                Some(id) => self.handler.lookup_object(layer, id, reply),
                 None => reply.error(Errno::ENOENT),
             },
             Ok(Ok((Some(attr), ttl))) => entry(reply, ttl, &attr),
-            // The kernel may remember that there is nothing: an entry without an inode says so.
-            Ok(Ok((None, ttl))) if ttl > Duration::ZERO => match self.pond.trees.attr(Node::Root) {
+            // An entry without an inode lets the kernel cache that there is no such name.
+            Ok(Ok((None, ttl))) if ttl > Duration::ZERO => match self.handler.trees.attr(Node::Root) {
                 Ok(mut nothing) => {
                     nothing.ino = INodeNo(0);
                     entry(reply, ttl, &nothing);
@@ -109,12 +112,12 @@ impl Filesystem for FuseFilesystem {
     fn getattr(&self, _request: &Request, inode: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
         self.count(Operation::GetAttr);
         let found = self
-            .pond
+            .handler
             .trees
             .node(inode)
-            .and_then(|node| Ok((node, self.pond.trees.attr(node)?)));
+            .and_then(|node| Ok((node, self.handler.trees.attr(node)?)));
         match found {
-            // What the live root shows changes with the generation.
+            // The attributes of the live root change with the generation.
             Ok((Node::Live, attr)) => reply.attr(&Duration::ZERO, &attr),
             Ok((_, attr)) => reply.attr(&FOREVER, &attr),
             Err(number) => reply.error(self.refuse(number)),
@@ -126,8 +129,8 @@ impl Filesystem for FuseFilesystem {
         if flags.acc_mode() != fuser::OpenAccMode::O_RDONLY {
             return reply.error(self.read_only());
         }
-        match self.pond.trees.node(inode) {
-            Ok(node) => self.pond.open(node, inode, request, reply),
+        match self.handler.trees.node(inode) {
+            Ok(node) => self.handler.open(node, inode, request, reply),
             Err(number) => reply.error(self.refuse(number)),
         }
     }
@@ -150,8 +153,8 @@ impl Filesystem for FuseFilesystem {
             offset,
             length,
         };
-        match self.pond.trees.node(inode) {
-            Ok(node) => self.pond.read(node, read, reply),
+        match self.handler.trees.node(inode) {
+            Ok(node) => self.handler.read(node, read, reply),
             Err(number) => reply.error(self.refuse(number)),
         }
     }
@@ -164,7 +167,7 @@ impl Filesystem for FuseFilesystem {
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        // The kernel never asks again.
+        // The kernel never sends it again.
         reply.error(Errno::ENOSYS);
     }
 
@@ -179,8 +182,8 @@ impl Filesystem for FuseFilesystem {
         reply: ReplyEmpty,
     ) {
         self.count(Operation::Release);
-        if let Ok(node) = self.pond.trees.node(inode) {
-            self.pond.release(node, inode, handle.0);
+        if let Ok(node) = self.handler.trees.node(inode) {
+            self.handler.release(node, inode, handle.0);
         }
         reply.ok();
     }
@@ -199,10 +202,10 @@ impl Filesystem for FuseFilesystem {
     fn opendir(&self, _request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         self.count(Operation::OpenDir);
         let opened = self
-            .pond
+            .handler
             .trees
             .node(inode)
-            .and_then(|node| Ok((node, self.pond.trees.open_directory(node)?)));
+            .and_then(|node| Ok((node, self.handler.trees.open_directory(node)?)));
         match opened {
             Ok((Node::Tree(..) | Node::LiveTree(..), handle)) => {
                 reply.opened(
@@ -224,13 +227,13 @@ impl Filesystem for FuseFilesystem {
         mut reply: ReplyDirectory,
     ) {
         self.count(Operation::ReadDir);
-        let listed = self.pond.trees.node(inode).and_then(|node| {
-            self.pond.trees.list(node, handle.0, offset, |line| {
+        let listed = self.handler.trees.node(inode).and_then(|node| {
+            self.handler.trees.list(node, handle.0, offset, |entry| {
                 !reply.add(
-                    line.attr.ino,
-                    line.next,
-                    line.attr.kind,
-                    OsStr::from_bytes(&line.name),
+                    entry.attr.ino,
+                    entry.next,
+                    entry.attr.kind,
+                    OsStr::from_bytes(&entry.name),
                 )
             })
         });
@@ -249,15 +252,15 @@ impl Filesystem for FuseFilesystem {
         mut reply: ReplyDirectoryPlus,
     ) {
         self.count(Operation::ReadDir);
-        let listed = self.pond.trees.node(inode).and_then(|node| {
-            self.pond.trees.list(node, handle.0, offset, |line| {
-                let name = OsStr::from_bytes(&line.name);
+        let listed = self.handler.trees.node(inode).and_then(|node| {
+            self.handler.trees.list(node, handle.0, offset, |entry| {
+                let name = OsStr::from_bytes(&entry.name);
                 !reply.add(
-                    line.attr.ino,
-                    line.next,
+                    entry.attr.ino,
+                    entry.next,
                     name,
-                    &line.ttl,
-                    &line.attr,
+                    &entry.ttl,
+                    &entry.attr,
                     Generation(0),
                 )
             })
@@ -270,8 +273,8 @@ impl Filesystem for FuseFilesystem {
 
     fn statfs(&self, _request: &Request, inode: INodeNo, reply: ReplyStatfs) {
         self.count(Operation::StatFs);
-        let node = self.pond.trees.node(inode).unwrap_or(Node::Root);
-        let (bytes, files) = self.pond.trees.totals(node);
+        let node = self.handler.trees.node(inode).unwrap_or(Node::Root);
+        let (bytes, files) = self.handler.trees.totals(node);
         let blocks = bytes.div_ceil(u64::from(BLOCK_BYTES));
         reply.statfs(blocks, 0, 0, files, 0, BLOCK_BYTES, NAME_BYTES, BLOCK_BYTES);
     }
@@ -279,20 +282,20 @@ impl Filesystem for FuseFilesystem {
     fn getxattr(&self, _request: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         self.count(Operation::Xattr);
         let value = self
-            .pond
+            .handler
             .trees
             .node(inode)
-            .and_then(|node| self.pond.trees.xattr(node, name.as_bytes()));
+            .and_then(|node| self.handler.trees.xattr(node, name.as_bytes()));
         self.reply_xattr(value, size, reply);
     }
 
     fn listxattr(&self, _request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
         self.count(Operation::Xattr);
         let names = self
-            .pond
+            .handler
             .trees
             .node(inode)
-            .and_then(|node| self.pond.trees.xattr_names(node));
+            .and_then(|node| self.handler.trees.xattr_names(node));
         self.reply_xattr(names, size, reply);
     }
 

@@ -1,8 +1,8 @@
-//! What the server does for a request: the part between the kernel's words and the worker's.
+//! What the server does for a request: the part between the kernel's protocol and the worker's.
 //!
-//! Nothing here blocks `fuser`'s threads: what has to wait goes on as a task, and the answer is sent from there. A
-//! request that the worker cannot answer because it is stopping stays unanswered: the kernel sends it to the successor
-//! again, so that stopping is a pause and never an error.
+//! Nothing here blocks `fuser`'s threads: what has to wait continues as a task, which sends the reply. A request that the
+//! worker cannot answer because it is stopping stays unanswered: the kernel resends it to the successor, so that readers of
+//! a server that restarts wait and never fail.
 
 use std::fs::File;
 use std::future::Future;
@@ -25,25 +25,25 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error};
 
-use super::deferred_reply::Pending;
+use super::deferred_reply::DeferredReply;
 use super::errno;
-use super::io::{bring_in, map_object, reply_passthrough};
+use super::io::{map_object, populate, reply_passthrough};
 use super::metrics::FuseMetrics;
 use super::node::{Layer, Node};
 use super::opens::{Mode, OpenError, OpenWith, Opens};
 use super::tree::{FOREVER, Trees};
 use crate::view::Registry;
 
-/// How long the failure of a landing is remembered, so that the lookup in the last layer that follows it at once shows
-/// the same error, without waiting for another deadline.
+/// How long the failure of a landing is cached, so that the lookup in the last layer, which follows immediately, returns
+/// that error without waiting for another deadline.
 const FAILURE_TTL: Duration = Duration::from_secs(5);
-/// More objects than can fail in that time; beyond it a reader waits for a second deadline.
-const FAILURES: u64 = 65_536;
+/// More objects than can fail in that time; beyond that number a reader waits for a second deadline.
+const MAX_FAILURES: u64 = 65_536;
 
-/// The requests that the kernel sent a second time are marked by this bit of their number.
+/// The bit that marks the number of a request that the kernel has resent.
 const RESENT: u64 = 1 << 63;
 
-/// Everything that answers the requests of one mount.
+/// The handler of one mount's requests.
 pub(crate) struct RequestHandler {
     pub(crate) worker: Arc<dyn Worker>,
     pub(crate) trees: Trees,
@@ -52,11 +52,11 @@ pub(crate) struct RequestHandler {
     pub(crate) device: Arc<OwnedFd>,
     pub(crate) runtime: Handle,
     pub(crate) tasks: TaskTracker,
-    /// Cleared when the kernel refuses it.
+    /// Cleared when the kernel rejects it.
     pub(crate) passthrough: AtomicBool,
     /// The kernel views of which the mount is a layer.
     kernel_views: Option<Registry>,
-    /// What was agreed with the kernel about the connection.
+    /// What was negotiated with the kernel at the connection's INIT.
     pub(crate) negotiated: OnceLock<super::session::Negotiated>,
     failures: moka::sync::Cache<ObjectId, i32>,
 }
@@ -97,13 +97,13 @@ impl RequestHandler {
             kernel_views,
             negotiated: OnceLock::new(),
             failures: moka::sync::Cache::builder()
-                .max_capacity(FAILURES)
+                .max_capacity(MAX_FAILURES)
                 .time_to_live(FAILURE_TTL)
                 .build(),
         }
     }
 
-    /// Whether the mount is a layer of kernel views.
+    /// Returns whether the mount is a layer of kernel views.
     pub(crate) const fn has_kernel_views(&self) -> bool {
         self.kernel_views.is_some()
     }
@@ -118,14 +118,14 @@ impl RequestHandler {
         };
         let failed = self.failures.get(&id);
         match layer {
-            // The kernel walks a path again when it meets this error, and it stays true.
+            // The kernel walks a path again after this error, which is permanent.
             Layer::Objects if failed == Some(libc::ESTALE) => self.refuse_entry(reply, Errno::ESTALE),
             Layer::Objects => {
-                let pond = Arc::clone(self);
-                let reply = Pending::new(reply);
+                let handler = Arc::clone(self);
+                let reply = DeferredReply::new(reply);
                 self.run(async move {
-                    let landed = pond.worker.fetch_to_landing(object).await;
-                    pond.landed(&object, landed, reply);
+                    let landed = handler.worker.fetch_to_landing(object).await;
+                    handler.landed(&object, landed, reply);
                 });
             }
             Layer::Last => match failed {
@@ -135,22 +135,27 @@ impl RequestHandler {
         }
     }
 
-    fn landed(&self, object: &ObjectRef, landed: Result<LandOutcome, ReadError>, reply: Pending<ReplyEntry>) {
+    fn landed(
+        &self,
+        object: &ObjectRef,
+        landed: Result<LandOutcome, ReadError>,
+        reply: DeferredReply<ReplyEntry>,
+    ) {
         match landed {
             Ok(LandOutcome::Landed) => {
                 if let Some(views) = &self.kernel_views {
                     views.fuse_opens().log_landing(object.id);
                 }
-                reply.answer(|reply| reply.error(Errno::ENOENT));
+                reply.send(|reply| reply.error(Errno::ENOENT));
             }
-            Ok(LandOutcome::ThroughFuse) => reply.answer(|reply| self.reply_object(object, reply)),
+            Ok(LandOutcome::ThroughFuse) => reply.send(|reply| self.reply_object(object, reply)),
             Err(error) => match errno::of_read(&error) {
                 Some(number) => {
                     debug!(object = %object.id, %error, "failed to land an object");
                     self.failures.insert(object.id, number.code());
-                    reply.answer(|reply| self.refuse_entry(reply, number));
+                    reply.send(|reply| self.refuse_entry(reply, number));
                 }
-                None => reply.leave(),
+                None => reply.leave_unanswered(),
             },
         }
     }
@@ -181,7 +186,7 @@ impl RequestHandler {
             inode: inode.0,
             handle: u64::from(request.unique()) & !RESENT,
         };
-        // Before another handle of the inode can be closed: what that one keeps in the cache stays for this one.
+        // Before another handle of the inode can be closed: what that one pins in the cache stays pinned for this one.
         let direct = || self.worker.file_opened(object, StreamId(opening.handle), None);
         match self.opens.join(opening.inode, opening.handle, object.id, direct) {
             Ok(Some(mode)) => {
@@ -196,20 +201,20 @@ impl RequestHandler {
             Ok(None) => {}
             Err(error) => return self.failed_open(&opening, &error, reply),
         }
-        let pond = Arc::clone(self);
-        let reply = Pending::new(reply);
+        let handler = Arc::clone(self);
+        let reply = DeferredReply::new(reply);
         self.run(async move {
-            match pond.worker.open_local(object).await {
+            match handler.worker.open_local(object).await {
                 Ok(LocalCopy::Complete(file)) => {
-                    reply.answer(|reply| pond.open_local(&opening, Some(&file), reply));
+                    reply.send(|reply| handler.open_local(&opening, Some(&file), reply));
                 }
-                Ok(LocalCopy::Incomplete) => reply.answer(|reply| pond.open_local(&opening, None, reply)),
+                Ok(LocalCopy::Incomplete) => reply.send(|reply| handler.open_local(&opening, None, reply)),
                 Err(error) => match errno::of_read(&error) {
                     Some(number) => {
                         debug!(object = %object.id, %error, "failed to open an object");
-                        reply.answer(|reply| pond.refuse_open(reply, number));
+                        reply.send(|reply| handler.refuse_open(reply, number));
                     }
-                    None => reply.leave(),
+                    None => reply.leave_unanswered(),
                 },
             }
         });
@@ -228,8 +233,8 @@ impl RequestHandler {
         if let Some(file) = complete
             && self.passthrough.load(Ordering::Relaxed)
         {
-            let wish = OpenWith::Passthrough(file);
-            match self.opens.open(inode, handle, object.id, wish, direct) {
+            let with = OpenWith::Passthrough(file);
+            match self.opens.open(inode, handle, object.id, with, direct) {
                 Ok(mode) => return self.opened(opening, mode, reply),
                 Err(OpenError::Full) => return self.failed_open(opening, &OpenError::Full, reply),
                 Err(OpenError::Backing(error)) => self.refused_passthrough(&error),
@@ -248,7 +253,7 @@ impl RequestHandler {
                         Ok(map) => {
                             self.opens.set_map(inode, handle, map);
                         }
-                        // The worker answers the reads then.
+                        // The worker answers the reads instead.
                         Err(error) => debug!(object = %object.id, %error, "failed to map an object"),
                     }
                 }
@@ -258,20 +263,20 @@ impl RequestHandler {
         }
     }
 
-    /// Some refusals are the file's own; lacking the right is for good.
+    /// Turns passthrough off where the process lacks the right to it; other errors concern the file alone.
     fn refused_passthrough(&self, error: &std::io::Error) {
         let for_good = matches!(
             error.raw_os_error(),
             Some(libc::EPERM | libc::ENOTTY | libc::EOPNOTSUPP)
         );
         if for_good && self.passthrough.swap(false, Ordering::Relaxed) {
-            tracing::warn!(%error, "the kernel refuses passthrough: the server answers all reads itself");
+            tracing::warn!(%error, "the kernel rejected passthrough; the server answers all reads");
         }
     }
 
     fn opened(&self, opening: &OpenRequest, mode: Mode, reply: ReplyOpen) {
-        // There is nothing to flush, and a close must not wait for a server: a process that starts another closes its
-        // files on the way, even the supervisor that starts the next server.
+        // There is nothing to flush, and a close must not wait for a server: a process that starts another one closes its
+        // files, even the supervisor that starts the next server.
         let handle = FileHandle(opening.handle);
         match mode {
             Mode::Passthrough(id) => {
@@ -311,33 +316,33 @@ impl RequestHandler {
         }
         let range = read.offset..end;
         let map = self.opens.map(read.inode, read.handle);
-        let pond = Arc::clone(self);
+        let handler = Arc::clone(self);
         if let Some(map) = map {
-            // The page cache may have to read the disk: not on fuser's threads, nor on the runtime's.
-            let reply = Pending::new(reply);
-            let read_map = move || reply.answer(|reply| pond.read_map(&map, range, reply));
+            // The page cache may have to read the disk: neither on fuser's threads nor on the runtime's.
+            let reply = DeferredReply::new(reply);
+            let read_map = move || reply.send(|reply| handler.read_map(&map, range, reply));
             drop(self.tasks.spawn_blocking_on(read_map, &self.runtime));
             return;
         }
-        let reply = Pending::new(reply);
+        let reply = DeferredReply::new(reply);
         self.run(async move {
-            let data = pond.worker.read(object, StreamId(read.handle), range.clone()).await;
+            let data = handler.worker.read(object, StreamId(read.handle), range.clone()).await;
             match data {
                 Ok(data) if data.len() as u64 == range.end - range.start => {
-                    pond.metrics.served(data.served());
-                    reply.answer(|reply| pond.send(&data, reply));
+                    handler.metrics.served(data.served());
+                    reply.send(|reply| handler.send(&data, reply));
                 }
                 Ok(data) => {
                     let got = data.len();
-                    error!(object = %object.id, ?range, got, "the worker answered with another number of bytes");
-                    reply.answer(|reply| pond.refuse_read(reply, Errno::EIO));
+                    error!(object = %object.id, ?range, got, "the worker returned a wrong number of bytes; the read fails");
+                    reply.send(|reply| handler.refuse_read(reply, Errno::EIO));
                 }
                 Err(failure) => match errno::of_read(&failure) {
                     Some(number) => {
                         debug!(object = %object.id, error = %failure, "failed to read an object");
-                        reply.answer(|reply| pond.refuse_read(reply, number));
+                        reply.send(|reply| handler.refuse_read(reply, number));
                     }
-                    None => reply.leave(),
+                    None => reply.leave_unanswered(),
                 },
             }
         });
@@ -349,7 +354,10 @@ impl RequestHandler {
             .zip(usize::try_from(range.end).ok())
             .and_then(|(start, end)| millpond_core::Mapping::new(Arc::clone(map), start..end));
         let Some(mapping) = slice else {
-            error!(?range, "a complete object is shorter than its catalog says");
+            error!(
+                ?range,
+                "a complete object is shorter than in its catalog; the read fails"
+            );
             return self.refuse_read(reply, Errno::EIO);
         };
         let served = ServedBytes {
@@ -360,12 +368,12 @@ impl RequestHandler {
         self.send(&Data::Mapped(mapping, served), reply);
     }
 
-    /// Sends bytes. Those of a map are brought into memory first: if the kernel could not read them during the
-    /// answer, because the disk fails or this process is killed just then, it would end the request with EIO, where a
-    /// killed server must leave it to the next.
+    /// Sends bytes. Those of a map are read into memory first: if the kernel could not read them while the reply is
+    /// written, because the disk fails or this process is killed, it would end the request with EIO, where a killed server
+    /// must leave it to the next.
     fn send(&self, data: &Data, reply: ReplyData) {
         if let Data::Mapped(mapping, _) = data
-            && let Err(error) = bring_in(mapping)
+            && let Err(error) = populate(mapping)
         {
             error!(%error, "failed to read a cache file");
             return self.refuse_read(reply, Errno::EIO);
@@ -398,7 +406,7 @@ impl RequestHandler {
         }
     }
 
-    /// Says to the worker which files are open whose reads went to the server before this one.
+    /// Reports to the worker the open files whose reads went to the previous server.
     pub(crate) fn resume(&self) {
         for (node, handle) in self.opens.direct() {
             let object = self
@@ -407,13 +415,17 @@ impl RequestHandler {
                 .and_then(|node| self.trees.object(node));
             match object {
                 Ok(object) => self.worker.file_opened(object, StreamId(handle), None),
-                // Its catalog is gone: reads of it fail as well.
-                Err(number) => debug!(node, ?number, "an open file is of no object that is known"),
+                // Its catalog was deleted: reads of it fail as well.
+                Err(number) => debug!(
+                    node,
+                    ?number,
+                    "an open file belongs to no object of the catalogs; its reads fail"
+                ),
             }
         }
     }
 
-    /// Runs `work` to its end: here and now as far as it goes without waiting, the rest as a task.
+    /// Runs `work` to its end: here as far as it need not wait, the rest as a task.
     fn run(&self, work: impl Future<Output = ()> + Send + 'static) {
         let mut work: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(work);
         let _runtime = self.runtime.enter();
@@ -442,7 +454,7 @@ pub(crate) struct Read {
     pub(crate) length: u32,
 }
 
-/// Answers with an entry. Node ids are never used for another file, so there is one generation of each.
+/// Replies with an entry. Node ids are never reused for another file, so each has one generation.
 pub(crate) fn entry(reply: ReplyEntry, ttl: Duration, attr: &FileAttr) {
     reply.entry(&ttl, attr, Generation(0));
 }

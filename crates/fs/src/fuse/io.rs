@@ -1,9 +1,6 @@
-//! What the FUSE server asks of the kernel beyond `fuser`'s safe face: memory shared with a successor, backing
-//! ids, a descriptor put in another's place, and mapped files.
-#![expect(
-    unsafe_code,
-    reason = "shared memory, ioctls, dup3 and maps have no safe face"
-)]
+//! The kernel's interfaces of the FUSE server beyond `fuser`'s safe API: memory shared with a successor, backing
+//! ids, a descriptor that replaces another one, and mapped files.
+#![expect(unsafe_code, reason = "shared memory, ioctls, dup3 and maps have no safe API")]
 
 use std::fs::File;
 use std::io;
@@ -18,7 +15,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{Advice, madvise};
 
 nix::ioctl_write_ptr!(
-    /// Makes the connection forget a backing id (`FUSE_DEV_IOC_BACKING_CLOSE`).
+    /// Unregisters a backing id (`FUSE_DEV_IOC_BACKING_CLOSE`).
     backing_close,
     229,
     2,
@@ -34,7 +31,7 @@ pub(crate) struct SharedWords {
 }
 
 impl SharedWords {
-    /// Makes a new one, all zero. Pages that were never written take no memory.
+    /// Creates a new one, all zero. Pages that were never written occupy no memory.
     pub(crate) fn create(words: usize) -> io::Result<Self> {
         let file =
             rustix::fs::memfd_create("millpond-opens", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
@@ -43,7 +40,7 @@ impl SharedWords {
         Self::adopt(file, words)
     }
 
-    /// Maps one that another process made.
+    /// Maps one of another process.
     ///
     /// # Errors
     /// `InvalidData` where it has another size, or could shrink under the map.
@@ -58,7 +55,7 @@ impl SharedWords {
         Ok(Self { file, map, words })
     }
 
-    /// The file, to hand it on.
+    /// The file, for a successor.
     pub(crate) const fn file(&self) -> &OwnedFd {
         &self.file
     }
@@ -71,7 +68,7 @@ impl SharedWords {
     }
 }
 
-/// Lets the connection forget `id`. One that it does not know is as good.
+/// Unregisters `id`. An unknown id is a success.
 pub(crate) fn close_backing(device: &OwnedFd, id: u32) -> io::Result<()> {
     // SAFETY: the descriptor is open, and the kernel only reads the four bytes that the pointer leads to.
     match unsafe { backing_close(device.as_raw_fd(), &id) } {
@@ -80,16 +77,16 @@ pub(crate) fn close_backing(device: &OwnedFd, id: u32) -> io::Result<()> {
     }
 }
 
-/// Answers an open with a registered backing id, which stays registered.
+/// Replies to an open with a registered backing id, which stays registered.
 pub(crate) fn reply_passthrough(reply: ReplyOpen, handle: FileHandle, flags: FopenFlags, id: u32) {
-    // SAFETY: the id is registered with this connection, and the table of opens, which holds the handle by now,
+    // SAFETY: the id is registered with this connection, and the table of opens, which has the handle by now,
     // closes it only after that handle's release. `into_raw` keeps the wrapper from closing it.
     let backing: BackingId = unsafe { reply.wrap_backing(id) };
     reply.opened_passthrough(handle, flags, &backing);
     let _still_registered = backing.into_raw();
 }
 
-/// Makes the descriptor number of `place` mean what `descriptor` means, while others go on using the number.
+/// Makes the descriptor number of `place` refer to the file of `descriptor`, while other threads use the number.
 pub(crate) fn put_in_place(descriptor: &OwnedFd, place: impl AsFd) -> io::Result<()> {
     // SAFETY: the number is open for the whole call, and `ManuallyDrop` keeps it from being closed here.
     let mut place = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(place.as_fd().as_raw_fd()) });
@@ -97,18 +94,18 @@ pub(crate) fn put_in_place(descriptor: &OwnedFd, place: impl AsFd) -> io::Result
     Ok(())
 }
 
-/// Maps a complete object to answer reads from it.
+/// Maps a complete object to serve reads from it.
 pub(crate) fn map_object(file: &File) -> io::Result<Arc<Mmap>> {
-    // SAFETY: objects are never written once they are complete. Should one be cut short all the same, its bytes
-    // are only ever read by the kernel ([`bring_in`], `writev` of an answer), which returns EFAULT instead of a signal.
+    // SAFETY: objects are never written once they are complete. If one is truncated all the same, its bytes
+    // are only ever read by the kernel ([`populate`], `writev` of a reply), which returns EFAULT instead of a signal.
     Ok(Arc::new(unsafe { Mmap::map(file) }?))
 }
 
-/// Brings mapped bytes into memory, so that an answer with them meets no fault.
+/// Reads mapped bytes into memory, so that a reply with them causes no page fault.
 ///
 /// # Errors
-/// The file cannot be read there, or has been cut short. Kernels before 5.14 bring nothing in and give no error.
-pub(crate) fn bring_in(bytes: &[u8]) -> io::Result<()> {
+/// The file cannot be read there, or was truncated. Kernels before 5.14 read nothing and return no error.
+pub(crate) fn populate(bytes: &[u8]) -> io::Result<()> {
     let page = rustix::param::page_size();
     let before = bytes.as_ptr().addr() % page;
     let start = bytes.as_ptr().wrapping_sub(before).cast_mut();

@@ -1,4 +1,4 @@
-//! Shows each new generation in the live tree.
+//! Publishes each new generation in the live tree.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -13,75 +13,79 @@ use super::handler::RequestHandler;
 use super::node::Node;
 use super::session;
 
-/// Brings each new catalog into the mount.
+/// The task that publishes each new catalog in the mount.
 pub(crate) struct LiveTreeUpdater {
-    pub(crate) pond: Arc<RequestHandler>,
+    pub(crate) handler: Arc<RequestHandler>,
     pub(crate) catalogs: watch::Receiver<Option<Arc<CatalogFile>>>,
     pub(crate) notifier: Notifier,
     pub(crate) live: INodeNo,
     pub(crate) epochs: bool,
-    /// The mount was taken over: its last server may have died with a generation that the kernel was never told of.
+    /// The mount was taken over: its last server may have died before it notified the kernel of a generation.
     pub(crate) resumed: bool,
     /// The generation that new opens in the live tree see.
-    pub(crate) shown: watch::Sender<Option<Generation>>,
+    pub(crate) live_generation: watch::Sender<Option<Generation>>,
 }
 
 impl LiveTreeUpdater {
     pub(crate) async fn run(mut self) {
         if self.resumed {
-            let (pond, notifier) = (Arc::clone(&self.pond), self.notifier.clone());
+            let (handler, notifier) = (Arc::clone(&self.handler), self.notifier.clone());
             let (live, epochs) = (self.live, self.epochs);
-            let told = tokio::task::spawn_blocking(move || tell(&pond, &notifier, live, epochs)).await;
-            if let Err(error) = told.map_err(io::Error::other).flatten() {
-                warn!(%error, "failed to tell the kernel of what the mount shows");
+            let invalidated =
+                tokio::task::spawn_blocking(move || invalidate(&handler, &notifier, live, epochs)).await;
+            if let Err(error) = invalidated.map_err(io::Error::other).flatten() {
+                warn!(%error, "failed to invalidate the kernel's cache of the live tree after the takeover");
             }
         }
         while self.catalogs.changed().await.is_ok() {
             let Some(newest) = self.catalogs.borrow_and_update().clone() else {
                 continue;
             };
-            let pond = Arc::clone(&self.pond);
+            let handler = Arc::clone(&self.handler);
             let notifier = self.notifier.clone();
             let (live, epochs) = (self.live, self.epochs);
-            // Opening a catalog reads the disk, and the kernel may take its time over a notification.
-            let shown =
-                tokio::task::spawn_blocking(move || show(&pond, &newest, &notifier, live, epochs)).await;
-            match shown {
-                Ok(Some(generation)) => drop(self.shown.send_replace(Some(generation))),
+            // Opening a catalog reads the disk, and a notification waits for the kernel's locks.
+            let published =
+                tokio::task::spawn_blocking(move || publish(&handler, &newest, &notifier, live, epochs))
+                    .await;
+            match published {
+                Ok(Some(generation)) => drop(self.live_generation.send_replace(Some(generation))),
                 Ok(None) => {}
-                Err(error) => error!(%error, "failed to show a new catalog"),
+                Err(error) => error!(%error, "failed to publish a new catalog"),
             }
         }
     }
 }
 
-/// Shows a catalog; its generation, if it is shown now.
-fn show(
-    pond: &RequestHandler,
+/// Publishes a catalog; returns its generation on success.
+fn publish(
+    handler: &RequestHandler,
     newest: &CatalogFile,
     notifier: &Notifier,
     live: INodeNo,
     epochs: bool,
 ) -> Option<Generation> {
     let generation = newest.generation;
-    let in_use = generations_of(&pond.opens.open_nodes());
-    if let Err(error) = pond.trees.catalogs.update(newest, &in_use) {
-        error!(%generation, %error, "failed to open a new catalog: the live tree stays as it was");
+    let in_use = generations_of(&handler.opens.open_nodes());
+    if let Err(error) = handler.trees.catalogs.update(newest, &in_use) {
+        error!(%generation, %error, "failed to open a new catalog; the live tree stays at the previous generation");
         return None;
     }
-    match tell(pond, notifier, live, epochs) {
-        Ok(()) => info!(%generation, "the live tree shows a new generation"),
-        Err(error) => warn!(%generation, %error, "failed to tell the kernel of a new generation"),
+    match invalidate(handler, notifier, live, epochs) {
+        Ok(()) => info!(%generation, "published a new generation in the live tree"),
+        Err(error) => {
+            warn!(%generation, %error, "failed to invalidate the kernel's cache of the live tree; old names stay until their TTL")
+        }
     }
     Some(generation)
 }
 
-/// Makes the kernel ask again for what it knows of the live tree.
-fn tell(pond: &RequestHandler, notifier: &Notifier, live: INodeNo, epochs: bool) -> io::Result<()> {
+/// Invalidates what the kernel caches of the live tree.
+fn invalidate(handler: &RequestHandler, notifier: &Notifier, live: INodeNo, epochs: bool) -> io::Result<()> {
     if epochs {
-        session::invalidate_all_dentries(&pond.device)?;
+        session::invalidate_all_dentries(&handler.device)?;
     }
-    // Only its attributes: listings of the live root are never cached.
+    // Attributes only: listings of the live root are never cached.
     match notifier.inval_inode(live, -1, 0) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,

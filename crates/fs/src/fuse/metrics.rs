@@ -1,9 +1,9 @@
-//! What the FUSE server counts.
+//! Metrics of the FUSE server.
 
 use millpond_core::ServedBytes;
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
-/// The requests that the kernel makes, as the label `operation`.
+/// The kernel's requests, as the label `operation`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     Lookup,
@@ -52,19 +52,19 @@ impl Operation {
 #[derive(Clone, Debug)]
 pub struct FuseMetrics {
     operations: Vec<IntCounter>,
-    /// Opens that the kernel serves by passthrough from then on.
+    /// Opens whose reads the kernel serves by passthrough.
     pub passthrough_opens: IntCounter,
-    /// The sizes of the files so opened: right for readers of whole files.
+    /// The sizes of the files so opened: exact where readers read complete files.
     pub passthrough_bytes: IntCounter,
-    /// Opens whose reads come to the server.
+    /// Opens whose reads the server answers.
     pub direct_opens: IntCounter,
-    /// Requests that were answered with an error other than "no such entry".
+    /// Requests that failed, other than with "no such entry".
     pub errors: IntCounter,
-    /// Bytes that the server answered reads with, from this node.
+    /// Bytes of reads that the server answered from this node.
     pub local_bytes: IntCounter,
-    /// The same, from another worker.
+    /// From another worker.
     pub peer_bytes: IntCounter,
-    /// The same, from the source.
+    /// From the source.
     pub origin_bytes: IntCounter,
 }
 
@@ -81,27 +81,27 @@ impl FuseMetrics {
         };
         let operations = family(
             "millpond_fuse_operations_total",
-            "Requests of the kernel to the FUSE server.",
+            "Requests of the kernel to the FUSE server, by operation.",
             "operation",
         )?;
         let opens = family(
             "millpond_fuse_opens_total",
-            "Files opened through FUSE, by how they are read.",
+            "Files opened through FUSE: passthrough (the kernel reads the cache file), direct (the server answers reads).",
             "mode",
         )?;
         let bytes = family(
             "millpond_fuse_read_bytes_total",
-            "Bytes with which the FUSE server answered reads, by where they came from.",
+            "Bytes of reads that the FUSE server answered, by source: local (this node's cache), peer, origin.",
             "served_from",
         )?;
         let passthrough_bytes = IntCounter::new(
             "millpond_fuse_passthrough_bytes_total",
-            "Sizes of the files opened by passthrough, whose reads no process sees.",
+            "Sizes of the files opened by passthrough, whose reads the server does not see.",
         )?;
         registry.register(Box::new(passthrough_bytes.clone()))?;
         let errors = IntCounter::new(
             "millpond_fuse_errors_total",
-            "Requests that the FUSE server answered with an error, other than names that do not exist.",
+            "Requests that failed, other than with ENOENT.",
         )?;
         registry.register(Box::new(errors.clone()))?;
         Ok(Self {

@@ -1,26 +1,25 @@
-//! The FUSE server: shows a Dataset's objects and trees, and serves what the kernel does not have.
+//! The FUSE server: exposes a Dataset's objects and trees, and serves what the kernel does not have.
 //!
 //! A mount's root holds `gen-N/` (the tree of a generation), `live/` (the tree of the newest), and the two
-//! directories that are layers of kernel views, `objects/` and `last/`; or it is the live tree itself, for people
+//! directories that are layers of kernel views, `objects/` and `last/`; or it is the live tree itself, for users
 //! who cannot mount anything on top of it.
 //!
 //! - [`node`]: node ids, which any process can read. [`tree`]: names, attributes, listings, from [`catalogs`].
-//! - [`handler`]: lookups of objects, opens, reads: what has to ask the worker. [`errno`]: what a failure is to a reader.
-//! - [`opens`]: which inode is open how, in a [`table`] that a successor inherits.
-//! - [`filesystem`]: the kernel's requests. [`session`]: what is agreed with the kernel. [`mounting`]: mounts.
+//! - [`handler`]: lookups of objects, opens, reads: what needs the worker. [`errno`]: what a reader sees of a failure.
+//! - [`opens`]: the mode of each open inode, in a [`table`] that a successor inherits.
+//! - [`filesystem`]: the kernel's requests. [`session`]: what is negotiated with the kernel. [`mounting`]: mounts.
 //! - [`live_tree`]: new generations. [`FuseServer`]: all of it together, mounted or taken over from a dead server.
 //!
 //! **Reads.** A complete object is opened by passthrough, and the kernel reads the cache file itself; an incomplete
-//! one with direct I/O, each read a question to the worker. Nothing is ever opened through FUSE's page cache: it would
-//! hold the bytes twice, and cannot be mixed with passthrough.
+//! one with direct I/O, each read a request to the worker. Nothing is ever opened through FUSE's page cache: it would
+//! store the bytes twice, and cannot be mixed with passthrough.
 //!
-//! **What survives the server.** Node ids and handles mean the same to any server; open files are in shared
-//! memory; the keeper holds that memory and the `/dev/fuse` descriptor. The kernel sends requests again that a dead
-//! server had read. So nothing of a request may be lost by answering it twice, and nothing may be answered with an
-//! error only because the server stops.
+//! **What survives the server.** Any server interprets node ids and handles alike; open files are in shared
+//! memory; the keeper holds that memory and the `/dev/fuse` descriptor. The kernel resends requests that a dead
+//! server had read. So answering a request twice must do no harm, and no request may fail only because the server stops.
 //!
 //! **Limits.** `fuser` refuses the kernel's interrupts (`FUSE_INTERRUPT`), so a reader that is killed while it waits for
-//! the source ends when its read does: at the worker's deadline at the latest. A million files may be open at once.
+//! the source ends when its read does: at the worker's deadline at the latest. A million files may be open concurrently.
 
 mod catalogs;
 mod deferred_reply;

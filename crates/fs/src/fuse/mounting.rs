@@ -1,7 +1,7 @@
-//! Mounting and unmounting, with and without the right to.
+//! Mounting and unmounting, with and without CAP_SYS_ADMIN.
 //!
 //! `fuser` could mount, but its session unmounts by path when it ends, whatever is mounted there by then; a mount that
-//! outlives its server must be let alone.
+//! outlives its server must stay.
 
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -20,14 +20,14 @@ use tracing::debug;
 use super::session::open_device;
 use crate::mount::mounted_device;
 
-/// Sequential reads through the page cache come in requests of this size (measured: more gains nothing).
+/// The size of requests of sequential reads through the page cache (measured: more gains nothing).
 const READ_AHEAD_KIB: u32 = 1024;
 
-/// How a mount was made.
+/// A new mount.
 #[derive(Debug)]
 pub(crate) struct Mounted {
     pub(crate) device: OwnedFd,
-    /// Everybody may look into it, not only the user who mounted it.
+    /// Whether all users may access it, not only the one that mounted it.
     pub(crate) for_all: bool,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct Mounted {
 pub(crate) fn mount(mountpoint: &Path, source: &str) -> io::Result<Mounted> {
     let device = match open_device() {
         Ok(device) => device,
-        // Where only root may open it, fusermount3 may.
+        // fusermount3 may open it where only root may.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             return mount_as_user(mountpoint, source);
         }
@@ -61,7 +61,7 @@ pub(crate) fn mount(mountpoint: &Path, source: &str) -> io::Result<Mounted> {
     }
 }
 
-/// Unmounts. With `detach` at once, whoever uses it: they go on until they are done.
+/// Unmounts. With `detach` even if it is in use: processes that use it keep it until they close it.
 pub(crate) fn unmount(mountpoint: &Path, detach: bool) -> io::Result<()> {
     let flags = if detach {
         UnmountFlags::DETACH
@@ -87,14 +87,14 @@ pub(crate) fn unmount(mountpoint: &Path, detach: bool) -> io::Result<()> {
     }
 }
 
-/// Lets the kernel read ahead as far as one request reaches.
+/// Sets the kernel's readahead to the size of one request.
 pub(crate) fn widen_read_ahead(mountpoint: &Path) {
     let widened = mounted_device(mountpoint).and_then(|device| {
         let path = format!("/sys/class/bdi/{}:{}/read_ahead_kb", major(device), minor(device));
         std::fs::write(path, READ_AHEAD_KIB.to_string())
     });
     if let Err(error) = widened {
-        debug!(%error, "failed to widen the read-ahead: mapped files that are not cached read more slowly");
+        debug!(%error, "failed to set the readahead; mapped files that are not cached are read more slowly");
     }
 }
 

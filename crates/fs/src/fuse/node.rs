@@ -1,17 +1,17 @@
-//! Node ids: what the kernel calls a file, in 64 bits that any process can read.
+//! Node ids: the kernel's 64-bit names of files, which any process can decode.
 //!
-//! Nothing is remembered per node: a fresh server understands every id that an earlier one gave out, which is
-//! what lets it take over a mount. The two highest bits say the kind:
+//! The server stores nothing per node: a new server decodes every id that an earlier one has issued, so that it can take over
+//! a mount. The two highest bits are the kind:
 //!
 //! | bits 63-62 | bits 61-0 |
 //! |---|---|
 //! | 0 | a fixed directory: root 1, `live` 2, `objects` 3, `last` 4, and below the latter two one for each pair of letters |
-//! | 1 | a place in the tree of a generation: 26 bits of generation, 36 bits of inode |
-//! | 2 | the same below `live`: a directory may have only one parent in the kernel's eyes, so these are others |
+//! | 1 | a node in the tree of a generation: 26 bits of generation, 36 bits of inode |
+//! | 2 | such a node below `live`: for the kernel a directory has one parent, so it needs another id |
 //! | 3 | an object: the first 62 bits of its id |
 //!
-//! An object's id is cut here; [`super::catalogs`] finds the whole of it again, and refuses an answer where two
-//! objects of its catalogs begin alike.
+//! An object's id is truncated here; [`super::catalogs`] finds the full one, and none where two objects of its catalogs
+//! begin alike.
 
 use millpond_catalog::Nid;
 use millpond_core::Generation;
@@ -38,10 +38,10 @@ const LAST_BASE: u64 = 0x2000;
 
 const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
-/// Which of the two directories that answer for objects.
+/// One of the two directories of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Layer {
-    /// `objects`: fetches a small object and then denies it.
+    /// `objects`: fetches a small object to the landing directory, then returns ENOENT.
     Objects,
     /// `last`: an entry or the true error.
     Last,
@@ -83,7 +83,7 @@ impl ObjectHead {
         Self(u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> (64 - KIND_SHIFT))
     }
 
-    /// The smallest id that begins so.
+    /// The smallest id with this head.
     pub(crate) fn first(self) -> ObjectId {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&(self.0 << (64 - KIND_SHIFT)).to_be_bytes());
@@ -91,7 +91,7 @@ impl ObjectHead {
     }
 }
 
-/// What a node id means.
+/// A decoded node id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Node {
     /// The root of the mount.
@@ -102,17 +102,16 @@ pub(crate) enum Node {
     Layer(Layer),
     /// A directory below one of them.
     LayerDirectory(Layer, Prefix),
-    /// A place in the tree of a generation, below `gen-N`.
+    /// A node in the tree of a generation, below `gen-N`.
     Tree(Generation, Nid),
-    /// A place in the tree of a generation, below `live`.
+    /// A node in the tree of a generation, below `live`.
     LiveTree(Generation, Nid),
     /// An object, below `objects` or `last`.
     Object(ObjectHead),
 }
 
 impl Node {
-    /// The node id, or `None` where generation or inode are beyond what fits (67 million generations; an image
-    /// of 2 TiB).
+    /// Encodes the node id; `None`: generation or inode exceed their bits (67 million generations; an image of 2 TiB).
     pub(crate) fn pack(self) -> Option<u64> {
         let tree = |generation: Generation, nid: Nid| {
             (generation.0 <= GENERATION_MASK && nid.0 <= NID_MASK).then_some(generation.0 << NID_BITS | nid.0)
@@ -131,14 +130,14 @@ impl Node {
         Some(kind << KIND_SHIFT | payload)
     }
 
-    /// Reads a node id, or `None` where no server gave it out.
+    /// Decodes a node id; `None`: no server issues it.
     pub(crate) fn unpack(id: u64) -> Option<Self> {
         let payload = id & PAYLOAD_MASK;
-        let place = (Generation(payload >> NID_BITS), Nid(payload & NID_MASK));
+        let position = (Generation(payload >> NID_BITS), Nid(payload & NID_MASK));
         match id >> KIND_SHIFT {
             KIND_FIXED => Self::fixed(payload),
-            KIND_TREE => Some(Self::Tree(place.0, place.1)),
-            KIND_LIVE => Some(Self::LiveTree(place.0, place.1)),
+            KIND_TREE => Some(Self::Tree(position.0, position.1)),
+            KIND_LIVE => Some(Self::LiveTree(position.0, position.1)),
             _ => Some(Self::Object(ObjectHead(payload))),
         }
     }

@@ -1,20 +1,20 @@
-//! Which files are open, how, and with which backing id.
+//! The open files, their modes and their backing ids.
 //!
 //! The kernel has rules for opens of one inode that it enforces with EIO (Linux 6.18, `fs/fuse/iomode.c`): while an
 //! inode is open by passthrough, each further open must be by passthrough with the same backing id; while it is mapped
-//! shared through direct I/O, none may be. So an inode that is open stays as it was opened first: **whoever joins
-//! an open inode joins its mode**, and the mode is chosen anew when nobody has it open. The kernel lets go of an
-//! inode's mode before it sends the release, so after the last release the choice is free.
+//! shared through direct I/O, none may be. So **every further open of an open inode joins the mode of the first**, and the mode
+//! is chosen again when the inode is closed. The kernel ends an inode's mode before it sends the last release, so after that
+//! release the choice is free.
 //!
 //! A backing id is registered for the first open of an inode and closed after the last release, since a
-//! registered id counts as a use of the object. A limited number of ids of closed inodes may be kept for the next open
-//! (measured: 20 us of CPU less for each open of a small file), where nothing is ever evicted.
+//! registered id references the object. A limited number of ids of closed inodes, the idle ones, may stay registered for the
+//! next open (measured: 20 us of CPU less for each open of a small file), where nothing is ever evicted.
 //!
-//! Each open handle is written to the shared [`Table`] before the open is answered, so that a successor knows the same.
+//! Each open handle is written to the shared [`Table`] before the open is answered, so that a successor finds it.
 //!
-//! Locks: one of the shards, then the table's own; the list of kept ids is never locked together with a shard. The
+//! Locks: one of the shards, then the table's own; the list of idle ids is never locked together with a shard. The
 //! ioctls on backing ids run under the shard's lock: they take a microsecond, and no other open of the inode may
-//! come between them and the table.
+//! happen between them and the table's update.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -32,41 +32,41 @@ use tracing::warn;
 use super::io::close_backing;
 use super::table::{NO_HANDLE, RecoveredSlot, Slot, State, Table};
 
-/// Enough that two threads rarely meet in one.
+/// Enough that two threads rarely contend for one.
 const SHARDS: usize = 64;
 
 /// How an inode is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// Reads come to the server.
+    /// The server answers reads.
     Direct,
     /// The kernel reads the backing file with this id.
     Passthrough(u32),
 }
 
-/// What an open does if the inode is not open yet.
+/// The mode of an open, if the inode is not open yet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum OpenWith<'a> {
-    /// Open it with direct I/O.
+    /// Direct I/O.
     Direct,
-    /// Open it by passthrough to this file.
+    /// Passthrough to this file.
     Passthrough(&'a File),
 }
 
-/// Why an open could not be written down.
+/// Errors of recording an open.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
-    /// More files are open than the table holds.
+    /// The table has no free slot.
     #[error("the table of open files is full")]
     Full,
-    /// The kernel did not take the backing file.
+    /// The kernel rejected the backing file.
     #[error("failed to register a backing file")]
     Backing(#[source] io::Error),
 }
 
 #[derive(Debug)]
 struct Handle {
-    /// [`NO_HANDLE`]: it only keeps the backing id.
+    /// [`NO_HANDLE`] where only the backing id is still registered.
     number: u64,
     slot: Slot,
     /// The complete object, where it is open without passthrough.
@@ -86,11 +86,11 @@ impl Handle {
 #[derive(Debug)]
 struct Entry {
     mode: Mode,
-    /// `None` after a take-over, until the next open.
+    /// `None` after a takeover, until the next open.
     object: Option<ObjectId>,
     handles: Vec<Handle>,
-    /// When its id was put into the list of kept ones; older list entries for it mean nothing.
-    kept_since: u64,
+    /// When its id was added to the list of idle ones; older list entries for it are void.
+    idle_since: u64,
 }
 
 impl Entry {
@@ -105,36 +105,41 @@ pub(crate) struct Opens {
     table: Table,
     device: Arc<OwnedFd>,
     shards: Vec<Mutex<HashMap<u64, Entry>>>,
-    kept: Mutex<VecDeque<(u64, u64)>>,
-    /// How many ids of closed inodes are kept at most.
-    keep: usize,
+    idle: Mutex<VecDeque<(u64, u64)>>,
+    /// The most ids of closed inodes that stay registered.
+    max_idle: usize,
     clock: AtomicU64,
 }
 
 impl Opens {
-    /// The opens of a connection that was just made.
-    pub(crate) fn new(table: Table, device: Arc<OwnedFd>, keep: usize) -> Self {
+    /// The opens of a new connection.
+    pub(crate) fn new(table: Table, device: Arc<OwnedFd>, max_idle: usize) -> Self {
         Self {
             table,
             device,
             shards: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
-            kept: Mutex::default(),
-            keep,
+            idle: Mutex::default(),
+            max_idle,
             clock: AtomicU64::new(1),
         }
     }
 
-    /// The opens of a connection whose server died: `found` is what it had written down.
-    pub(crate) fn adopt(table: Table, found: &[RecoveredSlot], device: Arc<OwnedFd>, keep: usize) -> Self {
-        let opens = Self::new(table, device, keep);
-        opens.sweep(found);
+    /// The opens of a connection whose server died: `found` is what it had recorded.
+    pub(crate) fn adopt(
+        table: Table,
+        found: &[RecoveredSlot],
+        device: Arc<OwnedFd>,
+        max_idle: usize,
+    ) -> Self {
+        let opens = Self::new(table, device, max_idle);
+        opens.close_unrecorded(found);
         for found in found {
             match found.state {
                 State::Empty => {}
-                State::Opening(_) => opens.table.give_back(found.slot),
+                State::Opening(_) => opens.table.free(found.slot),
                 State::Closing(id) => {
                     opens.close_id(id);
-                    opens.table.give_back(found.slot);
+                    opens.table.free(found.slot);
                 }
                 State::Direct => opens.restore(found, Mode::Direct),
                 State::Passthrough(id) => opens.restore(found, Mode::Passthrough(id)),
@@ -149,7 +154,7 @@ impl Opens {
         &self.table
     }
 
-    /// Joins the opens of an inode that is open already, or whose id was kept. If it is [`Mode::Direct`], `direct` is
+    /// Joins the opens of an inode that is open already, or whose id is idle. If it is [`Mode::Direct`], `direct` is
     /// called before any other handle of the inode can be closed.
     pub(crate) fn join(
         &self,
@@ -170,13 +175,13 @@ impl Opens {
         }
     }
 
-    /// Opens an inode as wished, or as it is open already. `direct` as for [`join`](Self::join).
+    /// Opens an inode by `with`, or joins its mode if it is open already. `direct` as for [`join`](Self::join).
     pub(crate) fn open(
         &self,
         node: u64,
         handle: u64,
         object: ObjectId,
-        wish: OpenWith<'_>,
+        with: OpenWith<'_>,
         direct: impl FnOnce(),
     ) -> Result<Mode, OpenError> {
         let mut shard = self.shard(node).lock();
@@ -187,26 +192,29 @@ impl Opens {
             }
             return Ok(mode);
         }
-        let (mode, slot) = match wish {
+        let (mode, slot) = match with {
             OpenWith::Direct => {
                 let slot = self
                     .table
-                    .take(State::Direct, node, handle)
+                    .allocate(State::Direct, node, handle)
                     .ok_or(OpenError::Full)?;
                 direct();
                 (Mode::Direct, slot)
             }
             OpenWith::Passthrough(file) => {
                 let opening = State::Opening(self.table.last_id());
-                let slot = self.table.take(opening, node, handle).ok_or(OpenError::Full)?;
+                let slot = self
+                    .table
+                    .allocate(opening, node, handle)
+                    .ok_or(OpenError::Full)?;
                 match BackingId::create_raw(&*self.device, file) {
                     Ok(id) => {
-                        self.table.note_id(id);
+                        self.table.record_id(id);
                         self.table.set(slot, State::Passthrough(id));
                         (Mode::Passthrough(id), slot)
                     }
                     Err(error) => {
-                        self.table.give_back(slot);
+                        self.table.free(slot);
                         return Err(OpenError::Backing(error));
                     }
                 }
@@ -216,7 +224,7 @@ impl Opens {
             mode,
             object: Some(object),
             handles: vec![Handle::new(handle, slot)],
-            kept_since: 0,
+            idle_since: 0,
         };
         shard.insert(node, entry);
         Ok(mode)
@@ -240,7 +248,7 @@ impl Opens {
         handles.iter().find(|known| known.number == handle)?.map.clone()
     }
 
-    /// Notes the release of a handle. One that is not known was released before.
+    /// Records the release of a handle. An unknown one was released before.
     pub(crate) fn close(&self, node: u64, handle: u64) -> Option<Mode> {
         let mut shard = self.shard(node).lock();
         let entry = shard.get_mut(&node)?;
@@ -248,28 +256,28 @@ impl Opens {
         let mode = entry.mode;
         if entry.handles.len() > 1 {
             let closed = entry.handles.swap_remove(index);
-            self.table.give_back(closed.slot);
+            self.table.free(closed.slot);
             return Some(mode);
         }
-        if matches!(mode, Mode::Passthrough(_)) && self.keep > 0 {
+        if matches!(mode, Mode::Passthrough(_)) && self.max_idle > 0 {
             for known in &mut entry.handles {
                 known.number = NO_HANDLE;
                 self.table.rename(known.slot, NO_HANDLE);
             }
             let since = self.clock.fetch_add(1, Ordering::Relaxed);
-            entry.kept_since = since;
+            entry.idle_since = since;
             drop(shard);
-            self.kept.lock().push_back((node, since));
+            self.idle.lock().push_back((node, since));
             self.trim();
             return Some(mode);
         }
         if let Some(entry) = shard.remove(&node) {
-            self.end(entry);
+            self.free(entry);
         }
         Some(mode)
     }
 
-    /// Closes the kept ids of these objects.
+    /// Closes the idle ids of these objects.
     pub(crate) fn release(&self, objects: &[ObjectId]) {
         for shard in &self.shards {
             let mut shard = shard.lock();
@@ -283,7 +291,7 @@ impl Opens {
                 .filter_map(|node| shard.remove(node))
                 .collect::<Vec<_>>()
             {
-                self.end(entry);
+                self.free(entry);
             }
         }
     }
@@ -298,7 +306,7 @@ impl Opens {
         self.shards.iter().flat_map(open).collect()
     }
 
-    /// The open handles whose reads come to the server, with their nodes.
+    /// The open handles whose reads the server answers, with their nodes.
     pub(crate) fn direct(&self) -> Vec<(u64, u64)> {
         let direct = |shard: &Mutex<HashMap<u64, Entry>>| {
             let shard = shard.lock();
@@ -311,7 +319,7 @@ impl Opens {
     }
 
     fn shard(&self, node: u64) -> &Mutex<HashMap<u64, Entry>> {
-        // Inodes are positions in multiples of 32 bytes: spread by a multiplicative hash.
+        // Inodes are multiples of 32 bytes: spread by a multiplicative hash.
         let hash = node.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let index = usize::try_from(hash).unwrap_or_default() % SHARDS;
         #[expect(clippy::indexing_slicing, reason = "the index is a remainder by the length")]
@@ -329,16 +337,16 @@ impl Opens {
         if entry.handles.iter().any(|known| known.number == handle) {
             return Ok(entry.mode);
         }
-        if let Some(kept) = entry.handles.iter_mut().find(|known| known.number == NO_HANDLE) {
-            kept.number = handle;
-            self.table.rename(kept.slot, handle);
+        if let Some(unused) = entry.handles.iter_mut().find(|known| known.number == NO_HANDLE) {
+            unused.number = handle;
+            self.table.rename(unused.slot, handle);
             return Ok(entry.mode);
         }
         let state = match entry.mode {
             Mode::Direct => State::Direct,
             Mode::Passthrough(id) => State::Passthrough(id),
         };
-        let slot = self.table.take(state, node, handle).ok_or(OpenError::Full)?;
+        let slot = self.table.allocate(state, node, handle).ok_or(OpenError::Full)?;
         entry.handles.push(Handle::new(handle, slot));
         Ok(entry.mode)
     }
@@ -349,40 +357,40 @@ impl Opens {
             mode,
             object: None,
             handles: Vec::new(),
-            kept_since: 0,
+            idle_since: 0,
         });
         entry.handles.push(Handle::new(found.handle, found.slot));
         if found.handle == NO_HANDLE {
             let since = self.clock.fetch_add(1, Ordering::Relaxed);
-            entry.kept_since = since;
+            entry.idle_since = since;
             drop(shard);
-            self.kept.lock().push_back((found.node, since));
+            self.idle.lock().push_back((found.node, since));
         }
     }
 
-    /// Closes the oldest kept ids while there are too many.
+    /// Closes the oldest idle ids while there are too many.
     fn trim(&self) {
         loop {
             let candidate = {
-                let mut kept = self.kept.lock();
-                if kept.len() <= self.keep {
+                let mut idle = self.idle.lock();
+                if idle.len() <= self.max_idle {
                     return;
                 }
-                kept.pop_front()
+                idle.pop_front()
             };
             let Some((node, since)) = candidate else { return };
             let mut shard = self.shard(node).lock();
             let idle = shard
                 .get(&node)
-                .is_some_and(|entry| entry.kept_since == since && entry.is_idle());
+                .is_some_and(|entry| entry.idle_since == since && entry.is_idle());
             if idle && let Some(entry) = shard.remove(&node) {
-                self.end(entry);
+                self.free(entry);
             }
         }
     }
 
-    /// Frees what belongs to an inode that nobody has open; its shard is locked.
-    fn end(&self, entry: Entry) {
+    /// Frees the slots and the backing id of a closed inode; its shard is locked.
+    fn free(&self, entry: Entry) {
         for Handle { slot, .. } in entry.handles {
             match entry.mode {
                 Mode::Direct => {}
@@ -391,28 +399,28 @@ impl Opens {
                     self.close_id(id);
                 }
             }
-            self.table.give_back(slot);
+            self.table.free(slot);
         }
     }
 
     fn close_id(&self, id: u32) {
         if let Err(error) = close_backing(&self.device, id) {
-            warn!(id, %error, "failed to close a backing id: its object cannot be evicted before the unmount");
+            warn!(id, %error, "failed to close a backing id; its object cannot be evicted before the unmount");
         }
     }
 
-    /// Closes ids that the dead server had registered and not written down yet.
-    fn sweep(&self, found: &[RecoveredSlot]) {
+    /// Closes ids that the dead server had registered and not recorded yet.
+    fn close_unrecorded(&self, found: &[RecoveredSlot]) {
         let opening = found.iter().filter_map(|found| match found.state {
             State::Opening(last) => Some(last),
             _ => None,
         });
         let Some(from) = opening.min() else { return };
-        // Ids are given out in rising order, so a new one bounds those that were lost.
+        // Ids are assigned in rising order, so a new one bounds the unrecorded ones.
         let probe = match BackingId::create_raw(&*self.device, self.table.file()) {
             Ok(probe) => probe,
             Err(error) => {
-                warn!(%error, "failed to look for lost backing ids");
+                warn!(%error, "failed to probe for unrecorded backing ids; objects of theirs cannot be evicted before the unmount");
                 return;
             }
         };
@@ -426,6 +434,6 @@ impl Opens {
         for id in (from.saturating_add(1)..=probe).filter(|id| !known.contains(id)) {
             self.close_id(id);
         }
-        self.table.note_id(probe);
+        self.table.record_id(probe);
     }
 }

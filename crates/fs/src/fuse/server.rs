@@ -1,4 +1,4 @@
-//! A FUSE server from its mount, or its take-over, to its end.
+//! A FUSE server, from its mount or takeover to its end.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -32,10 +32,10 @@ use crate::keeper::{KeeperClient, KeeperError};
 use crate::mount::{abort_fuse_connection, fuse_connection};
 use crate::view::Registry;
 
-/// Where the kernel cannot be told that all names are doubtful, it asks again after this time.
+/// The TTL of names in the live root where the kernel has no notification that invalidates all of them.
 const LIVE_TTL: Duration = Duration::from_secs(1);
 
-/// What the root of a mount is.
+/// The root of a mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Layout {
     /// A directory of `gen-N`, `live`, `objects` and `last`.
@@ -47,13 +47,13 @@ pub enum Layout {
 /// How to unmount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unmount {
-    /// Only if nobody uses the mount.
+    /// Only if the mount is not in use.
     IfIdle,
-    /// From the tree of names at once; who uses it goes on until it is done.
+    /// From the tree of names immediately; processes that use it keep it until they close it.
     Detach,
 }
 
-/// Why a mount cannot be served.
+/// Errors of serving a mount.
 #[derive(Debug, thiserror::Error)]
 pub enum FuseError {
     /// It cannot be mounted.
@@ -74,16 +74,16 @@ pub enum FuseError {
         #[source]
         source: io::Error,
     },
-    /// The kernel and the server did not come together.
+    /// The session with the kernel could not be started.
     #[error("failed to start a FUSE session")]
     Session(#[source] io::Error),
     /// The newest catalog cannot be read.
     #[error("failed to open the newest catalog")]
     Catalog(#[from] millpond_catalog::Error),
     /// The keeper failed.
-    #[error("failed to have the mount kept")]
+    #[error("failed to register the mount with the keeper")]
     Keeper(#[from] KeeperError),
-    /// What the keeper held is not what this server understands.
+    /// The keeper returned what this server cannot interpret.
     #[error("failed to take over the mount: {reason}")]
     Foreign {
         /// What is wrong.
@@ -91,36 +91,36 @@ pub enum FuseError {
     },
 }
 
-/// What a server needs.
+/// The options of a server.
 #[derive(Clone)]
 pub struct FuseOptions {
     /// An existing directory.
     pub mountpoint: PathBuf,
     /// The mount's name at the keeper, and its source in the list of mounts.
     pub name: String,
-    /// What the root is.
+    /// The layout of the root.
     pub layout: Layout,
-    /// Who has the objects.
+    /// The worker that has the objects.
     pub worker: Arc<dyn Worker>,
-    /// Where waiting requests wait.
+    /// The runtime of requests that wait.
     pub runtime: Handle,
     /// Whether to let the kernel read complete objects itself, where it can.
     pub passthrough: bool,
-    /// How many backing ids of closed files are kept for their next open. A kept id is a use of its object: 0 for a
-    /// Dataset that evicts.
-    pub kept_backing_ids: usize,
+    /// The number of backing ids of closed files that stay registered for the next open. Each references its object: 0 for
+    /// a Dataset that evicts.
+    pub idle_backing_ids: usize,
     /// Threads that read requests.
     pub threads: usize,
-    /// What is counted.
+    /// The metrics of the mount.
     pub metrics: FuseMetrics,
     /// The kernel views of which the mount is a layer: opens of theirs that the server answers are logged there, so that they
     /// are not counted twice, and objects that became complete meanwhile. `None`: there are none.
     pub kernel_views: Option<Registry>,
-    /// Who keeps the mount alive when this process dies. `None`: nobody; the mount dies with it.
+    /// The keeper of the mount, which outlives this process. `None`: the mount ends with this process.
     pub keeper: Option<Arc<KeeperClient>>,
 }
 
-/// What the successor must know.
+/// What the keeper stores for the successor.
 #[derive(Debug, Serialize, Deserialize)]
 struct Note {
     mountpoint: PathBuf,
@@ -131,22 +131,22 @@ struct Note {
 
 /// A served mount. Dropping it unmounts, unless [`FuseServer::hand_over`] was called.
 pub struct FuseServer {
-    pond: Arc<RequestHandler>,
+    handler: Arc<RequestHandler>,
     mountpoint: PathBuf,
     name: String,
     keeper: Option<Arc<KeeperClient>>,
     connection: u32,
-    /// What a successor must know, as the keeper has it.
+    /// [`Note`], as the keeper has it.
     note: String,
     cancel: CancellationToken,
     ended: watch::Receiver<bool>,
-    shown: watch::Receiver<Option<Generation>>,
+    live_generation: watch::Receiver<Option<Generation>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     mounted: AtomicBool,
 }
 
 impl FuseServer {
-    /// Mounts and serves. With a keeper, the mount is kept before this returns.
+    /// Mounts and serves. With a keeper, the mount is registered before this returns.
     ///
     /// # Errors
     /// When it cannot; nothing is mounted then.
@@ -164,7 +164,7 @@ impl FuseServer {
             mounting::mount(&options.mountpoint, &options.name).map_err(mount_error(&options.mountpoint))?;
         let unmount = UnmountOnDrop(Some(options.mountpoint.clone()));
         let device = Arc::new(mounted.device);
-        let opens = Opens::new(table, Arc::clone(&device), options.kept_backing_ids);
+        let opens = Opens::new(table, Arc::clone(&device), options.idle_backing_ids);
         let acl = if mounted.for_all {
             SessionACL::All
         } else {
@@ -173,43 +173,42 @@ impl FuseServer {
         let threads = options.threads;
         let start = Start::new(options, device, opens)?;
         let filesystem = FuseFilesystem {
-            pond: Arc::clone(&start.pond),
+            handler: Arc::clone(&start.handler),
             for_all: mounted.for_all,
         };
         let session =
-            session::begin(filesystem, &start.pond.device, acl, threads).map_err(FuseError::Session)?;
+            session::begin(filesystem, &start.handler.device, acl, threads).map_err(FuseError::Session)?;
         let server = start.run(session, mounted.for_all, false)?;
-        unmount.keep();
+        unmount.disarm();
         mounting::widen_read_ahead(&server.mountpoint);
         info!(mountpoint = %server.mountpoint.display(), "mounted");
         Ok(server)
     }
 
-    /// Goes on where a dead server stopped, if the keeper holds a mount of that name. `None`: it does not, so there
-    /// is nothing to take over.
+    /// Continues where a dead server stopped, if the keeper holds a mount of that name. `None`: it does not.
     ///
-    /// The mount stays as it was mounted: mountpoint, layout and what the kernel agreed to are the first server's.
+    /// The mount stays as it was mounted: mountpoint, layout and what was negotiated are the first server's.
     ///
     /// # Errors
-    /// When it cannot; the keeper still holds the mount when this process has ended.
+    /// The mount cannot be taken over; the keeper holds it for the next server once this process has ended.
     pub fn take_over(mut options: FuseOptions) -> Result<Option<Self>, FuseError> {
         let Some(keeper) = options.keeper.clone() else {
             return Ok(None);
         };
-        let Some(taken) = keeper.take_over(&options.name)? else {
+        let Some(recovered) = keeper.take_over(&options.name)? else {
             return Ok(None);
         };
-        let note: Note = serde_json::from_str(&taken.note).map_err(|error| FuseError::Foreign {
+        let note: Note = serde_json::from_str(&recovered.note).map_err(|error| FuseError::Foreign {
             reason: error.to_string(),
         })?;
         options.mountpoint.clone_from(&note.mountpoint);
         options.layout = note.layout;
         options.passthrough &= note.negotiated.passthrough();
-        let (table, found) = Table::adopt(taken.table).map_err(|error| FuseError::Foreign {
+        let (table, found) = Table::adopt(recovered.table).map_err(|error| FuseError::Foreign {
             reason: format!("table of opens: {error}"),
         })?;
-        let device = Arc::new(taken.device);
-        let opens = Opens::adopt(table, &found, Arc::clone(&device), options.kept_backing_ids);
+        let device = Arc::new(recovered.device);
+        let opens = Opens::adopt(table, &found, Arc::clone(&device), options.idle_backing_ids);
         let acl = if note.for_all {
             SessionACL::All
         } else {
@@ -217,52 +216,52 @@ impl FuseServer {
         };
         let threads = options.threads;
         let start = Start::new(options, device, opens)?;
-        start.pond.resume();
+        start.handler.resume();
         let filesystem = FuseFilesystem {
-            pond: Arc::clone(&start.pond),
+            handler: Arc::clone(&start.handler),
             for_all: note.for_all,
         };
-        let session = session::resume(filesystem, &start.pond.device, acl, threads, &note.negotiated)
+        let session = session::resume(filesystem, &start.handler.device, acl, threads, &note.negotiated)
             .map_err(FuseError::Session)?;
         if note.negotiated.resends() {
-            // Before the first request is read: what this process has read must not be sent again.
-            session::ask_for_resend(&start.pond.device).map_err(FuseError::Session)?;
+            // Before the first request is read: what this process has read must not be resent.
+            session::request_resend(&start.handler.device).map_err(FuseError::Session)?;
         } else {
-            warn!("the kernel cannot send requests again: those that the dead server had read hang");
+            warn!("the kernel cannot resend requests; those that the dead server had read hang");
         }
         let server = start.run(session, note.for_all, true)?;
         info!(mountpoint = %server.mountpoint.display(), files = found.len(), "took over");
         Ok(Some(server))
     }
 
-    /// Where it is mounted. `objects/` and `last/` are below it in [`Layout::Directories`].
+    /// The directory at which it is mounted. `objects/` and `last/` are below it in [`Layout::Directories`].
     pub fn mountpoint(&self) -> &Path {
         &self.mountpoint
     }
 
-    /// The generations of the files that are open, and the one that the live tree shows: their catalogs must be kept.
+    /// The generations of open files, and that of the live tree: their catalogs must be retained.
     pub fn needed_generations(&self) -> BTreeSet<Generation> {
-        // In this order: what is opened in between is of the generation that was shown.
-        let shown = self.pond.trees.catalogs.newest().map(|open| open.generation);
-        let mut generations = generations_of(&self.pond.opens.open_nodes());
-        generations.extend(shown);
+        // In this order: a file that is opened in between is of the generation read first.
+        let live = self.handler.trees.catalogs.newest().map(|open| open.generation);
+        let mut generations = generations_of(&self.handler.opens.open_nodes());
+        generations.extend(live);
         generations
     }
 
     /// The generation that new opens in the live tree see, now and later.
-    pub fn shown(&self) -> watch::Receiver<Option<Generation>> {
-        self.shown.clone()
+    pub fn live_generation(&self) -> watch::Receiver<Option<Generation>> {
+        self.live_generation.clone()
     }
 
-    /// Closes the backing ids that are kept for these objects, so that their files can be given up.
+    /// Closes the idle backing ids of these objects, so that their space can be freed.
     pub fn release(&self, objects: &[ObjectId]) {
-        self.pond.opens.release(objects);
+        self.handler.opens.release(objects);
     }
 
     /// Unmounts and ends the server.
     ///
     /// # Errors
-    /// When the mount is in use and must not be detached.
+    /// The mount is in use and must not be detached.
     pub fn unmount(&self, how: Unmount) -> Result<(), FuseError> {
         mounting::unmount(&self.mountpoint, how == Unmount::Detach).map_err(|source| FuseError::Unmount {
             path: self.mountpoint.clone(),
@@ -276,11 +275,11 @@ impl FuseServer {
         Ok(())
     }
 
-    /// Leaves the mount to the next server: this process must end now, and without the destructors that
-    /// would unmount or answer. Requests that wait stay unanswered.
+    /// Leaves the mount to the next server: this process must exit now, without the destructors that would unmount or
+    /// reply. Requests that wait stay unanswered.
     ///
     /// # Errors
-    /// When the keeper cannot be told.
+    /// The keeper cannot be reached.
     pub fn hand_over(&self) -> Result<(), FuseError> {
         self.mounted.store(false, Ordering::Release);
         self.cancel.cancel();
@@ -290,27 +289,27 @@ impl FuseServer {
         Ok(())
     }
 
-    /// Gives the mount to a keeper that has started anew.
+    /// Registers the mount with a keeper that has restarted.
     ///
     /// # Errors
-    /// When the keeper does not have it afterwards.
+    /// The keeper does not have it.
     pub fn reregister(&self) -> Result<(), FuseError> {
         if let Some(keeper) = &self.keeper {
-            let (device, table) = (self.pond.device.as_fd(), self.pond.opens.table().file());
+            let (device, table) = (self.handler.device.as_fd(), self.handler.opens.table().file());
             keeper.register(&self.name, self.connection, &self.note, device, table.as_fd())?;
         }
         Ok(())
     }
 
-    /// Ends the connection: every request on it fails from now on.
+    /// Aborts the connection: every request on it fails from now on.
     ///
     /// # Errors
-    /// When the kernel cannot be told.
+    /// The kernel rejects it.
     pub fn abort(&self) -> io::Result<()> {
         abort_fuse_connection(self.connection)
     }
 
-    /// Waits until the kernel has ended the session: somebody unmounted it, and nobody uses it any more.
+    /// Waits until the kernel has ended the session: it was unmounted, and its last user has closed it.
     ///
     /// # Cancel safety
     /// May be dropped and called again.
@@ -325,16 +324,16 @@ impl Drop for FuseServer {
     fn drop(&mut self) {
         self.cancel.cancel();
         if self.mounted.swap(false, Ordering::AcqRel) && !*self.ended.borrow() {
-            // Whoever still waits gets an error, instead of waiting for a server that is gone.
+            // Requests that still wait fail, instead of waiting for a server that has ended.
             if let Err(error) = abort_fuse_connection(self.connection) {
-                warn!(%error, "failed to end a connection");
+                warn!(%error, "failed to abort the connection; its readers may hang");
             }
-            // It may be gone already.
+            // It may be unmounted already.
             let _ = mounting::unmount(&self.mountpoint, true);
             if let Some(thread) = self.thread.lock().take()
                 && thread.join().is_err()
             {
-                error!("a thread of the FUSE session had panicked");
+                error!("a thread of the FUSE session panicked");
             }
         }
     }
@@ -344,7 +343,7 @@ impl Drop for FuseServer {
 struct UnmountOnDrop(Option<PathBuf>);
 
 impl UnmountOnDrop {
-    fn keep(mut self) {
+    fn disarm(mut self) {
         self.0 = None;
     }
 }
@@ -359,9 +358,9 @@ impl Drop for UnmountOnDrop {
     }
 }
 
-/// A server that is being put together.
+/// A server before its session begins.
 struct Start {
-    pond: Arc<RequestHandler>,
+    handler: Arc<RequestHandler>,
     mountpoint: PathBuf,
     name: String,
     layout: Layout,
@@ -379,7 +378,7 @@ impl Start {
             worker,
             runtime,
             passthrough,
-            kept_backing_ids: _,
+            idle_backing_ids: _,
             threads: _,
             metrics,
             kernel_views,
@@ -403,9 +402,9 @@ impl Start {
             passthrough,
             kernel_views,
         };
-        let pond = Arc::new(RequestHandler::new(parts));
+        let handler = Arc::new(RequestHandler::new(parts));
         Ok(Self {
-            pond,
+            handler,
             mountpoint,
             name,
             layout,
@@ -422,7 +421,7 @@ impl Start {
         resumed: bool,
     ) -> Result<FuseServer, FuseError> {
         let Self {
-            pond,
+            handler,
             mountpoint,
             name,
             layout,
@@ -430,13 +429,15 @@ impl Start {
             catalogs,
             runtime,
         } = self;
-        let negotiated = *pond.negotiated.get().ok_or_else(|| FuseError::Foreign {
-            reason: "the session began without an agreement".to_owned(),
+        let negotiated = *handler.negotiated.get().ok_or_else(|| FuseError::Foreign {
+            reason: "the session began without an INIT".to_owned(),
         })?;
-        // A new epoch makes all names of the mount doubtful, and overlayfs answers ESTALE from then on for each file that it
-        // has resolved to one of them.
-        let epochs = negotiated.has_epochs() && !pond.has_kernel_views();
-        pond.trees.set_live_ttl(if epochs { FOREVER } else { LIVE_TTL });
+        // FUSE_NOTIFY_INC_EPOCH invalidates every dentry of the mount; overlayfs then returns ESTALE for files that it
+        // resolved through one. So: no epochs below kernel views.
+        let epochs = negotiated.has_epochs() && !handler.has_kernel_views();
+        handler
+            .trees
+            .set_live_ttl(if epochs { FOREVER } else { LIVE_TTL });
         let connection = fuse_connection(&mountpoint).map_err(FuseError::Session)?;
         let note = Note {
             mountpoint: mountpoint.clone(),
@@ -448,14 +449,14 @@ impl Start {
             reason: error.to_string(),
         })?;
         if let Some(keeper) = &keeper {
-            let table = pond.opens.table().file();
-            keeper.register(&name, connection, &note, pond.device.as_fd(), table.as_fd())?;
+            let table = handler.opens.table().file();
+            keeper.register(&name, connection, &note, handler.device.as_fd(), table.as_fd())?;
         }
         let cancel = CancellationToken::new();
-        let newest = pond.trees.catalogs.newest().map(|open| open.generation);
-        let (sender, shown) = watch::channel(newest);
+        let newest = handler.trees.catalogs.newest().map(|open| open.generation);
+        let (sender, live_generation) = watch::channel(newest);
         let following = LiveTreeUpdater {
-            pond: Arc::clone(&pond),
+            handler: Arc::clone(&handler),
             catalogs,
             notifier: session.notifier(),
             live: INodeNo(if layout == Layout::Live {
@@ -465,10 +466,10 @@ impl Start {
             }),
             epochs,
             resumed,
-            shown: sender,
+            live_generation: sender,
         };
         let stop = cancel.clone();
-        drop(pond.tasks.spawn_on(
+        drop(handler.tasks.spawn_on(
             async move { stop.run_until_cancelled(following.run()).await },
             &runtime,
         ));
@@ -488,7 +489,7 @@ impl Start {
             keeper.ready()?;
         }
         Ok(FuseServer {
-            pond,
+            handler,
             mountpoint,
             name,
             keeper,
@@ -496,7 +497,7 @@ impl Start {
             note,
             cancel,
             ended,
-            shown,
+            live_generation,
             thread: Mutex::new(Some(thread)),
             mounted: AtomicBool::new(true),
         })

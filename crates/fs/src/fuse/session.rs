@@ -1,9 +1,9 @@
-//! What is agreed with the kernel about a connection, and how a fresh process steps into one.
+//! What is negotiated with the kernel about a connection, and how a new process joins one.
 //!
-//! `fuser` begins each session by waiting for the kernel's INIT, which a connection that lives never sends again. So a
-//! successor gives it one end of a socket pair in which an INIT made up here is waiting, and puts the real descriptor in
-//! that socket's place before the first request is read. The kernel goes by what was agreed with the first server, so
-//! the made-up INIT offers exactly that.
+//! `fuser` begins each session by waiting for the kernel's INIT, which an established connection never sends again. So a
+//! successor passes it one end of a socket pair that holds a synthetic INIT, and replaces that socket by the real descriptor
+//! before the first request is read. The kernel keeps to what it negotiated with the first server, so the synthetic INIT
+//! offers exactly that.
 
 use std::fs::File;
 use std::io;
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::filesystem::FuseFilesystem;
 use super::io::put_in_place;
 
-/// Requests of the kernel's own (read-ahead, releases) on their way at once; its default of 12 starves a network.
+/// Requests of the kernel's own (readahead, releases) in flight; its default of 12 underuses a network.
 const MAX_BACKGROUND: u16 = 64;
 /// The largest request (the kernel's own limit by default).
 const MAX_REQUEST_BYTES: u32 = 1 << 20;
@@ -28,7 +28,7 @@ const EPOCH_MINOR: u32 = 44;
 const NOTIFY_RESEND: i32 = 7;
 const NOTIFY_INC_EPOCH: i32 = 8;
 
-/// What was agreed at the first INIT of a connection.
+/// The result of the first INIT of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Negotiated {
     major: u32,
@@ -42,26 +42,26 @@ impl Negotiated {
         self.flags & flag.bits() == flag.bits()
     }
 
-    /// Files may be opened by passthrough.
+    /// Returns whether files may be opened by passthrough.
     pub(crate) fn passthrough(&self) -> bool {
         self.has(InitFlags::FUSE_PASSTHROUGH)
     }
 
-    /// Requests that a dead server had read are sent again when asked for.
+    /// Returns whether the kernel can resend requests that a dead server had read.
     pub(crate) fn resends(&self) -> bool {
         self.has(InitFlags::FUSE_HAS_RESEND)
     }
 
-    /// All names can be made doubtful at once.
+    /// Returns whether one notification can invalidate all names.
     pub(crate) fn has_epochs(&self) -> bool {
         self.minor >= EPOCH_MINOR
     }
 }
 
-/// Asks for what the server wants and the kernel has.
+/// Negotiates what the server wants and the kernel offers.
 ///
-/// With `idmap` a pod with its own user namespace can have a copy of the mount. The kernel says of nearly no request then
-/// who asks, so it is for a mount that is for everybody.
+/// With `idmap` a pod with its own user namespace can have a copy of the mount. The kernel then leaves the caller out of
+/// nearly every request, so it is for mounts that all users may access.
 pub(crate) fn negotiate(config: &mut KernelConfig, passthrough: bool, idmap: bool) -> Negotiated {
     let mut wanted = InitFlags::FUSE_PARALLEL_DIROPS
         | InitFlags::FUSE_DO_READDIRPLUS
@@ -79,7 +79,7 @@ pub(crate) fn negotiate(config: &mut KernelConfig, passthrough: bool, idmap: boo
     if agreed.contains(InitFlags::FUSE_PASSTHROUGH) && config.set_max_stack_depth(STACK_DEPTH).is_err() {
         agreed -= InitFlags::FUSE_PASSTHROUGH;
     }
-    // None of these can be refused: the flags are the kernel's own, the numbers are within its bounds.
+    // None of these can fail: the flags are the kernel's own, the numbers are within its bounds.
     let _ = config.add_capabilities(agreed);
     let _ = config.set_max_background(MAX_BACKGROUND);
     let _ = config.set_max_write(MAX_REQUEST_BYTES);
@@ -90,7 +90,7 @@ pub(crate) fn negotiate(config: &mut KernelConfig, passthrough: bool, idmap: boo
             offered
         }
     };
-    // `fuser` asks for these itself.
+    // `fuser` requests these itself.
     let own = InitFlags::FUSE_ASYNC_READ | InitFlags::FUSE_BIG_WRITES | InitFlags::FUSE_MAX_PAGES;
     let version = config.kernel_abi();
     Negotiated {
@@ -101,7 +101,7 @@ pub(crate) fn negotiate(config: &mut KernelConfig, passthrough: bool, idmap: boo
     }
 }
 
-/// Starts a session on a connection that was just mounted.
+/// Starts a session on a new connection.
 pub(crate) fn begin(
     filesystem: FuseFilesystem,
     device: &OwnedFd,
@@ -131,17 +131,17 @@ pub(crate) fn resume(
     Ok(session)
 }
 
-/// Asks the kernel to send the requests again that a dead server had read.
-pub(crate) fn ask_for_resend(device: &OwnedFd) -> io::Result<()> {
+/// Makes the kernel resend the requests that a dead server had read.
+pub(crate) fn request_resend(device: &OwnedFd) -> io::Result<()> {
     notify(device, NOTIFY_RESEND)
 }
 
-/// Makes every name that the kernel knows doubtful, so that it asks again at its next use.
+/// Invalidates every name that the kernel has cached: it looks each up again at its next use.
 pub(crate) fn invalidate_all_dentries(device: &OwnedFd) -> io::Result<()> {
     notify(device, NOTIFY_INC_EPOCH)
 }
 
-/// Sends a notification that is nothing but its header.
+/// Sends a notification that consists of its header.
 fn notify(device: &OwnedFd, code: i32) -> io::Result<()> {
     let mut header = [0; 16];
     header[..4].copy_from_slice(&16_u32.to_ne_bytes());
@@ -157,7 +157,7 @@ fn notify(device: &OwnedFd, code: i32) -> io::Result<()> {
 fn config(threads: usize) -> Config {
     let mut config = Config::default();
     config.n_threads = Some(threads.max(1));
-    // Requests read through a cloned descriptor end with an error when their server dies.
+    // Requests read through a cloned descriptor fail when their server dies.
     config.clone_fd = false;
     config
 }
@@ -188,7 +188,7 @@ fn init_request(negotiated: &Negotiated) -> Vec<u8> {
     request
 }
 
-/// Opens the device that a FUSE connection begins with.
+/// Opens the device from which a FUSE connection is created.
 pub(crate) fn open_device() -> io::Result<OwnedFd> {
     Ok(File::options().read(true).write(true).open("/dev/fuse")?.into())
 }

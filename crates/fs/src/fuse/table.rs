@@ -1,25 +1,25 @@
 //! The table of open files, in memory that outlives the server.
 //!
-//! The kernel remembers more about an open file than a fresh server can ask it for: whether it was opened by
+//! The kernel stores more about an open file than a new server can read from it: whether it was opened by
 //! passthrough, and with which backing id. An inode that is open by passthrough can be opened again only with the
-//! same id, and an id must be closed when nobody uses it, or its object can never be evicted. So each open handle
-//! has a slot here, written before the open is answered and freed after its release was seen to. A `kill -9` may
-//! come between any two stores; each state says what a successor has to do:
+//! same id, and an unused id must be closed, or its object can never be evicted. So each open handle
+//! has a slot here, written before the open is answered and freed after its release was handled. A `kill -9` may
+//! happen between any two stores; each state determines what a successor has to do:
 //!
 //! | state | the dead server was about to | the successor |
 //! |---|---|---|
 //! | empty | | |
-//! | opening | register a backing id | looks for an id that nobody knows and closes it; the open is sent again |
-//! | direct | | remembers that the inode is open without passthrough |
+//! | opening | register a backing id | finds the id that no slot has and closes it; the open is resent |
+//! | direct | | opens the inode without passthrough |
 //! | passthrough | | uses the id for the inode's next opens |
 //! | closing | close the id | closes it |
 //!
 //! A handle number is the number of the request that opened it, so an open or a release that the kernel sends
-//! again is the same open or release. Handle 0 is nobody's: it keeps the id of an inode that is not open.
+//! again is the same open or release. Handle 0 is no open file's: it keeps the backing id of a closed inode registered.
 //!
-//! Layout: 512 words of header (magic with the layout's version, the last backing id, the
-//! number of slots ever taken), then slots of four words: state and id, inode, handle, unused. Why shared memory and not a message to the keeper for each open: a store costs nothing, and
-//! needs no other process to run.
+//! Layout: 512 words of header (magic with the layout's version, the last backing id, the number of slots ever used), then
+//! slots of four words: state and id, inode, handle, unused. Why shared memory and not a message to the keeper for each
+//! open: a store costs nothing, and needs no other process to run.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -33,27 +33,27 @@ use super::io::SharedWords;
 const MAGIC: u64 = u64::from_le_bytes(*b"mpopens\x01");
 const HEADER_WORDS: usize = 512;
 const SLOT_WORDS: usize = 4;
-/// Files open at once on one mount; 32 MiB of address space, of which only slots that were used take memory.
+/// Files open concurrently on one mount; 32 MiB of address space, of which only used slots occupy memory.
 const SLOTS: u32 = 1 << 20;
 
 const WORD_MAGIC: usize = 0;
 const WORD_LAST_ID: usize = 1;
-/// How many slots were ever taken: the others need not be looked at.
+/// How many slots were ever used: a successor reads no others.
 const WORD_USED: usize = 2;
 
-/// Nobody's handle: keeps a backing id of an inode that is not open.
+/// The handle of a slot that keeps the backing id of a closed inode registered.
 pub(crate) const NO_HANDLE: u64 = 0;
 
-/// Where a handle is written down.
+/// The index of a handle's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot(u32);
 
-/// What a slot says.
+/// The state of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// Free.
+    /// FreeSlots.
     Empty,
-    /// A backing id is about to be registered; those up to this one were there before.
+    /// A backing id is about to be registered; those up to this one existed before.
     Opening(u32),
     /// Open with direct I/O.
     Direct,
@@ -88,7 +88,7 @@ impl State {
     }
 }
 
-/// A slot as a successor finds it.
+/// A slot in use, as a successor reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RecoveredSlot {
     pub(crate) slot: Slot,
@@ -97,23 +97,23 @@ pub(crate) struct RecoveredSlot {
     pub(crate) handle: u64,
 }
 
-/// The table. All methods may be called at once; a slot belongs to whoever took it.
+/// The table. All methods may be called concurrently; a slot belongs to the caller that allocated it.
 #[derive(Debug)]
 pub(crate) struct Table {
     words: SharedWords,
-    free: Mutex<Free>,
+    free: Mutex<FreeSlots>,
 }
 
 #[derive(Debug, Default)]
-struct Free {
-    /// Slots that were given back, used again first.
+struct FreeSlots {
+    /// Slots that were freed, reused first.
     returned: Vec<u32>,
-    /// The lowest slot never taken.
+    /// The lowest slot never used.
     next: u32,
 }
 
 impl Table {
-    /// Makes an empty table.
+    /// Creates an empty table.
     pub(crate) fn create() -> io::Result<Self> {
         let words = SharedWords::create(HEADER_WORDS + SLOT_WORDS * SLOTS as usize)?;
         store(words.word(WORD_MAGIC), MAGIC);
@@ -123,7 +123,7 @@ impl Table {
         })
     }
 
-    /// Takes over the table of a dead server and tells what is in it.
+    /// Takes over the table of a dead server; returns the slots in use.
     ///
     /// # Errors
     /// `InvalidData` where it is no table of this layout.
@@ -137,7 +137,7 @@ impl Table {
             free: Mutex::default(),
         };
         let mut found = Vec::new();
-        let mut free = Free::default();
+        let mut free = FreeSlots::default();
         let used = u32::try_from(load(table.words.word(WORD_USED))).map_or(SLOTS, |used| used.min(SLOTS));
         for index in 0..used {
             let slot = Slot(index);
@@ -161,11 +161,11 @@ impl Table {
         self.words.file()
     }
 
-    /// Takes a slot and writes it, or `None` where all are taken.
-    pub(crate) fn take(&self, state: State, node: u64, handle: u64) -> Option<Slot> {
+    /// Allocates a slot and writes it; `None`: all are in use.
+    pub(crate) fn allocate(&self, state: State, node: u64, handle: u64) -> Option<Slot> {
         let slot = {
             let mut free = self.free.lock();
-            let slot = free.take()?;
+            let slot = free.allocate()?;
             store(self.words.word(WORD_USED), u64::from(free.next));
             Slot(slot)
         };
@@ -180,24 +180,24 @@ impl Table {
         store(self.word(slot, 0), state.to_word());
     }
 
-    /// Gives a slot to another handle of the same inode.
+    /// Assigns a slot to another handle of the same inode.
     pub(crate) fn rename(&self, slot: Slot, handle: u64) {
         store(self.word(slot, 2), handle);
     }
 
     /// Frees a slot.
-    pub(crate) fn give_back(&self, slot: Slot) {
+    pub(crate) fn free(&self, slot: Slot) {
         self.set(slot, State::Empty);
         self.free.lock().returned.push(slot.0);
     }
 
-    /// The largest backing id that was ever registered, as far as this table knows.
+    /// The largest backing id ever registered, as far as recorded here.
     pub(crate) fn last_id(&self) -> u32 {
         u32::try_from(load(self.words.word(WORD_LAST_ID))).unwrap_or(u32::MAX)
     }
 
-    /// Notes that `id` was registered.
-    pub(crate) fn note_id(&self, id: u32) {
+    /// Records that `id` was registered.
+    pub(crate) fn record_id(&self, id: u32) {
         if let Some(word) = self.words.word(WORD_LAST_ID) {
             word.fetch_max(u64::from(id), Ordering::AcqRel);
         }
@@ -209,8 +209,8 @@ impl Table {
     }
 }
 
-impl Free {
-    fn take(&mut self) -> Option<u32> {
+impl FreeSlots {
+    fn allocate(&mut self) -> Option<u32> {
         if let Some(index) = self.returned.pop() {
             return Some(index);
         }
@@ -239,12 +239,12 @@ mod tests {
     #[test]
     fn a_successor_finds_what_was_written() {
         let table = Table::create().unwrap();
-        let direct = table.take(State::Direct, 7, 100).unwrap();
-        let passthrough = table.take(State::Opening(table.last_id()), 8, 102).unwrap();
-        let gone = table.take(State::Direct, 9, 104).unwrap();
-        table.note_id(3);
+        let direct = table.allocate(State::Direct, 7, 100).unwrap();
+        let passthrough = table.allocate(State::Opening(table.last_id()), 8, 102).unwrap();
+        let freed = table.allocate(State::Direct, 9, 104).unwrap();
+        table.record_id(3);
         table.set(passthrough, State::Passthrough(3));
-        table.give_back(gone);
+        table.free(freed);
 
         let (next, found) = Table::adopt(table.file().try_clone().unwrap()).unwrap();
         assert_eq!(
@@ -265,7 +265,7 @@ mod tests {
             ]
         );
         assert_eq!(next.last_id(), 3);
-        let taken = next.take(State::Direct, 10, 106).unwrap();
+        let taken = next.allocate(State::Direct, 10, 106).unwrap();
         assert!(taken != direct && taken != passthrough);
     }
 
@@ -273,7 +273,7 @@ mod tests {
     fn a_successor_finds_many_slots() {
         let table = Table::create().unwrap();
         for handle in 1..=10_000 {
-            table.take(State::Direct, handle, handle).unwrap();
+            table.allocate(State::Direct, handle, handle).unwrap();
         }
         let (_, found) = Table::adopt(table.file().try_clone().unwrap()).unwrap();
         assert_eq!(found.len(), 10_000);

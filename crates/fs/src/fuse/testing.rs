@@ -1,12 +1,12 @@
 //! A worker without sources, for tests of the FUSE server.
 //!
-//! An object's bytes follow from its id alone, so any process knows them. Objects with a file below `objects/` are
-//! complete; the others are answered from memory, as slowly or as wrongly as a test wants.
+//! An object's bytes follow from its id alone, so any process can compute them. Objects with a file below `objects/` are
+//! complete; the others are served from memory, as slowly or as wrongly as a test requires.
 
 #![allow(
     missing_docs,
     clippy::unwrap_used,
-    reason = "support for tests, of this crate and of the node's, whose names say what they do"
+    reason = "support for tests of this crate and of the driver, with self-explanatory names"
 )]
 
 use std::collections::{BTreeSet, HashMap};
@@ -30,7 +30,7 @@ use tokio::sync::{Semaphore, watch};
 /// The source of every test catalog.
 pub const SOURCE: &str = "s3://bucket/data";
 
-/// What a test wants to go wrong with an object.
+/// A fault of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     Changed,
@@ -147,7 +147,7 @@ pub struct FakeWorker {
     catalogs: watch::Sender<Option<Arc<CatalogFile>>>,
     faults: Mutex<HashMap<ObjectId, Fault>>,
     delay: Duration,
-    /// Closed while a test holds all answers back.
+    /// Closed while a test blocks all responses.
     gate: Semaphore,
     pub reads: AtomicU64,
     pub lands: AtomicU64,
@@ -189,7 +189,7 @@ impl FakeWorker {
         complete(&self.directory, file);
     }
 
-    /// Takes a complete file away again.
+    /// Removes the object of a complete file.
     pub fn evict(&self, file: &TestFile) {
         std::fs::remove_file(object_path(&self.directory, file.id())).unwrap();
     }
@@ -211,7 +211,7 @@ impl FakeWorker {
     }
 }
 
-/// Writes the whole object of `file` below `directory/objects`.
+/// Writes the complete object of `file` below `directory/objects`.
 pub fn complete(directory: &Path, file: &TestFile) {
     let path = object_path(directory, file.id());
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -240,7 +240,7 @@ impl Worker for FakeWorker {
     async fn fetch_to_landing(&self, object: ObjectRef) -> Result<LandOutcome, ReadError> {
         self.lands.fetch_add(1, Ordering::Relaxed);
         self.check(object.id).await?;
-        // Whole objects count as small ones that have just arrived.
+        // Complete objects count as small ones that were just fetched.
         let here = object_path(&self.directory, object.id).exists();
         Ok(if here {
             LandOutcome::Landed

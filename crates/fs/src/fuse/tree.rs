@@ -1,6 +1,6 @@
 //! Names, attributes and listings of the mount, from the mapped catalogs alone.
 //!
-//! Everything here is pure: it takes a node and answers with nodes and attributes, and knows nothing of requests.
+//! Everything here is pure: from a node to nodes and attributes, without requests.
 
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
@@ -14,21 +14,21 @@ use super::catalogs::{CatalogHandle, Catalogs};
 use super::errno;
 use super::node::{Node, ObjectHead, Prefix};
 
-/// The kernel may keep what never changes; a year is as good as for ever.
+/// The TTL of what never changes.
 pub(crate) const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// The longest name that a file system of Linux holds; the kernel lets longer ones through to a FUSE server.
+/// The longest name of Linux file systems; the kernel passes longer ones to a FUSE server.
 const MAX_NAME_BYTES: usize = 255;
 
-/// The attributes of xattrs that a reader may see begin so; the others are the overlay's.
+/// The prefix of xattrs that readers may see; the others are the overlay's.
 const VISIBLE_XATTRS: &[u8] = b"user.millpond.";
 
-/// One line of a listing.
+/// One entry of a listing.
 #[derive(Clone, Debug)]
 pub(crate) struct ReaddirEntry {
     pub(crate) name: Vec<u8>,
     pub(crate) attr: FileAttr,
-    /// Where the listing goes on after this line.
+    /// The offset of the next entry.
     pub(crate) next: u64,
     pub(crate) ttl: Duration,
 }
@@ -38,7 +38,7 @@ pub(crate) struct ReaddirEntry {
 pub(crate) struct Trees {
     pub(crate) catalogs: Catalogs,
     layout: Layout,
-    /// How long names in the root of the live tree are believed: known when the session has begun.
+    /// The TTL of names in the root of the live tree: set when the session begins.
     live_ttl: OnceLock<Duration>,
 }
 
@@ -51,18 +51,18 @@ impl Trees {
         }
     }
 
-    /// Says how long the kernel may believe names in the root of the live tree.
+    /// Sets the TTL of names in the root of the live tree.
     pub(crate) fn set_live_ttl(&self, ttl: Duration) {
         // It is set once, before the first request is read.
         let _ = self.live_ttl.set(ttl);
     }
 
-    /// How long the kernel may believe a name of `generation` in `parent`.
+    /// The TTL of a name of `generation` in `parent`.
     fn ttl_below(&self, parent: Node, generation: Generation) -> Duration {
         if parent != Node::Live {
             return FOREVER;
         }
-        // A listing goes on in the generation that it began with: its lines lead elsewhere than the same names do now.
+        // A listing continues in the generation in which it began: its entries lead elsewhere than these names do now.
         let is_newest = self
             .catalogs
             .newest()
@@ -74,7 +74,7 @@ impl Trees {
         }
     }
 
-    /// What a node id of the kernel means.
+    /// Decodes a node id of the kernel.
     pub(crate) fn node(&self, id: INodeNo) -> Result<Node, Errno> {
         match (Node::unpack(id.0), self.layout) {
             (Some(Node::Root), Layout::Live) => Ok(Node::Live),
@@ -101,7 +101,7 @@ impl Trees {
         }
     }
 
-    /// The object that a file is.
+    /// The object of a file.
     pub(crate) fn object(&self, node: Node) -> Result<ObjectRef, Errno> {
         let (open, nid) = match node {
             Node::Root | Node::Live | Node::Layer(_) | Node::LayerDirectory(..) => return Err(Errno::EISDIR),
@@ -114,8 +114,8 @@ impl Trees {
         })
     }
 
-    /// Looks a name up in any directory except those of objects. `Ok(None)`: there is no such name, and there
-    /// will not be before the answer's time is over.
+    /// Looks a name up in any directory except those of objects. `Ok(None)`: there is no such name, and there will be none
+    /// within the TTL.
     pub(crate) fn lookup(&self, parent: Node, name: &[u8]) -> Result<(Option<FileAttr>, Duration), Errno> {
         if name.len() > MAX_NAME_BYTES {
             return Err(Errno::from_i32(libc::ENAMETOOLONG));
@@ -149,7 +149,7 @@ impl Trees {
         Ok((Some(self.attr_in(node, &open, entry.nid)?), ttl))
     }
 
-    /// Which generation a listing of this directory shows from its start to its end: a handle for `list`.
+    /// Returns the generation of a listing of this directory from its start to its end: a handle for `list`.
     pub(crate) fn open_directory(&self, node: Node) -> Result<u64, Errno> {
         match node {
             Node::Root | Node::Layer(_) | Node::LayerDirectory(..) => Ok(0),
@@ -171,7 +171,7 @@ impl Trees {
         }
     }
 
-    /// Gives the lines of a directory from a place on, until `take` says that it has no room for one.
+    /// Passes the entries of a directory from an offset on to `take`, until it returns false: the reply is full.
     pub(crate) fn list(
         &self,
         node: Node,
@@ -183,7 +183,7 @@ impl Trees {
             // It was opened before there was a catalog.
             Node::Live if handle == 0 => return self.list_fixed(node, from, take),
             Node::Live => {
-                // Never short: where its generation is gone, the reader has to begin again.
+                // Never truncated: where its generation was deleted, the reader has to begin again.
                 let open = self.open(Generation(handle))?;
                 let root = open.catalog.image().root();
                 (open, root)
@@ -201,13 +201,13 @@ impl Trees {
             .map_err(|error| errno::of_catalog(&error))?
         {
             let entry = entry.map_err(|error| errno::of_catalog(&error))?;
-            let line = ReaddirEntry {
+            let found = ReaddirEntry {
                 name: entry.name.to_vec(),
                 attr: self.attr_in(child(node, open.generation, entry.nid), &open, entry.nid)?,
                 next: entry.next,
                 ttl,
             };
-            if !take(&line) {
+            if !take(&found) {
                 break;
             }
         }
@@ -305,16 +305,19 @@ impl Trees {
         from: u64,
         mut take: impl FnMut(&ReaddirEntry) -> bool,
     ) -> Result<(), Errno> {
-        let mut lines = vec![(b".".to_vec(), node), (b"..".to_vec(), Node::Root)];
+        let mut entries = vec![(b".".to_vec(), node), (b"..".to_vec(), Node::Root)];
         if node == Node::Root {
             for name in [b"live".as_slice(), b"objects", b"last"] {
-                lines.push((name.to_vec(), node));
+                entries.push((name.to_vec(), node));
             }
             for generation in self.catalogs.generations() {
-                lines.push((format!("gen-{generation}").into_bytes(), node));
+                entries.push((format!("gen-{generation}").into_bytes(), node));
             }
         }
-        for (index, (name, node)) in (1..).zip(lines).skip(usize::try_from(from).unwrap_or(usize::MAX)) {
+        for (index, (name, node)) in (1..)
+            .zip(entries)
+            .skip(usize::try_from(from).unwrap_or(usize::MAX))
+        {
             let attr = match self.lookup_root(&name)? {
                 (Some(attr), _) if node == Node::Root => attr,
                 _ => self.attr(node)?,
@@ -381,7 +384,7 @@ impl Trees {
     }
 }
 
-/// The node of an entry: the tree of a generation and the live tree are told apart all the way down.
+/// The node of an entry: nodes of the live tree differ from those of the generation's tree at every level.
 fn child(parent: Node, generation: Generation, nid: Nid) -> Node {
     match parent {
         Node::Live | Node::LiveTree(..) => Node::LiveTree(generation, nid),
@@ -394,12 +397,12 @@ fn child(parent: Node, generation: Generation, nid: Nid) -> Node {
 fn time(time: millpond_core::Time) -> SystemTime {
     let nanos = Duration::from_nanos(u64::from(time.nanos));
     let seconds = Duration::from_secs(time.secs.unsigned_abs());
-    let whole = if time.secs < 0 {
+    let seconds = if time.secs < 0 {
         SystemTime::UNIX_EPOCH.checked_sub(seconds)
     } else {
         SystemTime::UNIX_EPOCH.checked_add(seconds)
     };
-    whole
-        .and_then(|whole| whole.checked_add(nanos))
+    seconds
+        .and_then(|seconds| seconds.checked_add(nanos))
         .unwrap_or(SystemTime::UNIX_EPOCH)
 }

@@ -1,21 +1,21 @@
-//! For how long a mount may be without a server.
+//! How long a mount may be without a server.
 
 use std::time::{Duration, Instant};
 
-/// A clock that runs while mounts are kept and nobody serves them.
+/// A clock that runs while mounts wait for a server.
 #[derive(Debug)]
-pub(super) struct Limit {
-    allowed: Duration,
-    /// When the last server was lost; `None` while somebody serves, or nothing needs a server.
+pub(super) struct Absence {
+    timeout: Duration,
+    /// When the last server disconnected; `None` while every mount is served.
     since: Option<Instant>,
 }
 
-impl Limit {
-    pub(super) const fn new(allowed: Duration) -> Self {
-        Self { allowed, since: None }
+impl Absence {
+    pub(super) const fn new(timeout: Duration) -> Self {
+        Self { timeout, since: None }
     }
 
-    /// Tells whether mounts wait for a server.
+    /// Sets whether mounts wait for a server.
     pub(super) fn update(&mut self, waiting: bool, now: Instant) {
         match (waiting, self.since) {
             (true, None) => self.since = Some(now),
@@ -24,15 +24,15 @@ impl Limit {
         }
     }
 
-    /// The time that is left; `None` while the clock does not run.
-    pub(super) fn left(&self, now: Instant) -> Option<Duration> {
+    /// The remaining time; `None` while the clock does not run.
+    pub(super) fn remaining(&self, now: Instant) -> Option<Duration> {
         let waited = now.saturating_duration_since(self.since?);
-        Some(self.allowed.saturating_sub(waited))
+        Some(self.timeout.saturating_sub(waited))
     }
 
-    /// Whether the time is over.
+    /// Returns whether the timeout has elapsed.
     pub(super) fn is_over(&self, now: Instant) -> bool {
-        self.left(now) == Some(Duration::ZERO)
+        self.remaining(now) == Some(Duration::ZERO)
     }
 }
 
@@ -44,15 +44,15 @@ mod tests {
     fn runs_only_while_mounts_wait() {
         let second = Duration::from_secs(1);
         let start = Instant::now();
-        let mut limit = Limit::new(2 * second);
-        assert_eq!(limit.left(start), None);
-        limit.update(true, start);
-        limit.update(true, start + second);
-        assert_eq!(limit.left(start + second), Some(second));
-        limit.update(false, start + second);
-        assert!(!limit.is_over(start + 10 * second));
-        limit.update(true, start + 10 * second);
-        assert!(!limit.is_over(start + 11 * second));
-        assert!(limit.is_over(start + 12 * second));
+        let mut absence = Absence::new(2 * second);
+        assert_eq!(absence.remaining(start), None);
+        absence.update(true, start);
+        absence.update(true, start + second);
+        assert_eq!(absence.remaining(start + second), Some(second));
+        absence.update(false, start + second);
+        assert!(!absence.is_over(start + 10 * second));
+        absence.update(true, start + 10 * second);
+        assert!(!absence.is_over(start + 11 * second));
+        assert!(absence.is_over(start + 12 * second));
     }
 }

@@ -1,65 +1,65 @@
-//! The server's side.
+//! The server's side of the keeper's protocol.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use parking_lot::Mutex;
 
-use super::message::{Answer, KeeperError, Request, receive, send};
+use super::message::{KeeperError, Request, Response, receive, send};
 use crate::peer;
 
-/// A server's connection to its keeper. Closing it tells the keeper that the server is gone.
+/// A server's connection to its keeper. The keeper takes its end for the server's exit.
 #[derive(Debug)]
 pub struct KeeperClient {
-    /// One question at a time. The lock is held for the round trip, which is why this is not for the read path.
-    /// `None`: the keeper is away.
+    /// One request at a time. The lock is held for the round trip, which is why this is not for the read path.
+    /// `None`: the keeper is disconnected.
     socket: Mutex<Option<OwnedFd>>,
-    absence: OnDisconnect,
+    on_disconnect: OnDisconnect,
 }
 
-/// What it means that the keeper is away.
+/// The consequence of the keeper's disconnection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OnDisconnect {
-    /// It is gone for ever, and so is this server.
+    /// The keeper has exited for good, and this server must exit.
     Fatal,
-    /// It comes back, and is told everything then.
+    /// The keeper restarts, and everything is registered again.
     Reconnect,
 }
 
-/// What the keeper held of a mount.
+/// A mount that the keeper held.
 #[derive(Debug)]
 pub struct RecoveredMount {
     /// The `/dev/fuse` descriptor.
     pub device: OwnedFd,
     /// The shared memory with the open files.
     pub table: OwnedFd,
-    /// What the server before had noted.
+    /// The note of the previous server.
     pub note: String,
 }
 
 impl KeeperClient {
-    /// Speaks over a socket that [`super::KeeperServer::socket`] made.
+    /// A client over a socket of [`super::KeeperServer::socket`].
     pub const fn new(socket: OwnedFd) -> Self {
         Self {
             socket: Mutex::new(Some(socket)),
-            absence: OnDisconnect::Fatal,
+            on_disconnect: OnDisconnect::Fatal,
         }
     }
 
-    /// A client of a keeper that comes and goes, away for now: see [`Self::connect`]. While it is away, what it would be
-    /// told counts as done, and it holds nothing.
-    pub const fn of_lasting() -> Self {
+    /// A client of a keeper that may restart, not connected yet: see [`Self::connect`]. While disconnected, requests
+    /// succeed without effect, and no mount can be taken over.
+    pub const fn reconnecting() -> Self {
         Self {
             socket: Mutex::new(None),
-            absence: OnDisconnect::Reconnect,
+            on_disconnect: OnDisconnect::Reconnect,
         }
     }
 
-    /// Speaks to the keeper that listens at `path` from now on. The answer is ready to be read when that one is gone.
-    /// Everything has to be told to it again.
+    /// Connects to the keeper that listens at `path`. The resulting descriptor becomes readable when that keeper exits.
+    /// Everything has to be registered with it again.
     ///
     /// # Errors
-    /// Nobody listens there.
+    /// No keeper listens there.
     pub fn connect(&self, path: &Path) -> Result<OwnedFd, KeeperError> {
         let socket = peer::connect(path)?;
         let watched = socket.try_clone()?;
@@ -67,23 +67,23 @@ impl KeeperClient {
         Ok(watched)
     }
 
-    /// Notes that the keeper is away.
-    pub fn lost(&self) {
+    /// Records that the keeper has disconnected.
+    pub fn disconnected(&self) {
         self.socket.lock().take();
     }
 
-    /// Speaks over the standard input, where a supervisor puts the socket for the server it starts.
+    /// A client over the standard input, where a supervisor puts the socket of the server that it starts.
     ///
     /// # Errors
-    /// When it is not open.
+    /// The standard input is not open.
     pub fn from_stdin() -> Result<Self, KeeperError> {
         Ok(Self::new(std::io::stdin().as_fd().try_clone_to_owned()?))
     }
 
-    /// Gives a mount into keeping.
+    /// Registers a mount: its descriptors outlive this process.
     ///
     /// # Errors
-    /// When the keeper does not have it afterwards.
+    /// The keeper does not hold it.
     pub fn register(
         &self,
         mount: &str,
@@ -92,45 +92,45 @@ impl KeeperClient {
         device: BorrowedFd<'_>,
         table: BorrowedFd<'_>,
     ) -> Result<(), KeeperError> {
-        let request = Request::Give {
+        let request = Request::Register {
             mount: mount.to_owned(),
             connection,
             note: note.to_owned(),
         };
-        done(self.ask(&request, &[device, table])?.0)
+        done(self.request(&request, &[device, table])?.0)
     }
 
-    /// Takes a mount over. Waits until no other server is connected. `None`: the keeper holds no such mount.
+    /// Takes a mount over. Waits until the server that holds it has disconnected. `None`: the keeper holds no such mount.
     ///
     /// # Errors
-    /// When the keeper cannot be asked.
+    /// The keeper cannot be reached.
     pub fn take_over(&self, mount: &str) -> Result<Option<RecoveredMount>, KeeperError> {
-        let (answer, descriptors) = self.ask(
-            &Request::Take {
+        let (response, descriptors) = self.request(
+            &Request::TakeOver {
                 mount: mount.to_owned(),
             },
             &[],
         )?;
-        match answer {
-            Answer::Kept { note } => match <[OwnedFd; 2]>::try_from(descriptors) {
+        match response {
+            Response::Mount { note } => match <[OwnedFd; 2]>::try_from(descriptors) {
                 Ok([device, table]) => Ok(Some(RecoveredMount { device, table, note })),
                 Err(others) => Err(KeeperError::Message {
                     reason: format!("{} descriptors instead of 2", others.len()),
                 }),
             },
-            Answer::Nothing => Ok(None),
+            Response::Nothing => Ok(None),
             other => done(other).map(|()| None),
         }
     }
 
-    /// Says that a mount is unmounted.
+    /// Reports that a mount is unmounted: the keeper closes its descriptors.
     ///
     /// # Errors
-    /// When the keeper cannot be asked.
+    /// The keeper cannot be reached.
     pub fn unregister(&self, mount: &str) -> Result<(), KeeperError> {
         done(
-            self.ask(
-                &Request::Drop {
+            self.request(
+                &Request::Unregister {
                     mount: mount.to_owned(),
                 },
                 &[],
@@ -139,45 +139,45 @@ impl KeeperClient {
         )
     }
 
-    /// Says that this server serves.
+    /// Reports that this server serves.
     ///
     /// # Errors
-    /// When the keeper cannot be asked.
+    /// The keeper cannot be reached.
     pub fn ready(&self) -> Result<(), KeeperError> {
-        done(self.ask(&Request::Ready, &[])?.0)
+        done(self.request(&Request::Ready, &[])?.0)
     }
 
-    /// Says that this server ends on purpose and another will come.
+    /// Reports that this server exits on purpose and another one will start.
     ///
     /// # Errors
-    /// When the keeper cannot be asked.
+    /// The keeper cannot be reached.
     pub fn stopping(&self) -> Result<(), KeeperError> {
-        done(self.ask(&Request::Stopping, &[])?.0)
+        done(self.request(&Request::Stopping, &[])?.0)
     }
 
-    fn ask(
+    fn request(
         &self,
         request: &Request,
         descriptors: &[BorrowedFd<'_>],
-    ) -> Result<(Answer, Vec<OwnedFd>), KeeperError> {
+    ) -> Result<(Response, Vec<OwnedFd>), KeeperError> {
         let socket = self.socket.lock();
-        let answer = match &*socket {
+        let response = match &*socket {
             Some(socket) => send(socket, request, descriptors).and_then(|()| receive(socket)),
             None => Err(KeeperError::Closed),
         };
-        match (answer, self.absence) {
-            (Err(KeeperError::Closed), OnDisconnect::Reconnect) => Ok((Answer::Nothing, Vec::new())),
-            (answer, _) => answer,
+        match (response, self.on_disconnect) {
+            (Err(KeeperError::Closed), OnDisconnect::Reconnect) => Ok((Response::Nothing, Vec::new())),
+            (response, _) => response,
         }
     }
 }
 
-fn done(answer: Answer) -> Result<(), KeeperError> {
-    match answer {
-        Answer::Done | Answer::Nothing => Ok(()),
-        Answer::Refused { reason } => Err(KeeperError::Refused { reason }),
-        Answer::Kept { .. } => Err(KeeperError::Message {
-            reason: "an answer to another question".to_owned(),
+fn done(response: Response) -> Result<(), KeeperError> {
+    match response {
+        Response::Done | Response::Nothing => Ok(()),
+        Response::Refused { reason } => Err(KeeperError::Refused { reason }),
+        Response::Mount { .. } => Err(KeeperError::Message {
+            reason: "a response to another request".to_owned(),
         }),
     }
 }

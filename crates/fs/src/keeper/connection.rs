@@ -1,4 +1,4 @@
-//! A server's line to a keeper that may be started anew at any time.
+//! A server's connection to a keeper that may restart at any time.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,11 +13,11 @@ use tracing::{info, warn};
 use super::client::KeeperClient;
 use super::message::KeeperError;
 
-/// A keeper that restarts is away for some hundred milliseconds; nothing is kept meanwhile.
+/// Between two attempts to connect. A keeper restarts within some hundred milliseconds; no mount is kept meanwhile.
 const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 
-/// A thread that waits for the keeper's end sees within this time that it is not wanted any more.
-const LOOK_INTERVAL: Timespec = Timespec {
+/// A thread that waits for the keeper's exit ends within this time after its task was dropped.
+const POLL_INTERVAL: Timespec = Timespec {
     tv_sec: 1,
     tv_nsec: 0,
 };
@@ -31,57 +31,57 @@ pub struct KeeperConnection {
 }
 
 impl KeeperConnection {
-    /// Connects to the keeper at `socket`, waiting up to `patience` for one. Goes on without if there is none: what it held is
-    /// lost then.
-    pub async fn begin(socket: PathBuf, patience: Duration) -> Self {
-        let mut line = Self {
+    /// Connects to the keeper at `socket`, waiting up to `timeout` for it. Continues without one after that: what it held
+    /// cannot be taken over then.
+    pub async fn open(socket: PathBuf, timeout: Duration) -> Self {
+        let mut connection = Self {
             socket,
-            client: Arc::new(KeeperClient::of_lasting()),
+            client: Arc::new(KeeperClient::reconnecting()),
             watched: None,
         };
-        let connected = tokio::time::timeout(patience, line.connect()).await;
+        let connected = tokio::time::timeout(timeout, connection.connect()).await;
         if connected.is_err() {
-            warn!(socket = %line.socket.display(), "there is no keeper: mounts end with this process");
+            warn!(socket = %connection.socket.display(), "keeper unreachable; mounts will not survive this process");
         }
-        line
+        connection
     }
 
-    /// What is said over the line.
+    /// The client of this connection.
     pub fn client(&self) -> &Arc<KeeperClient> {
         &self.client
     }
 
-    /// Notices when the keeper goes, and has everything given to the next one by `give_again`, until `stop`.
-    pub async fn keep(mut self, give_again: impl Fn() + Send + Sync + 'static, stop: CancellationToken) {
-        let give_again = Arc::new(give_again);
-        let keep = async {
+    /// Reconnects whenever the keeper exits, and registers everything with the next one by `reregister`, until `stop`.
+    pub async fn run(mut self, reregister: impl Fn() + Send + Sync + 'static, stop: CancellationToken) {
+        let reregister = Arc::new(reregister);
+        let run = async {
             loop {
                 match self.watched.take() {
                     Some(watched) => {
-                        if let Err(error) = gone(watched).await {
+                        if let Err(error) = wait_closed(watched).await {
                             warn!(%error, "failed to watch the keeper");
                         }
-                        warn!("the keeper is gone");
-                        self.client.lost();
+                        warn!("keeper disconnected; reconnecting");
+                        self.client.disconnected();
                     }
-                    None => self.client.lost(),
+                    None => self.client.disconnected(),
                 }
                 self.connect().await;
-                info!("gives everything to the keeper");
-                let (again, client) = (Arc::clone(&give_again), Arc::clone(&self.client));
-                let given = move || -> Result<(), KeeperError> {
-                    again();
+                info!("registering all mounts with the keeper");
+                let (register, client) = (Arc::clone(&reregister), Arc::clone(&self.client));
+                let registered = move || -> Result<(), KeeperError> {
+                    register();
                     client.ready()
                 };
-                match tokio::task::spawn_blocking(given).await {
+                match tokio::task::spawn_blocking(registered).await {
                     Ok(Ok(())) => {}
-                    Ok(Err(error)) => warn!(%error, "failed to give everything to the keeper"),
-                    Err(error) => warn!(%error, "failed to give everything to the keeper"),
+                    Ok(Err(error)) => warn!(%error, "failed to register all mounts with the keeper"),
+                    Err(error) => warn!(%error, "failed to register all mounts with the keeper"),
                 }
             }
         };
-        // Ended only by `stop`.
-        let _stopped: Option<()> = stop.run_until_cancelled(keep).await;
+        // Only `stop` ends it.
+        let _stopped: Option<()> = stop.run_until_cancelled(run).await;
     }
 
     async fn connect(&mut self) {
@@ -91,21 +91,21 @@ impl KeeperConnection {
                     self.watched = Some(watched);
                     return;
                 }
-                Err(_nobody) => tokio::time::sleep(RECONNECT_DELAY).await,
+                Err(_absent) => tokio::time::sleep(RECONNECT_DELAY).await,
             }
         }
     }
 }
 
-/// Waits until the other side of a connection is closed. A thread waits, and looks up from time to time.
-async fn gone(socket: OwnedFd) -> io::Result<()> {
+/// Waits until the peer has closed the connection. A thread waits, and checks every [`POLL_INTERVAL`] whether to stop.
+async fn wait_closed(socket: OwnedFd) -> io::Result<()> {
     let socket = Arc::new(socket);
     loop {
         let watched = Arc::clone(&socket);
         let waited = tokio::task::spawn_blocking(move || {
-            // Only the end: answers are the client's.
+            // Only the end: responses are the client's.
             let mut polled = [PollFd::new(&*watched, PollFlags::RDHUP)];
-            poll(&mut polled, Some(&LOOK_INTERVAL)).map(|ready| ready > 0)
+            poll(&mut polled, Some(&POLL_INTERVAL)).map(|ready| ready > 0)
         });
         match waited.await? {
             Ok(true) => return Ok(()),

@@ -8,12 +8,12 @@ use tracing::info;
 use super::server::KeeperServer;
 use crate::peer::{self, ListenError};
 
-/// How a keeper runs.
+/// The options of a keeper.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(
     name = "millpond-keeper",
     version,
-    about = "Holds the FUSE mounts of a node while its driver is away"
+    about = "Keeps the FUSE mounts of a node while its driver restarts"
 )]
 pub struct KeeperOptions {
     /// Where servers connect
@@ -23,23 +23,23 @@ pub struct KeeperOptions {
         default_value = "/var/lib/millpond/keeper/keeper.sock"
     )]
     pub socket: PathBuf,
-    /// How long mounts may be without a server before those who read them get errors, in seconds (`120` or `120s`)
-    #[arg(long, env = "MILLPOND_LIMIT", default_value = "120s", value_parser = seconds)]
-    pub limit: Duration,
+    /// How long mounts may be without a server before their connections are aborted and reads fail, in seconds (`120s`)
+    #[arg(long, alias = "limit", env = "MILLPOND_LIMIT", default_value = "120s", value_parser = seconds)]
+    pub server_absence_timeout: Duration,
 }
 
-/// Listens at the socket, for root only, and keeps what it is given. Returns only with an error.
+/// Listens at the socket, for root only, and holds the mounts that servers register. Returns only with an error.
 ///
 /// # Errors
-/// The socket cannot be made, or fails.
+/// The socket cannot be created, or fails.
 pub fn listen(options: &KeeperOptions) -> Result<(), ListenError> {
     let failed = |action| ListenError::new(action, &options.socket);
     let socket = peer::listen(&options.socket).map_err(failed("listen"))?;
-    let holder = KeeperServer::start(options.limit).map_err(failed("start to keep"))?;
-    info!(socket = %options.socket.display(), limit = ?options.limit, "keeps what it is given");
+    let keeper = KeeperServer::start(options.server_absence_timeout).map_err(failed("start the keeper"))?;
+    info!(socket = %options.socket.display(), timeout = ?options.server_absence_timeout, "keeper listening");
     loop {
         let server = peer::accept(&socket).map_err(failed("accept a server"))?;
-        holder.accept(server).map_err(failed("take in a server"))?;
+        keeper.accept(server).map_err(failed("take in a server"))?;
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a server and its keeper say to each other.
+//! The messages between a server and its keeper.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,26 +11,26 @@ use crate::peer::{self, MessageError};
 /// Raised when a message changes its meaning. Either side refuses another version.
 const VERSION: u32 = 1;
 
-/// Why keeper and server do not understand each other.
+/// Errors between keeper and server.
 #[derive(Debug, thiserror::Error)]
 pub enum KeeperError {
-    /// The other side is gone.
+    /// The peer has exited.
     #[error("the keeper's connection is closed")]
     Closed,
-    /// The keeper did not do what it was asked.
+    /// The keeper refused the request.
     #[error("the keeper refused: {reason}")]
     Refused {
-        /// Its words.
+        /// Why.
         reason: String,
     },
-    /// What came is no message of this version.
-    #[error("failed to understand a message between keeper and server: {reason}")]
+    /// The received bytes are no message of this version.
+    #[error("invalid message between keeper and server: {reason}")]
     Message {
         /// What is wrong with it.
         reason: String,
     },
     /// The socket failed.
-    #[error("failed to talk to the keeper")]
+    #[error("failed to communicate with the keeper")]
     Io(#[from] io::Error),
 }
 
@@ -44,31 +44,35 @@ impl From<MessageError> for KeeperError {
     }
 }
 
-/// What a server asks.
+/// A server's request. Variants keep their names on the wire.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Request {
-    /// Keep this mount; its device and its table come along.
-    Give {
+    /// Holds this mount, whose device and table are attached.
+    #[serde(rename = "Give")]
+    Register {
         mount: String,
         connection: u32,
         note: String,
     },
-    /// Hand over what is kept of this mount, as soon as nobody else serves it.
-    Take { mount: String },
-    /// The mount is unmounted: let go of it.
-    Drop { mount: String },
+    /// Takes this mount over, once no other server serves it.
+    #[serde(rename = "Take")]
+    TakeOver { mount: String },
+    /// The mount is unmounted: its descriptors are closed.
+    #[serde(rename = "Drop")]
+    Unregister { mount: String },
     /// The server serves from now on.
     Ready,
-    /// The server is about to end on purpose.
+    /// The server is about to exit on purpose.
     Stopping,
 }
 
-/// What the keeper answers.
+/// The keeper's response. Variants keep their names on the wire.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Answer {
+pub(super) enum Response {
     Done,
-    /// The device and the table come along.
-    Kept {
+    /// The device and the table are attached.
+    #[serde(rename = "Kept")]
+    Mount {
         note: String,
     },
     Nothing,

@@ -1,4 +1,4 @@
-//! The keeper's side.
+//! The keeper's side of its protocol.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,28 +12,28 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::absence::Limit;
-use super::message::{Answer, KeeperError, Request, receive, send};
+use super::absence::Absence;
+use super::message::{KeeperError, Request, Response, receive, send};
 use crate::mount::abort_fuse_connection;
 use crate::peer::pair;
 
-/// Longest sleep of the holder's thread, in case the clock is far away.
+/// The longest sleep of the keeper's thread.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// What a supervisor wants to know.
+/// The keeper's state, for a supervisor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// The mounts that are kept.
+    /// The registered mounts.
     pub mounts: Vec<String>,
-    /// A server is connected and serves.
+    /// Whether a server is connected and serves.
     pub ready: bool,
-    /// The connected server ends on purpose.
+    /// Whether the connected server exits on purpose.
     pub stopping: bool,
-    /// How often mounts were given up because no server came in time.
+    /// How often mounts were aborted because no server connected in time.
     pub aborted: u64,
 }
 
-/// Holds the descriptors of mounts for servers that come and go. One thread; it ends when this is dropped, and
+/// Holds the descriptors of mounts across restarts of their servers. One thread; it ends when this is dropped, and
 /// the descriptors are closed with it.
 #[derive(Debug)]
 pub struct KeeperServer {
@@ -45,7 +45,7 @@ pub struct KeeperServer {
 #[derive(Debug)]
 struct Inbox {
     new: Mutex<Vec<OwnedFd>>,
-    /// Closed by the holder's owner to end the thread; written to wake it.
+    /// Closed by the owner to end the thread; written to wake it.
     wake: Mutex<Option<OwnedFd>>,
 }
 
@@ -54,7 +54,7 @@ struct KeptMount {
     note: String,
     device: OwnedFd,
     table: OwnedFd,
-    /// The number of the server that serves it; `None`: it is gone.
+    /// The number of the server that serves it; `None`: it has disconnected.
     server: Option<u64>,
 }
 
@@ -64,7 +64,7 @@ struct Server {
     ready: bool,
     stopping: bool,
     /// The mount that it waits for.
-    wants: Option<String>,
+    waits_for: Option<String>,
 }
 
 struct KeeperLoop {
@@ -73,36 +73,36 @@ struct KeeperLoop {
     mounts: BTreeMap<String, KeptMount>,
     servers: Vec<Server>,
     numbers: u64,
-    limit: Limit,
+    absence: Absence,
     aborted: u64,
     status: watch::Sender<Status>,
 }
 
 impl KeeperServer {
-    /// Starts holding. `limit` is how long a mount may be without a server before its connection is aborted.
+    /// Starts the keeper. `timeout` is how long a mount may be without a server before its connection is aborted.
     ///
     /// # Errors
-    /// When the thread or its socket cannot be made.
-    pub fn start(limit: Duration) -> io::Result<Self> {
+    /// The thread or its socket cannot be created.
+    pub fn start(timeout: Duration) -> io::Result<Self> {
         let (wake, woken) = pair()?;
         let inbox = Arc::new(Inbox {
             new: Mutex::default(),
             wake: Mutex::new(Some(wake)),
         });
         let (sender, status) = watch::channel(Status::default());
-        let keeping = KeeperLoop {
+        let keeper = KeeperLoop {
             inbox: Arc::clone(&inbox),
             woken,
             mounts: BTreeMap::new(),
             servers: Vec::new(),
             numbers: 0,
-            limit: Limit::new(limit),
+            absence: Absence::new(timeout),
             aborted: 0,
             status: sender,
         };
         let thread = std::thread::Builder::new()
             .name("keeper".to_owned())
-            .spawn(move || keeping.run())?;
+            .spawn(move || keeper.run())?;
         Ok(Self {
             inbox,
             status,
@@ -110,20 +110,20 @@ impl KeeperServer {
         })
     }
 
-    /// A socket for a server that is about to be started: give it to the process as its standard input.
+    /// Creates the socket of a server that is about to start: the standard input of its process.
     ///
     /// # Errors
-    /// When no socket can be made.
+    /// No socket can be created.
     pub fn socket(&self) -> io::Result<OwnedFd> {
         let (ours, theirs) = pair()?;
         self.accept(ours)?;
         Ok(theirs)
     }
 
-    /// Takes in a server that has connected over `socket`.
+    /// Accepts a server that has connected over `socket`.
     ///
     /// # Errors
-    /// When the thread cannot be woken.
+    /// The thread cannot be woken.
     pub fn accept(&self, socket: OwnedFd) -> io::Result<()> {
         self.inbox.new.lock().push(socket);
         if let Some(wake) = &*self.inbox.wake.lock() {
@@ -132,7 +132,7 @@ impl KeeperServer {
         Ok(())
     }
 
-    /// What is kept and who serves, now and whenever it changes.
+    /// The state, now and whenever it changes.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.clone()
     }
@@ -144,7 +144,7 @@ impl Drop for KeeperServer {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            warn!("the keeper's thread had panicked");
+            warn!("the keeper's thread panicked");
         }
     }
 }
@@ -152,34 +152,34 @@ impl Drop for KeeperServer {
 impl KeeperLoop {
     fn run(mut self) {
         loop {
-            self.limit.update(self.waits(), Instant::now());
+            self.absence.update(self.is_waiting(), Instant::now());
             self.publish();
-            let (woken, speaking) = match self.wait() {
+            let (woken, readable) = match self.wait() {
                 Ok(events) => events,
                 Err(error) => {
-                    warn!(%error, "the keeper failed to wait for its servers");
+                    warn!(%error, "failed to poll the servers; the keeper stops");
                     return;
                 }
             };
-            if woken && !self.take_in() {
+            if woken && !self.accept() {
                 return;
             }
-            for number in speaking {
-                self.hear(number);
+            for number in readable {
+                self.handle_message(number);
             }
-            if self.limit.is_over(Instant::now()) {
+            if self.absence.is_over(Instant::now()) {
                 self.abort();
             }
         }
     }
 
-    /// Whether mounts are kept that nobody serves.
-    fn waits(&self) -> bool {
-        !self.mounts.values().all(|kept| self.is_served(kept))
+    /// Returns whether a mount has no server.
+    fn is_waiting(&self) -> bool {
+        !self.mounts.values().all(|held| self.is_served(held))
     }
 
-    fn is_served(&self, kept: &KeptMount) -> bool {
-        kept.server.is_some_and(|number| {
+    fn is_served(&self, held: &KeptMount) -> bool {
+        held.server.is_some_and(|number| {
             self.servers
                 .iter()
                 .any(|server| server.number == number && server.ready)
@@ -193,8 +193,12 @@ impl KeeperLoop {
                 .iter()
                 .map(|server| PollFd::new(server.socket.as_fd(), PollFlags::POLLIN)),
         );
-        let wait = self.limit.left(Instant::now()).unwrap_or(MAX_WAIT).min(MAX_WAIT);
-        // Rounded up, so that the time is over afterwards.
+        let wait = self
+            .absence
+            .remaining(Instant::now())
+            .unwrap_or(MAX_WAIT)
+            .min(MAX_WAIT);
+        // Rounded up, so that the timeout has elapsed afterwards.
         let millis = u16::try_from(wait.as_millis().saturating_add(1)).unwrap_or(u16::MAX);
         match nix::poll::poll(&mut polled, PollTimeout::from(millis)) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
@@ -202,15 +206,15 @@ impl KeeperLoop {
         }
         let mut ready = polled.iter().map(|polled| polled.any().unwrap_or(false));
         let woken = ready.next().unwrap_or(false);
-        let speaking = ready
+        let readable = ready
             .zip(&self.servers)
             .filter(|(ready, _)| *ready)
             .map(|(_, server)| server.number);
-        Ok((woken, speaking.collect()))
+        Ok((woken, readable.collect()))
     }
 
-    /// Takes in new servers. `false`: the owner is gone.
-    fn take_in(&mut self) -> bool {
+    /// Accepts new servers; `false`: the owner has dropped the keeper.
+    fn accept(&mut self) -> bool {
         let mut bytes = [0; 16];
         match rustix::io::read(&self.woken, &mut bytes) {
             Ok(0) | Err(_) => return false,
@@ -223,13 +227,13 @@ impl KeeperLoop {
                 socket,
                 ready: false,
                 stopping: false,
-                wants: None,
+                waits_for: None,
             });
         }
         true
     }
 
-    fn hear(&mut self, number: u64) {
+    fn handle_message(&mut self, number: u64) {
         let Some(server) = self.servers.iter().find(|server| server.number == number) else {
             return;
         };
@@ -237,10 +241,10 @@ impl KeeperLoop {
             Ok((request, descriptors)) => self.serve(number, request, descriptors),
             Err(KeeperError::Closed) => self.disconnect(number),
             Err(error) => {
-                warn!(%error, "a server speaks in riddles");
-                self.answer(
+                warn!(%error, "invalid message from the server; request refused");
+                self.respond(
                     number,
-                    &Answer::Refused {
+                    &Response::Refused {
                         reason: error.to_string(),
                     },
                 );
@@ -249,59 +253,59 @@ impl KeeperLoop {
     }
 
     fn serve(&mut self, number: u64, request: Request, descriptors: Vec<OwnedFd>) {
-        let answer = match request {
-            Request::Give {
+        let response = match request {
+            Request::Register {
                 mount,
                 connection,
                 note,
-            } => self.take_care(number, mount, connection, note, descriptors),
-            Request::Take { mount } => {
+            } => self.register(number, mount, connection, note, descriptors),
+            Request::TakeOver { mount } => {
                 if let Some(server) = self.server(number) {
-                    server.wants = Some(mount);
+                    server.waits_for = Some(mount);
                 }
                 return self.hand_over();
             }
-            Request::Drop { mount } => {
+            Request::Unregister { mount } => {
                 self.mounts.remove(&mount);
-                Answer::Done
+                Response::Done
             }
             Request::Ready => {
                 if let Some(server) = self.server(number) {
                     server.ready = true;
                 }
-                Answer::Done
+                Response::Done
             }
             Request::Stopping => {
                 if let Some(server) = self.server(number) {
                     server.stopping = true;
                 }
-                Answer::Done
+                Response::Done
             }
         };
-        self.limit.update(self.waits(), Instant::now());
+        self.absence.update(self.is_waiting(), Instant::now());
         self.publish();
-        self.answer(number, &answer);
+        self.respond(number, &response);
     }
 
-    fn take_care(
+    fn register(
         &mut self,
         number: u64,
         mount: String,
         connection: u32,
         note: String,
         descriptors: Vec<OwnedFd>,
-    ) -> Answer {
+    ) -> Response {
         let Ok([device, table]) = <[OwnedFd; 2]>::try_from(descriptors) else {
-            return Answer::Refused {
-                reason: "a mount is two descriptors".to_owned(),
+            return Response::Refused {
+                reason: "a mount has two descriptors".to_owned(),
             };
         };
         if self
             .mounts
             .get(&mount)
-            .is_some_and(|kept| kept.server.is_some_and(|server| server != number))
+            .is_some_and(|held| held.server.is_some_and(|server| server != number))
         {
-            return Answer::Refused {
+            return Response::Refused {
                 reason: "another server serves this mount".to_owned(),
             };
         }
@@ -315,43 +319,43 @@ impl KeeperLoop {
                 server: Some(number),
             },
         );
-        Answer::Done
+        Response::Done
     }
 
-    /// Answers the servers that wait for mounts which nobody serves any more.
+    /// Hands over mounts without a server to the servers that wait for them.
     fn hand_over(&mut self) {
         let waiting: Vec<(u64, String)> = self
             .servers
             .iter()
-            .filter_map(|server| Some((server.number, server.wants.clone()?)))
+            .filter_map(|server| Some((server.number, server.waits_for.clone()?)))
             .collect();
         for (number, mount) in waiting {
-            let answer = match self.mounts.get_mut(&mount) {
-                Some(kept) if kept.server.is_some_and(|server| server != number) => continue,
-                Some(kept) => {
-                    kept.server = Some(number);
-                    Answer::Kept {
-                        note: kept.note.clone(),
+            let response = match self.mounts.get_mut(&mount) {
+                Some(held) if held.server.is_some_and(|server| server != number) => continue,
+                Some(held) => {
+                    held.server = Some(number);
+                    Response::Mount {
+                        note: held.note.clone(),
                     }
                 }
-                None => Answer::Nothing,
+                None => Response::Nothing,
             };
             if let Some(server) = self.server(number) {
-                server.wants = None;
+                server.waits_for = None;
             }
-            self.answer_with(
+            self.respond_with(
                 number,
-                &answer,
-                matches!(answer, Answer::Kept { .. }).then_some(&mount),
+                &response,
+                matches!(response, Response::Mount { .. }).then_some(&mount),
             );
         }
     }
 
     fn disconnect(&mut self, number: u64) {
         self.servers.retain(|server| server.number != number);
-        for kept in self.mounts.values_mut() {
-            if kept.server == Some(number) {
-                kept.server = None;
+        for held in self.mounts.values_mut() {
+            if held.server == Some(number) {
+                held.server = None;
             }
         }
         self.hand_over();
@@ -360,35 +364,39 @@ impl KeeperLoop {
     fn abort(&mut self) {
         let (served, waiting) = std::mem::take(&mut self.mounts)
             .into_iter()
-            .partition(|(_, kept)| self.is_served(kept));
+            .partition(|(_, held)| self.is_served(held));
         self.mounts = served;
         let waiting: BTreeMap<_, _> = waiting;
-        for (mount, kept) in waiting {
-            match abort_fuse_connection(kept.connection) {
-                Ok(()) => info!(%mount, "no server came in time: the mount's connection is aborted"),
-                Err(error) => warn!(%mount, %error, "failed to abort a mount's connection"),
+        for (mount, held) in waiting {
+            match abort_fuse_connection(held.connection) {
+                Ok(()) => {
+                    info!(%mount, "no server within the timeout; connection aborted, reads of its mount fail")
+                }
+                Err(error) => {
+                    warn!(%mount, %error, "failed to abort a mount's connection; it ends with its last descriptor")
+                }
             }
             // With the last descriptor the connection ends in any case.
-            drop((kept.device, kept.table));
+            drop((held.device, held.table));
         }
         self.aborted += 1;
     }
 
-    fn answer(&mut self, number: u64, answer: &Answer) {
-        self.answer_with(number, answer, None);
+    fn respond(&mut self, number: u64, response: &Response) {
+        self.respond_with(number, response, None);
     }
 
-    fn answer_with(&self, number: u64, answer: &Answer, mount: Option<&String>) {
+    fn respond_with(&self, number: u64, response: &Response, mount: Option<&String>) {
         let Some(server) = self.servers.iter().find(|server| server.number == number) else {
             return;
         };
-        let kept = mount.and_then(|mount| self.mounts.get(mount));
-        let descriptors: Vec<_> = kept
-            .map(|kept| vec![kept.device.as_fd(), kept.table.as_fd()])
+        let held = mount.and_then(|mount| self.mounts.get(mount));
+        let descriptors: Vec<_> = held
+            .map(|held| vec![held.device.as_fd(), held.table.as_fd()])
             .unwrap_or_default();
-        if let Err(error) = send(&server.socket, answer, &descriptors) {
-            // Its end shows as a closed socket next.
-            warn!(%error, "failed to answer a server");
+        if let Err(error) = send(&server.socket, response, &descriptors) {
+            // The next poll finds its socket closed.
+            warn!(%error, "failed to respond to a server");
         }
     }
 

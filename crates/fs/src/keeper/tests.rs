@@ -42,7 +42,7 @@ fn the_next_server_gets_what_the_last_one_gave() {
 
     second.unregister("m").unwrap();
     assert!(second.take_over("m").unwrap().is_none());
-    assert_eq!(reader.read(&mut text).unwrap(), 0, "nobody holds it any more");
+    assert_eq!(reader.read(&mut text).unwrap(), 0, "the keeper has closed it");
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn a_mount_that_nobody_serves_is_given_up() {
     let holder = KeeperServer::start(Duration::from_millis(1)).unwrap();
     let (mut reader, writer) = pipe();
     let client = KeeperClient::new(holder.socket().unwrap());
-    // Nobody says that it is ready: the limit runs from the start.
+    // No server reports that it is ready: the timeout runs from the start.
     client
         .register("m", u32::MAX, "", writer.as_fd(), memory().as_fd())
         .unwrap();
@@ -87,7 +87,7 @@ fn a_mount_that_nobody_serves_is_given_up() {
     assert_eq!(
         reader.read(&mut [0]).unwrap(),
         0,
-        "the descriptor is closed when the time is over"
+        "the descriptor is closed after the timeout"
     );
     drop(holder);
 }

@@ -1,4 +1,4 @@
-//! A directory of one mount shown at another place.
+//! A directory of one mount, mounted at another path.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::context::{DetachedMount, open_directory};
 use super::error::{MountError, Result};
 use super::unmount::detach;
 
-/// A mount of the directory `source` that no path leads to yet. Asks the file system for each name of the path.
+/// Clones the directory `source` as a mount, attached nowhere yet. The file system looks up each name of the path.
 pub(crate) fn clone_tree(source: &Path) -> Result<DetachedMount> {
     let directory = open_directory(source)?;
     let flags =
@@ -19,13 +19,13 @@ pub(crate) fn clone_tree(source: &Path) -> Result<DetachedMount> {
     Ok(DetachedMount::from(mount))
 }
 
-/// Shows such a mount at `target`, read-only, without devices and set-user-id programs.
+/// Attaches such a mount at `target`, read-only, without devices and set-user-id programs.
 ///
 /// # Errors
-/// Nothing is left at `target` when it fails.
+/// The kernel rejects it; nothing is left at `target`.
 pub(crate) fn show_tree(tree: DetachedMount, target: &Path) -> Result<()> {
     tree.attach(target)?;
-    // The clone came with the flags of its source; these are ours. The kernel changes them at a path only.
+    // The clone has the flags of its source, and gets those of a view. The kernel changes them by path only.
     let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
     mount_remount(target, flags, "").map_err(|error| {
         let failed = MountError::new("protect the mount at", target, error);

@@ -1,5 +1,5 @@
 //! The kernel's mount API as steps (fsopen, fsconfig, fsmount, move_mount): each option is a value of its own, so
-//! that no character of a path can be taken for a separator, and a mount is set up wholly before anybody sees it.
+//! that no character of a path can be parsed as a separator, and a mount is complete before it is visible.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -14,13 +14,13 @@ use rustix::mount::{
 
 use super::error::{MountError, Result};
 
-/// The longest text that fsconfig takes as a value: the kernel copies at most 256 bytes with the end mark.
+/// The longest value of fsconfig: the kernel copies at most 256 bytes with the terminating zero.
 const VALUE_LIMIT_BYTES: usize = 255;
 
-/// How many lines of a context's log are kept; the kernel itself keeps 8.
+/// The most lines read of a context's log; the kernel itself stores 8.
 const LOG_LINES: usize = 8;
 
-/// What every mount of ours is: nothing can be changed, and nothing in a bucket becomes a privilege or a device.
+/// The attributes of all mounts: read-only, and nothing in a bucket becomes a privilege or a device.
 pub(crate) fn safe_attributes() -> MountAttrFlags {
     MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV
 }
@@ -29,7 +29,7 @@ pub(crate) fn safe_attributes() -> MountAttrFlags {
 #[derive(Debug)]
 pub(crate) struct Context {
     fd: OwnedFd,
-    /// What the errors speak of.
+    /// The path in error messages.
     subject: PathBuf,
 }
 
@@ -48,17 +48,17 @@ impl Context {
             .map_err(|error| self.error("set a mount option for", error))
     }
 
-    /// Makes the superblock and a mount of it that is attached nowhere yet, read-only as all that anybody sees.
+    /// Creates the superblock and a read-only mount of it, attached nowhere yet.
     pub(crate) fn create(self) -> Result<DetachedMount> {
         self.create_with(safe_attributes())
     }
 
-    /// As [`Self::create`], for a file system that is to be filled.
+    /// As [`Self::create`], for a file system that will be written to.
     pub(crate) fn create_writable(self) -> Result<DetachedMount> {
         self.create_with(safe_attributes() - MountAttrFlags::MOUNT_ATTR_RDONLY)
     }
 
-    /// As [`Self::create_writable`], for data only: nothing in it can be run.
+    /// As [`Self::create_writable`], for data only: nothing in it can be executed.
     pub(crate) fn create_for_data(self) -> Result<DetachedMount> {
         let writable = safe_attributes() - MountAttrFlags::MOUNT_ATTR_RDONLY;
         self.create_with(writable | MountAttrFlags::MOUNT_ATTR_NOEXEC)
@@ -75,7 +75,7 @@ impl Context {
         MountError::new(action, &self.subject, error).with_log(self.log())
     }
 
-    /// What the kernel has to say about this context: lines like "e overlay: missing lowerdir".
+    /// The kernel's log of this context: lines like "e overlay: missing lowerdir".
     fn log(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let mut buffer = [0_u8; 1024];
@@ -92,11 +92,11 @@ impl Context {
     }
 }
 
-/// A path in the form in which an option takes it: itself, or a link in `/proc` where it is too long.
+/// A path as the value of an option: itself, or a link in `/proc` where it is too long.
 #[derive(Debug)]
 pub(crate) struct PathValue {
     text: OsString,
-    /// What the link leads to; `None` where the text is the path itself.
+    /// The link's target; `None` where the text is the path itself.
     _opened: Option<OwnedFd>,
 }
 
@@ -126,12 +126,12 @@ impl PathValue {
     }
 }
 
-/// A mount that no path leads to yet; it ends when this is dropped before it is attached.
+/// A mount that is attached nowhere yet; it ends if this is dropped before.
 #[derive(Debug)]
 pub struct DetachedMount(OwnedFd);
 
 impl DetachedMount {
-    /// Shows the mount at `target`, which must be a directory and not a symbolic link.
+    /// Attaches the mount at `target`, which must be a directory and not a symbolic link.
     pub(crate) fn attach(self, target: &Path) -> Result<()> {
         let directory = open_directory(target)?;
         move_mount(

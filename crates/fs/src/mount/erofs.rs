@@ -1,8 +1,8 @@
 //! A catalog image as a mounted file system.
 //!
-//! Kernels from 6.12 on mount the image file itself; where one cannot, a loop device lies between. An overlay keeps
+//! Kernels from 6.12 on mount the image file itself; others mount a loop device of it. An overlay references
 //! its layers by private clones of their mounts, so the mount at the path is only needed while overlays of it are
-//! made: it may be detached under them at any time.
+//! mounted: it may be detached below them at any time.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,12 +13,12 @@ use super::io::LoopDevice;
 use super::table::MountTable;
 use super::unmount::detach;
 
-/// How the kernel reads an image.
+/// The block source of a mounted image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageBacking {
-    /// The kernel reads the file.
+    /// The file itself.
     File,
-    /// The kernel reads a loop device, which reads the file.
+    /// A loop device of the file.
     Loop,
 }
 
@@ -29,7 +29,7 @@ pub struct ImageMount {
 }
 
 impl ImageMount {
-    /// Mounts `image` at `point`, or takes over the mount of it that is there. Makes the directory if need be.
+    /// Mounts `image` at `point`, or takes over an existing mount of it. Creates the directory if absent.
     ///
     /// # Errors
     /// EBUSY where a file system of another type is mounted at `point`.
@@ -49,7 +49,7 @@ impl ImageMount {
                     point: point.to_owned(),
                 });
             }
-            // Another image, or one behind a loop device: what is made of it keeps it.
+            // Another image, or one behind a loop device: overlays of it keep it.
             Some(_) => detach(point)?,
             None => fs::create_dir_all(point).map_err(failed)?,
         }
@@ -64,30 +64,30 @@ impl ImageMount {
         &self.point
     }
 
-    /// Takes the mount away, and the directory if it is empty. Overlays that were made of it keep the image.
+    /// Detaches the mount, and removes the directory if it is empty. Overlays of the image keep it.
     ///
     /// # Errors
-    /// EINVAL where it is gone already.
+    /// EINVAL where it is unmounted already.
     pub fn detach(&self) -> Result<()> {
         detach(&self.point)?;
-        // It was made for the mount only; where it cannot be removed it is in nobody's way.
+        // It was created for the mount alone; a directory that cannot be removed does no harm.
         let _kept = fs::remove_dir(&self.point);
         Ok(())
     }
 }
 
-/// Mounts `image` at `point` by whatever way this kernel has.
+/// Mounts `image` at `point` in the way that this kernel supports.
 fn mount_image(image: &Path, point: &Path) -> Result<()> {
     let mount = match detached_image(image, ImageBacking::File) {
         Ok(mount) => mount,
         // ENOTBLK from kernels that mount no files, others from file systems whose files cannot be mounted (tmpfs).
-        // What is wrong with the image itself is wrong behind a loop device too: the first error says it best.
+        // An invalid image fails behind a loop device too: the first error describes it best.
         Err(error) => detached_image(image, ImageBacking::Loop).map_err(|_second| error)?,
     };
     mount.attach(point)
 }
 
-/// Mounts `image` nowhere yet.
+/// Mounts `image`, attached nowhere yet.
 pub(crate) fn detached_image(image: &Path, backing: ImageBacking) -> Result<DetachedMount> {
     let context = Context::open("erofs", image)?;
     match backing {

@@ -1,11 +1,11 @@
-//! What went wrong in a mount call, with the kernel's own words where it has some.
+//! Errors of mount calls, with the kernel's own log.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A mount call that the kernel refused.
+/// A failed mount call.
 #[derive(Debug, thiserror::Error)]
 pub struct MountError {
     pub(crate) action: Cow<'static, str>,
@@ -16,7 +16,7 @@ pub struct MountError {
     pub(crate) source: io::Error,
 }
 
-/// What the calls of this module return.
+/// The result of this module's calls.
 pub(crate) type Result<T> = std::result::Result<T, MountError>;
 
 impl MountError {
@@ -39,7 +39,7 @@ impl MountError {
         self
     }
 
-    /// The number of the error, by which callers choose another way.
+    /// The error number, by which callers choose an alternative.
     pub fn raw_os_error(&self) -> Option<i32> {
         self.source.raw_os_error()
     }
@@ -56,7 +56,7 @@ impl fmt::Display for MountError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "failed to {} {:?}", self.action, self.path)?;
         if !self.log.is_empty() {
-            write!(f, " (the kernel says: {})", self.log.join("; "))?;
+            write!(f, " (kernel log: {})", self.log.join("; "))?;
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ const LOOP_CONFIGURE: libc::Ioctl = 0x4c0a;
 const LO_FLAGS_READ_ONLY: u32 = 1;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 
-/// How often another process may take the free device before us; each try takes microseconds.
+/// How often another process may allocate the free device first; each try takes microseconds.
 const TRIES: usize = 16;
 
 /// `struct loop_info64`.
@@ -48,7 +48,7 @@ struct LoopConfig {
     reserved: [u64; 8],
 }
 
-/// A loop device; the kernel frees it when this and all mounts of it are gone.
+/// A loop device; the kernel frees it after this is dropped and all mounts of it have ended.
 #[derive(Debug)]
 pub(crate) struct LoopDevice {
     path: PathBuf,
@@ -56,9 +56,9 @@ pub(crate) struct LoopDevice {
 }
 
 impl LoopDevice {
-    /// Makes a read-only block device of `image`.
+    /// Creates a read-only block device of `image`.
     pub(crate) fn of(image: &Path) -> Result<Self> {
-        let failed = |error: io::Error| MountError::new("make a loop device of", image, error);
+        let failed = |error: io::Error| MountError::new("create a loop device of", image, error);
         let backing = File::open(image).map_err(failed)?;
         let control = OpenOptions::new()
             .read(true)

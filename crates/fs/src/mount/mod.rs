@@ -1,7 +1,7 @@
-//! Mounts: made, bound, remounted, taken away and found again.
+//! Mounts: creating, binding, remounting, unmounting and finding them.
 //!
-//! Everything goes by the kernel's mount API of descriptors, so hostile paths are only bytes here. All calls are
-//! blocking. Those that ask the file system of a path ([`Overlay`], [`clone_tree`], [`Size`]) are the mounter's
+//! Everything uses the kernel's mount API of descriptors, so hostile paths are only bytes here. All calls are
+//! blocking. Those that send requests to the file system of a path ([`Overlay`], [`clone_tree`], [`Size`]) are the mounter's
 //! ([`crate::mounter`]): where it is a FUSE mount they wait for its server, which must not wait for itself.
 
 mod anchor;

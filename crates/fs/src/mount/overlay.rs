@@ -8,21 +8,21 @@ use serde::{Deserialize, Serialize};
 use super::context::{Context, DetachedMount, PathValue};
 use super::error::Result;
 
-/// What an overlay is made of, as the mounter is told it.
+/// The layers and options of an overlay, as sent to the mounter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Overlay {
-    /// What the errors speak of: the place where it is to be shown.
+    /// The path in error messages: the future mountpoint.
     pub(crate) subject: OsString,
     /// The options beside the layers.
     pub(crate) options: Vec<(String, OsString)>,
     /// The one layer with names and attributes.
     pub(crate) metadata: OsString,
-    /// The layers with contents, in the order in which they are looked into.
+    /// The layers with contents, in lookup order.
     pub(crate) data: Vec<OsString>,
 }
 
 impl Overlay {
-    /// Makes the overlay, which no path leads to yet. Asks each layer's file system.
+    /// Mounts the overlay, attached nowhere yet. Sends requests to each layer's file system.
     pub(crate) fn mount(&self) -> Result<DetachedMount> {
         let context = Context::open("overlay", Path::new(&self.subject))?;
         for (key, value) in &self.options {

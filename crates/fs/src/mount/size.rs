@@ -1,4 +1,4 @@
-//! How large a mounted file system says it is.
+//! The size that a mounted file system reports.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{MountError, Result};
 
-/// What `statvfs` tells.
+/// The result of `statvfs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {
     /// Its capacity in bytes.
@@ -16,10 +16,10 @@ pub struct Size {
 }
 
 impl Size {
-    /// Asks the file system at `path`.
+    /// Sends `statvfs` to the file system at `path`.
     pub(crate) fn of(path: &Path) -> Result<Self> {
         let found = rustix::fs::statvfs(path)
-            .map_err(|error| MountError::new("ask for the size of the file system at", path, error))?;
+            .map_err(|error| MountError::new("get the size of the file system at", path, error))?;
         Ok(Self {
             bytes: found.f_blocks.saturating_mul(found.f_frsize),
             files: found.f_files,

@@ -1,8 +1,8 @@
 //! The mounts that this process sees, from `/proc/self/mountinfo`.
 //!
-//! Read as bytes, because a mount point is any bytes: the `procfs` crate takes the table for UTF-8 and leaves
-//! escaped spaces escaped, so that one strange mount anywhere on the node would blind it to all of them. Reading the
-//! table asks nothing of the file systems in it, so a dead one cannot make it wait.
+//! Read as bytes, because a mount point is any bytes: the `procfs` crate expects UTF-8 and leaves escaped spaces
+//! escaped, so that one strange mount anywhere on the node would make it fail for all of them. Reading the
+//! table sends no requests to the file systems in it, so a dead one cannot make it wait.
 
 use std::ffi::OsString;
 use std::fs;
@@ -12,20 +12,20 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::makedev;
 
-/// One line of the table.
+/// One entry of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
     /// The kernel's number of the mount.
     pub id: u64,
     /// The number of the file system's device.
     pub device: u64,
-    /// Which directory of the file system is shown.
+    /// The mounted directory of the file system.
     pub root: PathBuf,
-    /// Where it is shown.
+    /// The mountpoint.
     pub point: PathBuf,
     /// Type of the file system, such as `overlay`.
     pub file_system: OsString,
-    /// What was given as its source.
+    /// Its source.
     pub source: OsString,
     /// The file system's options in their order, unescaped, each as `key` or `key=value`.
     pub options: Vec<OsString>,
@@ -71,7 +71,7 @@ impl Mount {
     }
 }
 
-/// The whole table at one moment.
+/// A snapshot of the table.
 #[derive(Clone, Debug, Default)]
 pub struct MountTable {
     mounts: Vec<Mount>,
@@ -97,7 +97,7 @@ impl MountTable {
 
     /// What is mounted at `point`, the topmost where several are. `point` must be an absolute path without links.
     pub fn top_at(&self, point: &Path) -> Option<&Mount> {
-        // Mounts are listed in the order of their making.
+        // Mounts are listed in the order of their creation.
         self.mounts.iter().rev().find(|mount| mount.point == point)
     }
 
@@ -111,7 +111,7 @@ fn number(field: &[u8]) -> Option<u64> {
     std::str::from_utf8(field).ok()?.parse().ok()
 }
 
-/// Takes back the kernel's escapes: a backslash and three octal digits for a byte.
+/// Decodes the kernel's escapes: a backslash and three octal digits for a byte.
 fn unescape(field: &[u8]) -> OsString {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn reads_mount_points_of_any_bytes() {
         let table = MountTable::parse(TABLE);
-        assert_eq!(table.iter().count(), 3, "the line that is none is passed over");
+        assert_eq!(table.iter().count(), 3, "the invalid line is skipped");
         let point = PathBuf::from(OsString::from_vec(b"/mnt/a b\\c\n\xff".to_vec()));
         let top = table.top_at(&point).unwrap();
         assert_eq!((top.id, top.device), (50, makedev(0, 41)));

@@ -1,4 +1,4 @@
-//! A file system in memory, of a given size, for one owner.
+//! A tmpfs of a given size, for one owner.
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
@@ -10,15 +10,15 @@ use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fsconfig_set_string, fspi
 use super::context::Context;
 use super::error::{MountError, Result};
 
-/// What the table of mounts shows as the source of such a mount.
+/// The source of such a mount in the table of mounts.
 pub const SOURCE: &str = "millpond:memory";
 
-/// Mounts one at `point`, an existing directory, that only `owner` may look into.
+/// Mounts a tmpfs at `point`, an existing directory, that only `owner` may access.
 ///
 /// # Errors
-/// The kernel refuses the mount.
+/// The kernel rejects the mount.
 pub fn mount_memory(point: &Path, size_bytes: u64, owner: u32) -> Result<()> {
-    // Objects are made at their final size, so that large pages hold them without waste; not every kernel has these.
+    // Objects are created at their final size, so that huge pages store them without waste; not every kernel has these.
     match mount_with(point, size_bytes, owner, Some("within_size")) {
         Ok(()) => Ok(()),
         Err(_) => mount_with(point, size_bytes, owner, None),
@@ -43,10 +43,10 @@ fn mount_with(point: &Path, size_bytes: u64, owner: u32, huge: Option<&str>) -> 
     context.create_for_data()?.attach(point)
 }
 
-/// Gives the one at `point` another size.
+/// Changes the size of the tmpfs at `point`.
 ///
 /// # Errors
-/// EINVAL where it holds more than that.
+/// EINVAL where more than that is used.
 pub fn resize_memory(point: &Path, size_bytes: u64) -> Result<()> {
     let failed = |error| MountError::new("change the size of the file system at", point, error);
     let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_SYMLINK_NOFOLLOW;

@@ -1,4 +1,4 @@
-//! Taking mounts away again.
+//! Unmounting.
 
 use std::path::Path;
 
@@ -9,13 +9,13 @@ use super::error::{MountError, Result};
 /// Unmounts what is on top at `path`.
 ///
 /// # Errors
-/// EBUSY where somebody has a file of it open or stands in it, EINVAL where nothing is mounted.
+/// EBUSY where a process has a file of it open or its working directory in it, EINVAL where nothing is mounted.
 pub fn unmount(path: &Path) -> Result<()> {
     rustix::mount::unmount(path, UnmountFlags::NOFOLLOW)
         .map_err(|error| MountError::new("unmount", path, error))
 }
 
-/// Takes the mount at `path` out of the tree now; it ends when its last user is gone.
+/// Detaches the mount at `path` from the tree now; it ends with its last user.
 ///
 /// # Errors
 /// EINVAL where nothing is mounted.

@@ -8,12 +8,12 @@ use tracing::info;
 use super::server::serve;
 use crate::peer::{self, ListenError};
 
-/// How a mounter runs.
+/// The options of a mounter.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(
     name = "millpond-mounter",
     version,
-    about = "Makes the mounts of a driver that could wait for that driver"
+    about = "Performs the mounts of a driver that could wait for that driver"
 )]
 pub struct MounterOptions {
     /// Where the driver connects
@@ -25,14 +25,14 @@ pub struct MounterOptions {
     pub socket: PathBuf,
 }
 
-/// Listens at the socket, for root only, and makes what it is asked for. SIGTERM and SIGINT end the process: a request
-/// that waits then goes on until its FUSE mount has a server again. Returns only with an error.
+/// Listens at the socket, for root only, and serves requests. SIGTERM and SIGINT end the process: a request
+/// that waits then continues until its FUSE mount has a server again. Returns only with an error.
 ///
 /// # Errors
-/// The socket cannot be made, or fails.
+/// The socket cannot be created, or fails.
 pub fn listen(options: &MounterOptions) -> Result<(), ListenError> {
     let failed = |action| ListenError::new(action, &options.socket);
-    // The first process of a container gets no signal that it does not wait for.
+    // The first process of a container receives only signals that it waits for or handles.
     let ends = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
     ends.thread_block()
         .map_err(std::io::Error::from)
@@ -45,6 +45,6 @@ pub fn listen(options: &MounterOptions) -> Result<(), ListenError> {
         })
         .map_err(failed("wait for signals"))?;
     let listening = peer::listen(&options.socket).map_err(failed("listen"))?;
-    info!(socket = %options.socket.display(), "makes the mounts that it is asked for");
+    info!(socket = %options.socket.display(), "mounter listening");
     Err(failed("accept a request")(serve(&listening)))
 }

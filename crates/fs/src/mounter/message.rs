@@ -1,6 +1,6 @@
-//! What a mounter is asked and answers.
+//! The messages between a mounter and its clients.
 //!
-//! Paths are `OsString`s, which may hold any byte; serde would have a `PathBuf` be UTF-8.
+//! Paths are `OsString`s, which may contain any byte; serde requires a `PathBuf` to be UTF-8.
 
 use std::ffi::OsString;
 use std::io;
@@ -13,32 +13,32 @@ use crate::mount::{MountError, Overlay, Size};
 /// Raised when a message changes its meaning. Either side refuses another version.
 pub(super) const VERSION: u32 = 1;
 
-/// What is asked.
+/// A client's request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Request {
-    /// Make an overlay.
+    /// Mounts an overlay.
     Overlay(Overlay),
-    /// Make a mount of a directory.
+    /// Clones a directory as a mount.
     Tree { directory: OsString },
-    /// Ask for the size of a file system.
+    /// Returns the size of a file system.
     Size { path: OsString },
 }
 
-/// What is answered.
+/// The mounter's response.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Answer {
-    /// The mount comes along.
+pub(super) enum Response {
+    /// The mount is attached to the message.
     Mounted,
     Size(Size),
-    /// The kernel refused.
+    /// The kernel's error.
     Failed(Failure),
-    /// It was not even tried.
+    /// The request is invalid, or too many wait.
     Refused {
         reason: String,
     },
 }
 
-/// A [`MountError`] on its way.
+/// A [`MountError`] in a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Failure {
     action: String,

@@ -1,4 +1,4 @@
-//! The mounter's side.
+//! The mounter's side of its protocol.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,24 +11,24 @@ use nix::sched::{CloneFlags, unshare};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use tracing::{error, info, warn};
 
-use super::message::{Answer, Request, VERSION};
+use super::message::{Request, Response, VERSION};
 use crate::mount::{DetachedMount, MountError, Size, clone_tree};
 use crate::peer::{self, ListenError, MessageError};
 
-/// Requests at a time: a server makes one mount at a time for each Dataset, and looks at few volumes at once. What is
-/// beyond that waits for a FUSE mount that nobody serves, and more of it would be of no use.
-const MAX_REQUESTS: usize = 64;
+/// Concurrent requests: a server changes one mount at a time for each Dataset, and checks few volumes concurrently. Beyond
+/// that, requests wait for FUSE mounts without a server, and more of them would be of no use.
+const MAX_CONCURRENT_REQUESTS: usize = 64;
 
-/// Whoever connects asks at once.
+/// How long a client may take to send its request after it has connected.
 const REQUEST_READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves at `socket`, on threads of this process, for as long as it lives.
 ///
-/// The threads have a table of descriptors of their own, with what was open before and none of what the process opens
+/// The threads have a table of descriptors of their own, with what was open before and nothing that the process opens
 /// later: one that waits for a FUSE mount while the process is killed does not keep that mount's device open.
 ///
 /// # Errors
-/// The socket or the thread cannot be made.
+/// The socket or the thread cannot be created.
 pub fn start(socket: &Path) -> Result<(), ListenError> {
     let (begun, beginning) = mpsc::sync_channel(1);
     let path = socket.to_owned();
@@ -40,10 +40,10 @@ pub fn start(socket: &Path) -> Result<(), ListenError> {
             Ok(listening) => listening,
             Err(error) => return drop(begun.send(Err(error))),
         };
-        // Whoever started this waits for it.
+        // The caller of `start` waits for it.
         drop(begun.send(Ok(())));
         let error = serve(&listening);
-        error!(%error, "the mounter ends: nothing can be mounted any more");
+        error!(%error, "the mounter failed; no view can be mounted until it restarts");
     };
     let failed = |action| ListenError::new(action, socket);
     std::thread::Builder::new()
@@ -54,54 +54,54 @@ pub fn start(socket: &Path) -> Result<(), ListenError> {
     begun.map_err(failed("listen"))
 }
 
-/// Answers whoever connects, each on a thread of its own. Returns only with an error.
+/// Serves each connection on a thread of its own. Returns only with an error.
 pub(super) fn serve(listening: &OwnedFd) -> io::Error {
     let requests = Arc::new(());
     loop {
-        let line = match peer::accept(listening) {
-            Ok(line) => line,
+        let connection = match peer::accept(listening) {
+            Ok(connection) => connection,
             Err(error) => return error,
         };
-        // One is this function's.
-        if Arc::strong_count(&requests) > MAX_REQUESTS {
-            warn!("too many requests wait: one more is refused");
-            refuse(&line, "too many requests wait");
+        // One reference is this function's.
+        if Arc::strong_count(&requests) > MAX_CONCURRENT_REQUESTS {
+            warn!("too many requests wait; one more refused");
+            refuse(&connection, "too many requests wait");
             continue;
         }
         let request = Arc::clone(&requests);
-        let answering = std::thread::Builder::new()
+        let spawned = std::thread::Builder::new()
             .name("mount".to_owned())
             .spawn(move || {
-                answer(line);
+                serve_request(connection);
                 drop(request);
             });
-        if let Err(error) = answering {
+        if let Err(error) = spawned {
             warn!(%error, "failed to start a thread for a request");
         }
     }
 }
 
-/// Answers the one question that comes over `line`.
-fn answer(line: OwnedFd) {
-    let (answer, mount) = match receive(&line) {
+/// Serves the one request of a connection.
+fn serve_request(connection: OwnedFd) {
+    let (response, mount) = match receive(&connection) {
         Ok(request) => perform(&request),
         Err(MessageError::Closed) => return,
         Err(error) => {
-            warn!(%error, "refused a request that is none");
-            return refuse(&line, &error.to_string());
+            warn!(%error, "invalid request; refused");
+            return refuse(&connection, &error.to_string());
         }
     };
     let descriptors: Vec<_> = mount.iter().map(AsFd::as_fd).collect();
-    if let Err(error) = peer::send(&line, VERSION, &answer, &descriptors) {
-        info!(%error, "whoever asked is gone: what was mounted for it ends");
+    if let Err(error) = peer::send(&connection, VERSION, &response, &descriptors) {
+        info!(%error, "requester disconnected; its mount is discarded");
     }
-    // Before the line is closed: from then on the mount is the other side's alone.
+    // Before the connection is closed: from then on the mount is the client's alone.
     drop(mount);
 }
 
-fn receive(line: &OwnedFd) -> Result<Request, MessageError> {
-    set_socket_timeout(line, Timeout::Recv, Some(REQUEST_READ_TIMEOUT)).map_err(io::Error::from)?;
-    let (request, descriptors) = peer::receive::<Request>(line, VERSION)?;
+fn receive(connection: &OwnedFd) -> Result<Request, MessageError> {
+    set_socket_timeout(connection, Timeout::Recv, Some(REQUEST_READ_TIMEOUT)).map_err(io::Error::from)?;
+    let (request, descriptors) = peer::receive::<Request>(connection, VERSION)?;
     check(&request, &descriptors).map_err(|reason| MessageError::Message {
         reason: reason.to_owned(),
     })?;
@@ -123,26 +123,26 @@ fn check(request: &Request, descriptors: &[OwnedFd]) -> Result<(), &'static str>
     }
 }
 
-fn perform(request: &Request) -> (Answer, Option<DetachedMount>) {
+fn perform(request: &Request) -> (Response, Option<DetachedMount>) {
     let mounted = |mount: Result<DetachedMount, MountError>| match mount {
-        Ok(mount) => (Answer::Mounted, Some(mount)),
-        Err(error) => (Answer::Failed(error.into()), None),
+        Ok(mount) => (Response::Mounted, Some(mount)),
+        Err(error) => (Response::Failed(error.into()), None),
     };
     match request {
         Request::Overlay(overlay) => mounted(overlay.mount()),
         Request::Tree { directory } => mounted(clone_tree(Path::new(directory))),
         Request::Size { path } => match Size::of(Path::new(path)) {
-            Ok(size) => (Answer::Size(size), None),
-            Err(error) => (Answer::Failed(error.into()), None),
+            Ok(size) => (Response::Size(size), None),
+            Err(error) => (Response::Failed(error.into()), None),
         },
     }
 }
 
-fn refuse(line: &OwnedFd, reason: &str) {
-    let answer = Answer::Refused {
+fn refuse(connection: &OwnedFd, reason: &str) {
+    let response = Response::Refused {
         reason: reason.to_owned(),
     };
-    if let Err(error) = peer::send(line, VERSION, &answer, &[]) {
-        info!(%error, "whoever was refused is gone");
+    if let Err(error) = peer::send(connection, VERSION, &response, &[]) {
+        info!(%error, "requester disconnected before the refusal");
     }
 }

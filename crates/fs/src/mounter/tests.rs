@@ -3,13 +3,13 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::message::{Answer, Request, VERSION};
+use super::message::{Request, Response, VERSION};
 use super::testing::mounter;
 use crate::mount::{MountError, Overlay, Size, clone_tree};
 use crate::peer;
 
-/// The error of a call with all its words.
-fn words(error: &MountError) -> (String, String, Option<i32>) {
+/// The error of a call with all its causes.
+fn describe(error: &MountError) -> (String, String, Option<i32>) {
     let cause = std::error::Error::source(error).unwrap().to_string();
     (error.to_string(), cause, error.raw_os_error())
 }
@@ -23,12 +23,12 @@ fn an_error_is_the_one_that_the_call_would_have_had_here() {
         clone_tree(&nowhere).unwrap_err(),
         mounter.tree(&nowhere).unwrap_err(),
     );
-    assert_eq!(words(&here), words(&there));
+    assert_eq!(describe(&here), describe(&there));
     let (here, there) = (
         Size::of(&nowhere).unwrap_err(),
         mounter.size(&nowhere).unwrap_err(),
     );
-    assert_eq!(words(&here), words(&there));
+    assert_eq!(describe(&here), describe(&there));
     if !rustix::process::geteuid().is_root() {
         eprintln!("not run to its end: needs root");
         return;
@@ -43,8 +43,8 @@ fn an_error_is_the_one_that_the_call_would_have_had_here() {
         overlay.mount().unwrap_err(),
         mounter.overlay(overlay).unwrap_err(),
     );
-    assert!(words(&here).0.contains("the kernel says"), "{here}");
-    assert_eq!(words(&here), words(&there));
+    assert!(describe(&here).0.contains("kernel log"), "{here}");
+    assert_eq!(describe(&here), describe(&there));
 }
 
 #[test]
@@ -64,8 +64,8 @@ fn what_is_no_request_is_refused_and_the_next_is_answered() {
         directory: "proc".into(),
     };
     let refused = |line| {
-        let (answer, descriptors) = peer::receive::<Answer>(line, VERSION).unwrap();
-        assert!(matches!(answer, Answer::Refused { .. }), "{answer:?}");
+        let (response, descriptors) = peer::receive::<Response>(line, VERSION).unwrap();
+        assert!(matches!(response, Response::Refused { .. }), "{response:?}");
         assert!(descriptors.is_empty());
     };
     let line = peer::connect(&socket).unwrap();
@@ -88,12 +88,12 @@ fn what_is_no_request_is_refused_and_the_next_is_answered() {
 #[test]
 fn a_mounter_that_is_being_started_is_waited_for() {
     let root = tempfile::tempdir().unwrap();
-    let away = super::Mounter::at(root.path().join("mounter.sock"));
+    let absent = super::Mounter::at(root.path().join("mounter.sock"));
     std::thread::scope(|scope| {
-        let asking = scope.spawn(|| away.size(Path::new("/proc")));
-        // A mounter that has ended leaves its socket.
+        let request = scope.spawn(|| absent.size(Path::new("/proc")));
+        // A mounter that has exited leaves its socket.
         drop(peer::listen(&root.path().join("mounter.sock")).unwrap());
         mounter(root.path());
-        asking.join().unwrap().unwrap();
+        request.join().unwrap().unwrap();
     });
 }

@@ -12,18 +12,18 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Far more than any note or paths; a longer message is refused.
+/// Far more than any note or paths; a longer message is rejected.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
-/// The most that go with a message: a device and a table of opens.
+/// The most descriptors of a message: a device and a table of opens.
 const DESCRIPTORS: usize = 2;
 
-/// Why a message did not get across.
+/// Errors of sending and receiving.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MessageError {
-    /// The other side is gone.
+    /// The peer has closed the connection.
     #[error("the connection is closed")]
     Closed,
-    /// What came, or was to go, is no message of this version.
+    /// The bytes are no message of this version.
     #[error("{reason}")]
     Message {
         /// What is wrong with it.
@@ -50,7 +50,7 @@ pub(crate) fn send<T: Serialize>(
     let bytes = serde_json::to_vec(&Envelope { version, body }).map_err(unreadable)?;
     if bytes.len() > MAX_MESSAGE_BYTES {
         return Err(MessageError::Message {
-            reason: format!("{} bytes are too many", bytes.len()),
+            reason: format!("{} bytes exceed the limit", bytes.len()),
         });
     }
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
@@ -106,7 +106,7 @@ pub(crate) fn receive<T: DeserializeOwned>(
         .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
     {
         return Err(MessageError::Message {
-            reason: "it is too long".to_owned(),
+            reason: "the message is too long".to_owned(),
         });
     }
     let envelope: Envelope<serde_json::Value> =

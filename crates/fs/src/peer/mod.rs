@@ -1,7 +1,7 @@
-//! Processes of one user on one machine that ask each other things over a unix socket.
+//! Requests between processes of one user on one machine, over a unix socket.
 //!
-//! Messages are JSON over `SOCK_SEQPACKET`, at most 64 KiB, each with its protocol's version; descriptors travel
-//! beside them. A listener takes nobody in but its own user, which is root where anything can be mounted.
+//! Messages are JSON over `SOCK_SEQPACKET`, at most 64 KiB, each with its protocol's version; descriptors are sent
+//! with them. A listener accepts only its own user, which is root where anything can be mounted.
 
 mod message;
 mod socket;

@@ -1,4 +1,4 @@
-//! The sockets: made, listened at, connected to.
+//! Creating sockets, listening and connecting.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,10 +9,10 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tracing::warn;
 
-/// The old peer, the new one, and some that are just going.
+/// The predecessor, the successor, and some that are exiting.
 const BACKLOG: i32 = 16;
 
-/// Why nobody is listened to.
+/// Errors of a listener.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to {action} at {}", path.display())]
 pub struct ListenError {
@@ -32,7 +32,7 @@ impl ListenError {
     }
 }
 
-/// Two sockets that are connected.
+/// Creates two connected sockets.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC;
     Ok(rustix::net::socketpair(
@@ -43,7 +43,7 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     )?)
 }
 
-/// Listens at `path` in place of whoever did before. Its directory is made.
+/// Listens at `path`, replacing a previous listener. Creates its directory.
 pub(crate) fn listen(path: &Path) -> io::Result<OwnedFd> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
@@ -61,7 +61,7 @@ pub(crate) fn listen(path: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Waits for the next peer of this process's user; others are sent away.
+/// Waits for the next peer of this process's user; others are rejected.
 pub(crate) fn accept(socket: impl AsFd) -> io::Result<OwnedFd> {
     loop {
         let connected = match rustix::net::accept_with(&socket, SocketFlags::CLOEXEC) {
@@ -71,13 +71,13 @@ pub(crate) fn accept(socket: impl AsFd) -> io::Result<OwnedFd> {
         };
         match getsockopt(&connected, PeerCredentials) {
             Ok(peer) if peer.uid() == rustix::process::geteuid().as_raw() => return Ok(connected),
-            Ok(peer) => warn!(uid = peer.uid(), "refused a connection of another user"),
-            Err(error) => warn!(%error, "refused a connection of nobody"),
+            Ok(peer) => warn!(uid = peer.uid(), "rejected a connection of another user"),
+            Err(error) => warn!(%error, "rejected a connection: peer credentials unavailable"),
         }
     }
 }
 
-/// Connects to who listens at `path`.
+/// Connects to the listener at `path`.
 pub(crate) fn connect(path: &Path) -> io::Result<OwnedFd> {
     let socket = socket()?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;

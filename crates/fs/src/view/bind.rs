@@ -1,4 +1,4 @@
-//! The FUSE view: a tree of the Dataset's FUSE mount shown at another place.
+//! The FUSE view: a tree of the Dataset's FUSE mount, mounted at another path.
 
 use std::path::{Path, PathBuf};
 
@@ -7,12 +7,12 @@ use super::kernel::{InUse, mounted_at};
 use crate::mount;
 use crate::mounter::Mounter;
 
-/// Which tree of the FUSE mount to show where.
+/// A tree of the FUSE mount and the target of its view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BindSpec {
     /// `gen-N` or `live` in the root of the Dataset's FUSE mount.
     pub tree: PathBuf,
-    /// Where the view is shown: an absolute path without symbolic links, a directory that exists.
+    /// The mountpoint: an absolute path without symbolic links, a directory that exists.
     pub target: PathBuf,
 }
 
@@ -23,14 +23,14 @@ pub struct BindView {
 }
 
 impl BindView {
-    /// Shows the tree at the target, read-only, without devices and set-user-id programs. It is taken hold of by
-    /// `mounter`, since this process may serve it.
+    /// Mounts the tree at the target, read-only, without devices and set-user-id programs. `mounter` clones it, since this
+    /// process may serve it.
     ///
     /// # Errors
-    /// [`ViewError::RecoveredMount`] where something is mounted at the target; else what the kernel refused.
+    /// [`ViewError::Occupied`] where something is mounted at the target; else the kernel's error.
     pub fn mount(spec: BindSpec, mounter: &Mounter) -> Result<Self, ViewError> {
         if let Some(found) = mounted_at(&spec.target)? {
-            return Err(ViewError::Taken {
+            return Err(ViewError::Occupied {
                 target: spec.target,
                 found: found.source,
             });
@@ -41,10 +41,10 @@ impl BindView {
 
     /// Takes over the view that a predecessor mounted, or `None` where nothing is mounted at the target.
     ///
-    /// `fuse_root` is where the Dataset's FUSE mount is now.
+    /// `fuse_root` is the mountpoint of the Dataset's FUSE mount.
     ///
     /// # Errors
-    /// [`ViewError::RecoveredMount`] where the mount there is not of this tree.
+    /// [`ViewError::Occupied`] where the mount there is not of this tree.
     pub fn adopt(spec: BindSpec, fuse_root: &Path) -> Result<Option<Self>, ViewError> {
         let Some(found) = mounted_at(&spec.target)? else {
             return Ok(None);
@@ -55,7 +55,7 @@ impl BindView {
             .strip_prefix(fuse_root)
             .map(|tree| Path::new("/").join(tree));
         if Some(found.device) != root || tree.ok() != Some(found.root) {
-            return Err(ViewError::Taken {
+            return Err(ViewError::Occupied {
                 target: spec.target,
                 found: found.source,
             });
@@ -63,12 +63,12 @@ impl BindView {
         Ok(Some(Self { spec }))
     }
 
-    /// What the view was made from.
+    /// The spec of the view.
     pub fn spec(&self) -> &BindSpec {
         &self.spec
     }
 
-    /// Unmounts the view. One that is gone already is a success.
+    /// Unmounts the view. One that is unmounted already is a success.
     ///
     /// # Errors
     /// [`ViewError::Busy`] where it is in use and should not be detached.

@@ -1,34 +1,34 @@
-//! Why a view cannot be shown or taken away.
+//! Errors of the views.
 
 use std::io;
 use std::path::PathBuf;
 
 use crate::mount::MountError;
 
-/// Errors of the views.
+/// Why a view cannot be mounted or unmounted.
 #[derive(Debug, thiserror::Error)]
 pub enum ViewError {
-    /// The kernel refused; the same call may work later.
+    /// The kernel rejected a call, which may succeed later.
     #[error(transparent)]
     Mount(#[from] MountError),
-    /// There is a mount at the target, and it is not this view.
-    #[error("{target:?} is a mount already, of {found:?}: unmount it or choose another directory")]
-    Taken {
-        /// The directory asked for.
+    /// Another mount is at the target.
+    #[error("{found:?} is mounted at {target:?}: unmount it or choose another directory")]
+    Occupied {
+        /// The requested directory.
         target: PathBuf,
         /// The source that its mount names.
         found: std::ffi::OsString,
     },
-    /// The registry shows a view at the target already.
-    #[error("a view is shown at {target:?} already")]
-    Shown {
-        /// The directory asked for.
+    /// The registry has a view at the target already.
+    #[error("a view is mounted at {target:?} already")]
+    AlreadyMounted {
+        /// The requested directory.
         target: PathBuf,
     },
     /// No view is at the target.
-    #[error("no view is shown at {target:?}")]
+    #[error("no view is mounted at {target:?}")]
     Missing {
-        /// The directory asked for.
+        /// The requested directory.
         target: PathBuf,
     },
     /// Files of the view are in use.
@@ -38,9 +38,9 @@ pub enum ViewError {
         target: PathBuf,
     },
     /// The node lacks what kernel views need.
-    #[error("this kernel cannot show kernel views: {reason}")]
+    #[error("this kernel does not support kernel views: {reason}")]
     Unsupported {
-        /// What is missing, for a person.
+        /// What is missing, for a user.
         reason: String,
     },
     /// The catalog of a view cannot be read.
@@ -48,15 +48,15 @@ pub enum ViewError {
     Catalog {
         /// The image or its index.
         path: PathBuf,
-        /// What the catalog's reader says.
+        /// The error of the catalog's reader.
         reason: String,
     },
-    /// Anything else that the system refused.
+    /// Any other system error.
     #[error("failed to {action}")]
     System {
-        /// What was tried.
+        /// The failed action.
         action: &'static str,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },

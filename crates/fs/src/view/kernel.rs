@@ -1,8 +1,8 @@
 //! The kernel view: one read-only overlay mount of a catalog image over directories of objects.
 //!
 //! Names and attributes come from the catalog's layer; a file's content from the first data layer that has its object.
-//! Once the kernel has resolved an inode it keeps to that layer, and to the object's inode there, until it forgets the
-//! overlay's inode: [`KernelView::remount`] makes it forget all that nobody uses.
+//! Once the kernel has resolved an inode it stays with that layer, and with the object's inode there, until it drops the
+//! overlay's inode: [`KernelView::remount`] makes it drop all unused ones.
 
 use std::path::Path;
 
@@ -11,12 +11,12 @@ use super::spec::{OverlayMode, ViewSpec};
 use crate::mount::{self, Anchor, Mount, MountTable, Overlay, PathValue};
 use crate::mounter::Mounter;
 
-/// What to do about a view that somebody still uses.
+/// How to unmount a view that is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InUse {
-    /// Leave it mounted and say so.
+    /// Not at all: [`ViewError::Busy`].
     Refuse,
-    /// Take it out of the tree; it lives on for those who use it.
+    /// From the tree; processes that use it keep it.
     Detach,
 }
 
@@ -30,26 +30,26 @@ pub struct KernelView {
 }
 
 impl KernelView {
-    /// Mounts the view, made by `mounter`, since its layers are in a FUSE mount that this process may serve. Its catalog
+    /// Mounts the view by `mounter`, since its layers are in a FUSE mount that this process may serve. Its catalog
     /// image must be mounted at [`ViewSpec::catalog_mount`] until this returns.
     ///
     /// # Errors
-    /// [`ViewError::RecoveredMount`] where something is mounted at the target; else what the kernel refused.
+    /// [`ViewError::Occupied`] where something is mounted at the target; else the kernel's error.
     pub fn mount(spec: ViewSpec, mode: OverlayMode, mounter: &Mounter) -> Result<Self, ViewError> {
         if let Some(found) = mounted_at(&spec.target)? {
-            return Err(ViewError::Taken {
+            return Err(ViewError::Occupied {
                 target: spec.target,
                 found: found.source,
             });
         }
         mounter.overlay(overlay(&spec, mode))?.attach(&spec.target)?;
-        Self::hold(spec, mode)
+        Self::anchored(spec, mode)
     }
 
     /// Takes over the view that a predecessor mounted, or `None` where nothing is mounted at the target.
     ///
     /// # Errors
-    /// [`ViewError::RecoveredMount`] where the mount there is another one, or this one with other layers or options.
+    /// [`ViewError::Occupied`] where the mount there is another one, or this one with other layers or options.
     pub fn adopt(spec: ViewSpec) -> Result<Option<Self>, ViewError> {
         let Some(found) = mounted_at(&spec.target)? else {
             return Ok(None);
@@ -58,15 +58,15 @@ impl KernelView {
             .into_iter()
             .find(|mode| is_view(&found, &spec, *mode));
         match mode {
-            Some(mode) => Self::hold(spec, mode).map(Some),
-            None => Err(ViewError::Taken {
+            Some(mode) => Self::anchored(spec, mode).map(Some),
+            None => Err(ViewError::Occupied {
                 target: spec.target,
                 found: found.source,
             }),
         }
     }
 
-    fn hold(spec: ViewSpec, mode: OverlayMode) -> Result<Self, ViewError> {
+    fn anchored(spec: ViewSpec, mode: OverlayMode) -> Result<Self, ViewError> {
         let anchor = Anchor::of(&spec.target)?;
         let device = anchor.device()?;
         Ok(Self {
@@ -77,7 +77,7 @@ impl KernelView {
         })
     }
 
-    /// What the view was made from.
+    /// The spec of the view.
     pub fn spec(&self) -> &ViewSpec {
         &self.spec
     }
@@ -87,16 +87,16 @@ impl KernelView {
         self.mode
     }
 
-    /// Makes the kernel forget every name and inode of the view that nobody uses: space of unlinked objects comes
-    /// back, and each file is looked up through all layers again. 20 ms for thousands of names.
+    /// Makes the kernel drop every unused name and inode of the view: space of unlinked objects is freed, and each file is
+    /// looked up through all layers again. 20 ms for thousands of names.
     ///
     /// # Errors
-    /// What the kernel refused; nothing was forgotten then.
+    /// The kernel's error; nothing was dropped then.
     pub fn remount(&self) -> Result<(), ViewError> {
         Ok(self.anchor.remount()?)
     }
 
-    /// Whether the view is still what its target shows.
+    /// Returns whether the view is still the topmost mount of its target.
     ///
     /// # Errors
     /// Where the table of mounts cannot be read.
@@ -104,17 +104,17 @@ impl KernelView {
         Ok(mounted_at(&self.spec.target)?.is_some_and(|found| found.device == self.device))
     }
 
-    /// Unmounts the view. One that is gone already is a success.
+    /// Unmounts the view. One that is unmounted already is a success.
     ///
     /// # Errors
-    /// [`ViewError::Busy`] where it is in use and should not be detached; [`ViewError::RecoveredMount`] where another mount
+    /// [`ViewError::Busy`] where it is in use and must not be detached; [`ViewError::Occupied`] where another mount
     /// lies on top of it.
     pub fn unmount(&self, in_use: InUse) -> Result<(), ViewError> {
         let target = &self.spec.target;
         match mounted_at(target)? {
             Some(found) if found.device == self.device => {}
             Some(found) if self.is_below(target)? => {
-                return Err(ViewError::Taken {
+                return Err(ViewError::Occupied {
                     target: target.clone(),
                     found: found.source,
                 });
@@ -136,7 +136,7 @@ impl KernelView {
         }
     }
 
-    /// Whether the view is mounted at its target with something else on top.
+    /// Returns whether the view is mounted at its target below another mount.
     fn is_below(&self, target: &Path) -> Result<bool, ViewError> {
         let table = read_table()?;
         let is_below = table
@@ -150,7 +150,7 @@ impl KernelView {
     }
 }
 
-/// What the mounter is asked for.
+/// The overlay of a view, for the mounter.
 fn overlay(spec: &ViewSpec, mode: OverlayMode) -> Overlay {
     let mut options = vec![("source".to_owned(), spec.source())];
     for (key, value) in mode.options() {
@@ -175,22 +175,22 @@ pub(crate) fn mounted_at(target: &Path) -> Result<Option<Mount>, ViewError> {
     Ok(read_table()?.top_at(target).cloned())
 }
 
-/// Whether `found` is the mount that `spec` would make.
+/// Returns whether `found` is the mount of `spec`.
 fn is_view(found: &Mount, spec: &ViewSpec, mode: OverlayMode) -> bool {
-    let same = |shown: Vec<&std::ffi::OsStr>, layers: &[std::path::PathBuf]| {
-        shown.len() == layers.len()
-            && shown
+    let same = |listed: Vec<&std::ffi::OsStr>, layers: &[std::path::PathBuf]| {
+        listed.len() == layers.len()
+            && listed
                 .iter()
                 .zip(layers)
-                .all(|(shown, layer)| is_layer(shown, layer))
+                .all(|(listed, layer)| is_layer(listed, layer))
     };
-    // The kernel leaves out of the table what is its default, so only the mode's first option is sure to be there.
+    // The table omits the kernel's defaults, so only the mode's first option is certain to be there.
     let Some((key, value)) = mode.options().first() else {
         return false;
     };
     found.file_system == "overlay"
         && found.source == spec.source()
-        && found.values(key).any(|shown| shown == *value)
+        && found.values(key).any(|listed| listed == *value)
         && same(
             found.values("lowerdir+").collect(),
             &[spec.metadata_layer().to_owned()],
@@ -198,8 +198,8 @@ fn is_view(found: &Mount, spec: &ViewSpec, mode: OverlayMode) -> bool {
         && same(found.values("datadir+").collect(), &spec.data_layers())
 }
 
-/// Whether the table shows `layer` as `shown`; of a path too long for an option it shows the link that was used.
-fn is_layer(shown: &std::ffi::OsStr, layer: &Path) -> bool {
-    shown == layer.as_os_str()
-        || (PathValue::is_too_long(layer) && Path::new(shown).starts_with("/proc/self/fd"))
+/// Returns whether `listed` in the table is `layer`, or the link that was used for a path too long for an option.
+fn is_layer(listed: &std::ffi::OsStr, layer: &Path) -> bool {
+    listed == layer.as_os_str()
+        || (PathValue::is_too_long(layer) && Path::new(listed).starts_with("/proc/self/fd"))
 }

@@ -1,5 +1,5 @@
-//! What kernel views can be made of here, found out by making one: a small overlay with a redirect into a data layer,
-//! read, and its open told by fanotify. What the kernel's version or configuration says is not asked.
+//! The kernel's support for kernel views, found by a trial mount: a small overlay with a redirect into a data layer,
+//! read, and its open reported by fanotify. The kernel's version and configuration are not considered.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -17,24 +17,24 @@ use crate::mount::{Context, DetachedMount, MountError, PathValue, detach};
 
 const CONTENT: &[u8] = b"behind a redirect";
 
-/// What the kernel allows kernel views.
+/// What this kernel supports.
 #[derive(Debug)]
 pub struct KernelSupport {
-    /// The options that views have; an error says why there can be no kernel view.
+    /// The options of views; the error is why there can be no kernel view.
     pub mode: Result<OverlayMode, ViewError>,
-    /// Whether opens can be counted in that mode; an error says why not.
+    /// Whether opens can be counted in that mode; the error is why not.
     pub counting: Result<(), ViewError>,
 }
 
 impl KernelSupport {
-    /// Tries in a new directory below `directory`, on a small tmpfs of its own: some milliseconds. Needs CAP_SYS_ADMIN.
+    /// Probes in a new directory below `directory`, on a small tmpfs of its own: some milliseconds. Needs CAP_SYS_ADMIN.
     ///
     /// # Errors
-    /// Where not even the tmpfs can be mounted.
-    pub fn find(directory: &Path) -> Result<Self, ViewError> {
-        let ground = TrialMount::prepare(directory)?;
-        let best = ground.try_mode(OverlayMode::Handles).and_then(|view| {
-            ground.try_counting(OverlayMode::Handles, &view)?;
+    /// The tmpfs cannot be mounted.
+    pub fn probe(directory: &Path) -> Result<Self, ViewError> {
+        let trial = TrialMount::prepare(directory)?;
+        let best = trial.try_mode(OverlayMode::Handles).and_then(|view| {
+            trial.try_counting(OverlayMode::Handles, &view)?;
             Ok(())
         });
         if best.is_ok() {
@@ -43,10 +43,10 @@ impl KernelSupport {
                 counting: Ok(()),
             });
         }
-        Ok(match ground.try_mode(OverlayMode::Descriptors) {
+        Ok(match trial.try_mode(OverlayMode::Descriptors) {
             Ok(view) => Self {
                 mode: Ok(OverlayMode::Descriptors),
-                counting: ground.try_counting(OverlayMode::Descriptors, &view),
+                counting: trial.try_counting(OverlayMode::Descriptors, &view),
             },
             Err(error) => {
                 let reason = error.to_string();
@@ -59,27 +59,27 @@ impl KernelSupport {
     }
 }
 
-/// A tmpfs with the layers of a view that has one file.
+/// A tmpfs with the layers of a view of one file.
 struct TrialMount {
     point: PathBuf,
 }
 
 impl TrialMount {
     fn prepare(directory: &Path) -> Result<Self, ViewError> {
-        // Several threads of a process may try at once.
+        // Several threads of a process may probe concurrently.
         static TRIALS: AtomicU64 = AtomicU64::new(0);
         let number = TRIALS.fetch_add(1, Ordering::Relaxed);
         let point = directory.join(format!("trial-{}-{number}", std::process::id()));
         fs::create_dir(&point).map_err(ViewError::system("make a directory for a trial mount"))?;
-        let ground = Self { point };
-        let context = Context::open("tmpfs", &ground.point)?;
+        let trial = Self { point };
+        let context = Context::open("tmpfs", &trial.point)?;
         context.text("source", OsStr::new("millpond-trial"))?;
         context.text("size", OsStr::new("1M"))?;
-        context.create_writable()?.attach(&ground.point)?;
-        ground
+        context.create_writable()?.attach(&trial.point)?;
+        trial
             .fill()
             .map_err(ViewError::system("fill the layers of a trial mount"))?;
-        Ok(ground)
+        Ok(trial)
     }
 
     fn fill(&self) -> std::io::Result<()> {
@@ -102,7 +102,7 @@ impl TrialMount {
         self.point.join(name)
     }
 
-    /// Mounts an overlay of the layers, nowhere, and reads the file through it.
+    /// Mounts an overlay of the layers, attached nowhere, and reads the file through it.
     fn try_mode(&self, mode: OverlayMode) -> Result<DetachedMount, ViewError> {
         let context = Context::open("overlay", &self.point)?;
         for (key, value) in mode.options() {
@@ -146,7 +146,7 @@ impl TrialMount {
             return Ok(());
         }
         Err(ViewError::Unsupported {
-            reason: "fanotify does not tell opens of an overlay".to_owned(),
+            reason: "fanotify does not report opens of an overlay".to_owned(),
         })
     }
 }

@@ -1,8 +1,8 @@
-//! What a pod or a person sees mounted.
+//! The mounts that pods and users read.
 //!
 //! The **kernel view** ([`KernelView`]) is an overlay of a catalog image, directories of objects and the FUSE mount: the
 //! kernel serves what is cached without any process. The **FUSE view** ([`BindView`]) is a tree of the FUSE mount itself.
-//! The [`Registry`] holds all views of a Dataset on the node.
+//! The [`Registry`] manages all views of a Dataset on the node.
 
 mod bind;
 mod error;

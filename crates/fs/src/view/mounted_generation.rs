@@ -1,4 +1,4 @@
-//! What all views of one generation share: the mounted image, the mapped catalog and the counting of opens.
+//! The shared parts of all views of one generation: the mounted image, the mapped catalog and the counting of opens.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -15,11 +15,11 @@ use super::opens::{Group, OpenCounter};
 use super::spec::{OverlayMode, ViewSpec};
 use crate::mount::ImageMount;
 
-/// One generation that at least one kernel view shows.
+/// A generation of at least one kernel view.
 pub(crate) struct MountedGeneration {
     image: ImageMount,
     catalog: Arc<Catalog>,
-    /// What tells its opens: made for the first view that wants them counted, one for each way of naming files.
+    /// The fanotify groups: each created for the first counted view of its mode.
     groups: Mutex<Vec<(OverlayMode, Arc<Group>)>>,
 }
 
@@ -38,12 +38,12 @@ impl MountedGeneration {
         })
     }
 
-    /// Whether a view of this generation can have resolved any of `objects`.
-    pub(crate) fn names_any(&self, objects: &[ObjectId]) -> bool {
+    /// Returns whether a view of this generation can have resolved any of `objects`.
+    pub(crate) fn references_any(&self, objects: &[ObjectId]) -> bool {
         objects.iter().any(|object| self.catalog.find(*object).is_some())
     }
 
-    /// What tells the opens of views whose events are of this kind.
+    /// The fanotify group of views of this mode.
     pub(crate) fn group(&self, mode: OverlayMode, counter: &OpenCounter) -> Result<Arc<Group>, ViewError> {
         let mut groups = self.groups.lock();
         if let Some((_, group)) = groups.iter().find(|(of, _)| *of == mode) {
@@ -63,7 +63,7 @@ impl MountedGeneration {
         }
     }
 
-    /// The last view is gone.
+    /// Ends the generation after its last view.
     fn close(&self, counter: &OpenCounter) {
         for (_, group) in self.groups.lock().drain(..) {
             counter.remove(&group);
@@ -78,26 +78,26 @@ impl MountedGeneration {
     }
 }
 
-/// The generations that are shown now, with the number of their views. An image is mounted for the first view of its
-/// generation and detached after the last. Whoever uses this changes mounts, so one at a time.
+/// The mounted generations and the number of their views. An image is mounted for the first view of its generation and
+/// detached after the last. Its users change mounts, so one at a time.
 #[derive(Default)]
-pub(crate) struct ShownGenerations {
+pub(crate) struct MountedGenerations {
     known: HashMap<(Generation, PathBuf), (Arc<MountedGeneration>, u64)>,
 }
 
-impl ShownGenerations {
-    /// Adds a view of `spec`'s generation; makes what its views share if this is the first.
-    pub(crate) fn enter(&mut self, spec: &ViewSpec) -> Result<Arc<MountedGeneration>, ViewError> {
-        let (shown, views) = match self.known.entry(MountedGeneration::key(spec)) {
+impl MountedGenerations {
+    /// Adds a view of `spec`'s generation, which is opened for the first.
+    pub(crate) fn add_view(&mut self, spec: &ViewSpec) -> Result<Arc<MountedGeneration>, ViewError> {
+        let (generation, views) = match self.known.entry(MountedGeneration::key(spec)) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert((Arc::new(MountedGeneration::open(spec)?), 0)),
         };
         *views = views.saturating_add(1);
-        Ok(Arc::clone(shown))
+        Ok(Arc::clone(generation))
     }
 
-    /// Takes a view of `spec`'s generation away.
-    pub(crate) fn leave(&mut self, spec: &ViewSpec, counter: &OpenCounter) {
+    /// Removes a view of `spec`'s generation.
+    pub(crate) fn remove_view(&mut self, spec: &ViewSpec, counter: &OpenCounter) {
         let Entry::Occupied(mut entry) = self.known.entry(MountedGeneration::key(spec)) else {
             return;
         };
@@ -106,7 +106,7 @@ impl ShownGenerations {
         if *views > 0 {
             return;
         }
-        let (shown, _) = entry.remove();
-        shown.close(counter);
+        let (generation, _) = entry.remove();
+        generation.close(counter);
     }
 }

@@ -1,4 +1,4 @@
-//! What this node offers to views, in words for a person: each finding with its consequence and its fix.
+//! The node's support for views, for a user: each result with its consequence and its fix.
 
 use std::fs::{self, OpenOptions};
 use std::path::Path;
@@ -11,30 +11,30 @@ use super::kernel_support::KernelSupport;
 use super::spec::OverlayMode;
 use crate::mount::{ImageBacking, detached_image};
 
-/// The first kernel with FUSE passthrough and with requests that can be sent again.
+/// The first kernel that has FUSE passthrough and resends requests.
 const PASSTHROUGH_SINCE: (u32, u32) = (6, 9);
 
-/// How good something is for views.
+/// The verdict of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// As it should be.
+    /// Full support.
     Good,
-    /// Views work, at a price.
+    /// Views work, at a cost.
     Slower,
     /// There can be no kernel view, or no view at all.
     Missing,
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What was looked at.
+    /// What was checked.
     pub subject: &'static str,
-    /// How good it is.
+    /// The verdict.
     pub verdict: Verdict,
-    /// What was found, and what follows from it.
+    /// What was found, and its consequence.
     pub detail: String,
-    /// What a person can do about it; `None` where nothing has to be done.
+    /// What a user can do about it; `None`: nothing needs to be done.
     pub fix: Option<&'static str>,
 }
 
@@ -67,7 +67,7 @@ impl Finding {
     }
 }
 
-/// Looks at everything that views need; small things are mounted for it below `directory` and taken away again.
+/// Checks everything that views need, by small trial mounts below `directory`, which are removed again.
 pub fn probe(directory: &Path) -> Vec<Finding> {
     let mut findings = vec![privilege(), fuse_device(), passthrough()];
     findings.push(images(directory));
@@ -75,7 +75,7 @@ pub fn probe(directory: &Path) -> Vec<Finding> {
     findings
 }
 
-/// Whether kernel views can be shown at all.
+/// Returns whether kernel views can be mounted.
 pub fn allows_kernel_views(findings: &[Finding]) -> bool {
     let kernel = [PRIVILEGE, IMAGES, OVERLAY];
     !findings
@@ -93,11 +93,11 @@ const COUNTING: &str = "counting of opens";
 fn privilege() -> Finding {
     match capabilities(None) {
         Ok(sets) if sets.effective.contains(CapabilitySet::SYS_ADMIN) => {
-            Finding::good(PRIVILEGE, "CAP_SYS_ADMIN is here")
+            Finding::good(PRIVILEGE, "the process has CAP_SYS_ADMIN")
         }
         _ => Finding::missing(
             PRIVILEGE,
-            "CAP_SYS_ADMIN is not here, so there are only FUSE views, read without passthrough",
+            "the process lacks CAP_SYS_ADMIN, so there are only FUSE views, read without passthrough",
             "run as root, or give the program CAP_SYS_ADMIN",
         ),
     }
@@ -153,7 +153,7 @@ fn images(directory: &Path) -> Finding {
     }
 }
 
-/// Mounts an empty catalog, nowhere, in the best way that works.
+/// Mounts an empty catalog, attached nowhere, in the best way that works.
 fn image_backing(directory: &Path) -> Result<ImageBacking, ViewError> {
     let place = directory.join(format!("probe-{}", std::process::id()));
     fs::create_dir(&place).map_err(ViewError::system("make a directory for a trial image"))?;
@@ -187,7 +187,7 @@ fn mount_empty_image(place: &Path) -> Result<ImageBacking, ViewError> {
 }
 
 fn overlay(directory: &Path) -> [Finding; 2] {
-    let mode = match KernelSupport::find(directory) {
+    let mode = match KernelSupport::probe(directory) {
         Ok(KernelSupport {
             mode: Ok(mode),
             counting,
@@ -204,16 +204,16 @@ fn overlay(directory: &Path) -> [Finding; 2] {
         }
     };
     let counting = match mode {
-        (OverlayMode::Handles, Ok(())) => Finding::good(COUNTING, "fanotify tells opens by file handle"),
+        (OverlayMode::Handles, Ok(())) => Finding::good(COUNTING, "fanotify reports opens by file handle"),
         (OverlayMode::Descriptors, Ok(())) => Finding::slower(
             COUNTING,
-            "fanotify tells opens by descriptor: some microseconds more for each, and an evicted file waits for it",
+            "fanotify reports opens by descriptor: some microseconds more for each, and an evicted file waits for it",
             "use a kernel whose overlayfs can be exported (CONFIG_EXPORTFS)",
         ),
         (_, Err(error)) => Finding::slower(
             COUNTING,
             format!(
-                "not possible ({error}): hit rates lack what the kernel serves alone, and nothing may be evicted"
+                "not possible ({error}): hit rates lack what the kernel serves alone, and Datasets that evict have FUSE views only"
             ),
             "use a kernel with CONFIG_FANOTIFY",
         ),

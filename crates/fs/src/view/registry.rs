@@ -1,10 +1,10 @@
 //! All views of one Dataset on this node.
 //!
-//! The registry is what the rest of the driver asks for views, and what the worker asks to let go of objects
-//! ([`millpond_core::Views`]). Mounts are changed one at a time, on blocking threads: what asks the FUSE mount, which this very
-//! process may serve, is done by the mounter ([`crate::mounter`]), and waited for.
+//! The driver mounts views through the registry, and the worker has it release objects ([`millpond_core::Views`]). Mounts are
+//! changed one at a time, on blocking threads: calls that send requests to the FUSE mount, which this very process may serve,
+//! are performed by the mounter ([`crate::mounter`]), and waited for.
 //!
-//! Views outlive the registry. Its end ([`Registry::stop`]) unmounts nothing; the next one adopts what it finds.
+//! Views outlive the registry. Stopping it ([`Registry::stop`]) unmounts nothing; the next one adopts the views that it finds.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -16,36 +16,36 @@ use async_trait::async_trait;
 use millpond_core::ObjectId;
 use millpond_core::{Generation, ReleaseError, Views, Worker};
 use parking_lot::Mutex;
-use tokio::sync::{Mutex as Turn, Notify};
+use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::bind::{BindSpec, BindView};
 use super::error::ViewError;
 use super::kernel::{InUse, KernelView};
-use super::mounted_generation::{MountedGeneration, ShownGenerations};
+use super::mounted_generation::{MountedGeneration, MountedGenerations};
 use super::opens::{FuseOpenLog, OpenCounter, OpenSink};
-use super::remount_rounds::{Rounds, Wanted};
+use super::remount_rounds::{ReleaseSet, Rounds};
 use super::remount_schedule::{RemountRules, RemountSchedule};
 use super::spec::{OverlayMode, ViewSpec};
 use crate::generations::{GenerationPin, Generations};
 use crate::metrics::ViewMetrics;
 use crate::mounter::Mounter;
 
-/// How a registry shows views.
+/// The options of a registry.
 #[derive(Clone, Debug)]
 pub struct RegistryOptions {
     /// What the kernel allows: see [`super::KernelSupport`].
     pub mode: OverlayMode,
-    /// When files that became whole are made native.
-    pub settle: RemountRules,
-    /// Where views and opens are counted.
+    /// When views are remounted for objects that became complete.
+    pub remount: RemountRules,
+    /// The metrics of the views.
     pub metrics: ViewMetrics,
-    /// Who makes the mounts that ask the FUSE mount.
+    /// The mounter of mounts that send requests to the FUSE mount.
     pub mounter: Mounter,
 }
 
-/// See the module's documentation. Clones are the same registry.
+/// The views of one Dataset. See the module's documentation. Clones are the same registry.
 #[derive(Clone)]
 pub struct Registry {
     shared: Arc<Shared>,
@@ -54,58 +54,58 @@ pub struct Registry {
 struct Shared {
     options: RegistryOptions,
     generations: Arc<Generations>,
-    /// By target. Held for moments only.
+    /// By target. Never locked across a system call.
     views: Mutex<BTreeMap<PathBuf, View>>,
-    /// Held while mounts are changed.
-    changes: Arc<Turn<ShownGenerations>>,
+    /// Locked while mounts are changed.
+    changes: Arc<AsyncMutex<MountedGenerations>>,
     rounds: Arc<Rounds>,
     sink: Arc<OpenSink>,
     counter: OpenCounter,
-    settling: Mutex<(RemountSchedule, Wanted)>,
-    settled: Notify,
+    remounts: Mutex<(RemountSchedule, ReleaseSet)>,
+    remount_added: Notify,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
 
 #[derive(Clone)]
 enum View {
-    Kernel(Arc<KernelViewOf>),
-    Bind(Arc<BindViewOf>),
+    Kernel(Arc<MountedKernelView>),
+    Bind(Arc<MountedBindView>),
 }
 
-/// What becomes of a view whose opens cannot be counted.
+/// What to do with a view whose opens cannot be counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OnFailure {
-    /// It was just mounted: nobody has seen it.
+    /// It was just mounted, and has no users.
     Unmount,
-    /// It was there before.
+    /// It was adopted.
     Leave,
 }
 
-/// A kernel view and what it needs as long as it is shown.
-struct KernelViewOf {
+/// A kernel view and what it references while it is mounted.
+struct MountedKernelView {
     view: KernelView,
-    shown: Arc<MountedGeneration>,
-    _held: GenerationPin,
+    generation: Arc<MountedGeneration>,
+    _pin: GenerationPin,
 }
 
-/// A FUSE view and what it needs as long as it is shown.
-struct BindViewOf {
+/// A FUSE view and what it references while it is mounted.
+struct MountedBindView {
     view: BindView,
-    /// `None` for a view of the newest generation, which the worker keeps anyway.
-    _held: Option<GenerationPin>,
+    /// `None` for a view of the newest generation, which the worker retains anyway.
+    _pin: Option<GenerationPin>,
 }
 
 impl Registry {
-    /// Makes a registry without views. Must be called within a tokio runtime.
+    /// Creates a registry without views. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// Where the system has no thread for the counting of opens.
+    /// The thread that counts opens cannot be started.
     pub fn new(options: RegistryOptions) -> Result<Self, ViewError> {
         let sink = Arc::new(OpenSink::new(options.metrics.clone()));
-        let counter = OpenCounter::start(Arc::clone(&sink))
-            .map_err(ViewError::system("start the counting of opens"))?;
-        let settling = RemountSchedule::new(options.settle);
+        let counter =
+            OpenCounter::start(Arc::clone(&sink)).map_err(ViewError::system("start to count opens"))?;
+        let schedule = RemountSchedule::new(options.remount);
         let shared = Arc::new(Shared {
             options,
             generations: Arc::default(),
@@ -114,16 +114,16 @@ impl Registry {
             rounds: Arc::default(),
             sink,
             counter,
-            settling: Mutex::new((settling, Wanted::default())),
-            settled: Notify::new(),
+            remounts: Mutex::new((schedule, ReleaseSet::default())),
+            remount_added: Notify::new(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         });
-        shared.tasks.spawn(Arc::clone(&shared).settle());
+        shared.tasks.spawn(Arc::clone(&shared).run_remounts());
         Ok(Self { shared })
     }
 
-    /// Names the worker that is told which generations are in use and what is opened.
+    /// Connects the worker, to which pinned generations and opens are reported.
     pub fn connect(&self, worker: Arc<dyn Worker>) {
         self.shared.sink.connect(Some(Arc::clone(&worker)));
         self.shared.generations.connect(Some(worker));
@@ -134,7 +134,7 @@ impl Registry {
         &self.shared.sink.fuse_opens
     }
 
-    /// The generations in use; the FUSE server may hold more of them than the views.
+    /// The pins of generations: of the views, and of others.
     pub fn generations(&self) -> &Arc<Generations> {
         &self.shared.generations
     }
@@ -142,20 +142,20 @@ impl Registry {
     /// Mounts a kernel view.
     ///
     /// # Errors
-    /// [`ViewError::Shown`] and [`ViewError::RecoveredMount`] where the target is in use; else what the kernel refused.
+    /// [`ViewError::AlreadyMounted`] and [`ViewError::Occupied`] where the target is in use; else the kernel's error.
     ///
     /// # Cancel safety
-    /// A mount that has begun is finished and shown when its caller is dropped.
+    /// A mount that has begun is completed when its caller is dropped.
     pub async fn mount(&self, spec: ViewSpec) -> Result<(), ViewError> {
-        self.change(move |registry, shown| {
-            registry.refuse_shown(&spec.target)?;
-            let held = registry.generations.pin(spec.catalog.generation);
-            let generation = shown.enter(&spec)?;
+        self.change(move |registry, mounted| {
+            registry.refuse_mounted(&spec.target)?;
+            let pin = registry.generations.pin(spec.catalog.generation);
+            let generation = mounted.add_view(&spec)?;
             let view = KernelView::mount(spec.clone(), registry.options.mode, &registry.options.mounter);
             match view.and_then(|view| registry.count(view, &generation, OnFailure::Unmount)) {
-                Ok(view) => registry.insert(view, generation, held),
+                Ok(view) => registry.insert(view, generation, pin),
                 Err(error) => {
-                    shown.leave(&spec, &registry.counter);
+                    mounted.remove_view(&spec, &registry.counter);
                     return Err(error);
                 }
             }
@@ -164,29 +164,29 @@ impl Registry {
         .await
     }
 
-    /// Takes over a kernel view that a predecessor mounted; whether there was one.
+    /// Takes over a kernel view that a predecessor mounted; returns whether there was one.
     ///
     /// # Errors
-    /// [`ViewError::RecoveredMount`] where the mount there is another one.
+    /// [`ViewError::Occupied`] where the mount there is another one.
     ///
     /// # Cancel safety
     /// As [`Self::mount`].
     pub async fn adopt(&self, spec: ViewSpec) -> Result<bool, ViewError> {
-        self.change(move |registry, shown| {
-            registry.refuse_shown(&spec.target)?;
-            let held = registry.generations.pin(spec.catalog.generation);
-            let generation = shown.enter(&spec)?;
+        self.change(move |registry, mounted| {
+            registry.refuse_mounted(&spec.target)?;
+            let pin = registry.generations.pin(spec.catalog.generation);
+            let generation = mounted.add_view(&spec)?;
             let view = KernelView::adopt(spec.clone()).and_then(|view| {
                 view.map(|view| registry.count(view, &generation, OnFailure::Leave))
                     .transpose()
             });
             match view {
                 Ok(Some(view)) => {
-                    registry.insert(view, generation, held);
+                    registry.insert(view, generation, pin);
                     Ok(true)
                 }
                 none_or_error => {
-                    shown.leave(&spec, &registry.counter);
+                    mounted.remove_view(&spec, &registry.counter);
                     none_or_error.map(|_| false)
                 }
             }
@@ -194,7 +194,7 @@ impl Registry {
         .await
     }
 
-    /// Mounts a FUSE view; `generation` is the one it shows, `None` for the newest.
+    /// Mounts a FUSE view of `generation`; `None`: of the newest.
     ///
     /// # Errors
     /// As [`Self::mount`].
@@ -203,15 +203,15 @@ impl Registry {
     /// As [`Self::mount`].
     pub async fn bind(&self, spec: BindSpec, generation: Option<Generation>) -> Result<(), ViewError> {
         self.change(move |registry, _| {
-            registry.refuse_shown(&spec.target)?;
-            let held = generation.map(|generation| registry.generations.pin(generation));
-            registry.insert_bind(BindView::mount(spec, &registry.options.mounter)?, held);
+            registry.refuse_mounted(&spec.target)?;
+            let pin = generation.map(|generation| registry.generations.pin(generation));
+            registry.insert_bind(BindView::mount(spec, &registry.options.mounter)?, pin);
             Ok(())
         })
         .await
     }
 
-    /// Takes over a FUSE view of the FUSE mount at `fuse_root` that a predecessor mounted; whether there was one.
+    /// Takes over a FUSE view of the FUSE mount at `fuse_root` that a predecessor mounted; returns whether there was one.
     ///
     /// # Errors
     /// As [`Self::adopt`].
@@ -225,12 +225,12 @@ impl Registry {
         generation: Option<Generation>,
     ) -> Result<bool, ViewError> {
         self.change(move |registry, _| {
-            registry.refuse_shown(&spec.target)?;
-            let held = generation.map(|generation| registry.generations.pin(generation));
+            registry.refuse_mounted(&spec.target)?;
+            let pin = generation.map(|generation| registry.generations.pin(generation));
             let Some(view) = BindView::adopt(spec, &fuse_root)? else {
                 return Ok(false);
             };
-            registry.insert_bind(view, held);
+            registry.insert_bind(view, pin);
             Ok(true)
         })
         .await
@@ -238,16 +238,16 @@ impl Registry {
 
     /// Unmounts the view at `target`.
     ///
-    /// A view that is detached while somebody reads it is not remounted any more: objects that it resolves after this
-    /// may keep their space until its last reader is gone.
+    /// A view that is detached while it is read is not remounted any more: objects that it resolves after this
+    /// may occupy their space until its last reader has closed it.
     ///
     /// # Errors
-    /// [`ViewError::Missing`] where none is shown; [`ViewError::Busy`] where it stays for `in_use`.
+    /// [`ViewError::Missing`] where none is mounted; [`ViewError::Busy`] where `in_use` refuses.
     ///
     /// # Cancel safety
-    /// An unmount that has begun is finished when its caller is dropped.
+    /// An unmount that has begun is completed when its caller is dropped.
     pub async fn unmount(&self, target: PathBuf, in_use: InUse) -> Result<(), ViewError> {
-        self.change(move |registry, shown| {
+        self.change(move |registry, mounted| {
             let found = registry.views.lock().get(&target).cloned();
             match &found {
                 None => return Err(ViewError::Missing { target }),
@@ -256,7 +256,7 @@ impl Registry {
             }
             registry.remove(&target);
             if let Some(View::Kernel(view)) = found {
-                shown.leave(view.view.spec(), &registry.counter);
+                mounted.remove_view(view.view.spec(), &registry.counter);
             }
             Ok(())
         })
@@ -268,27 +268,27 @@ impl Registry {
         self.shared.views.lock().keys().cloned().collect()
     }
 
-    /// Says that an object is whole now which views may have resolved to FUSE, so that they look it up again some
-    /// time later. To be said again when the last FUSE reader of a whole object closes it: what is open stays as it is.
+    /// Schedules a remount for a complete object that views may have resolved to FUSE, so that they look it up again. To be
+    /// called after each close of such an object through FUSE: a remount drops no inode that is open.
     pub fn object_completed(&self, id: ObjectId, size_bytes: u64) {
         {
-            let mut settling = self.shared.settling.lock();
-            settling.0.add(size_bytes, Instant::now());
-            settling.1.add(&[id]);
+            let mut remounts = self.shared.remounts.lock();
+            remounts.0.add(size_bytes, Instant::now());
+            remounts.1.add(&[id]);
         }
-        self.shared.settled.notify_one();
+        self.shared.remount_added.notify_one();
     }
 
-    /// Counts all opens up to now: for a reader of the metrics that must not be some milliseconds early.
+    /// Counts all opens up to now: a scrape includes those of the last milliseconds.
     ///
     /// # Errors
-    /// Where the process has no thread for it.
+    /// The task cannot be run.
     pub async fn count_now(&self) -> Result<(), ViewError> {
         self.change(|registry, _| {
             let views: Vec<_> = registry.views.lock().values().cloned().collect();
             for view in views {
                 if let View::Kernel(view) = view {
-                    view.shown.drain(&registry.counter);
+                    view.generation.drain(&registry.counter);
                 }
             }
             Ok(())
@@ -296,7 +296,7 @@ impl Registry {
         .await
     }
 
-    /// Ends the registry's tasks and lets go of the worker. All views stay mounted; their opens are not counted any more.
+    /// Stops the registry's tasks and disconnects the worker. All views stay mounted; their opens are not counted any more.
     pub async fn stop(&self) {
         self.shared.stopping.cancel();
         self.shared.tasks.close();
@@ -306,46 +306,46 @@ impl Registry {
             Ok(())
         });
         if let Err(error) = counter.await {
-            tracing::warn!(%error, "failed to end the counting of opens");
+            tracing::warn!(%error, "failed to stop counting opens");
         }
         self.shared.sink.connect(None);
         self.shared.generations.connect(None);
     }
 
-    /// Runs `change` on a blocking thread, after all changes that were asked for before.
+    /// Runs `change` on a blocking thread, after all earlier changes.
     async fn change<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&Shared, &mut ShownGenerations) -> Result<T, ViewError> + Send + 'static,
+        change: impl FnOnce(&Shared, &mut MountedGenerations) -> Result<T, ViewError> + Send + 'static,
     ) -> Result<T, ViewError> {
-        let mut shown = Arc::clone(&self.shared.changes).lock_owned().await;
+        let mut mounted = Arc::clone(&self.shared.changes).lock_owned().await;
         let registry = Arc::clone(&self.shared);
-        tokio::task::spawn_blocking(move || change(&registry, &mut shown))
+        tokio::task::spawn_blocking(move || change(&registry, &mut mounted))
             .await
             .unwrap_or_else(|error| Err(ViewError::system("change a mount")(error.into())))
     }
 }
 
 impl Shared {
-    fn refuse_shown(&self, target: &Path) -> Result<(), ViewError> {
+    fn refuse_mounted(&self, target: &Path) -> Result<(), ViewError> {
         if self.views.lock().contains_key(target) {
-            return Err(ViewError::Shown {
+            return Err(ViewError::AlreadyMounted {
                 target: target.to_owned(),
             });
         }
         Ok(())
     }
 
-    /// Has the opens of a view counted, if that is wanted.
+    /// Starts to count the opens of a view, if its spec requires it.
     fn count(
         &self,
         view: KernelView,
-        shown: &MountedGeneration,
+        generation: &MountedGeneration,
         on_failure: OnFailure,
     ) -> Result<KernelView, ViewError> {
         if !view.spec().count_opens {
             return Ok(view);
         }
-        let marked = shown
+        let marked = generation
             .group(view.mode(), &self.counter)
             .and_then(|group| group.mark(view.anchor().as_fd()));
         match (marked, on_failure) {
@@ -358,19 +358,19 @@ impl Shared {
         }
     }
 
-    fn insert(&self, view: KernelView, shown: Arc<MountedGeneration>, held: GenerationPin) {
+    fn insert(&self, view: KernelView, generation: Arc<MountedGeneration>, pin: GenerationPin) {
         let target = view.spec().target.clone();
-        let view = KernelViewOf {
+        let view = MountedKernelView {
             view,
-            shown,
-            _held: held,
+            generation,
+            _pin: pin,
         };
         self.insert_view(target, View::Kernel(Arc::new(view)));
     }
 
-    fn insert_bind(&self, view: BindView, held: Option<GenerationPin>) {
+    fn insert_bind(&self, view: BindView, pin: Option<GenerationPin>) {
         let target = view.spec().target.clone();
-        let view = BindViewOf { view, _held: held };
+        let view = MountedBindView { view, _pin: pin };
         self.insert_view(target, View::Bind(Arc::new(view)));
     }
 
@@ -386,30 +386,30 @@ impl Shared {
         }
     }
 
-    /// Unmounts a kernel view; its opens up to the end are counted.
-    fn unmount(&self, view: &KernelViewOf, in_use: InUse) -> Result<(), ViewError> {
-        // An event that waits with a descriptor is a use of the view, so they are read first; and again if some came since.
-        view.shown.drain(&self.counter);
+    /// Unmounts a kernel view; all its opens are counted.
+    fn unmount(&self, view: &MountedKernelView, in_use: InUse) -> Result<(), ViewError> {
+        // An unread event with a descriptor is a use of the view, so events are read first, and again if more arrived.
+        view.generation.drain(&self.counter);
         match view.view.unmount(InUse::Refuse) {
             Err(ViewError::Busy { .. }) => {
-                view.shown.drain(&self.counter);
+                view.generation.drain(&self.counter);
                 view.view.unmount(in_use)?;
             }
             other => other?,
         }
-        view.shown.drain(&self.counter);
+        view.generation.drain(&self.counter);
         Ok(())
     }
 
     /// Remounts all kernel views that may have resolved one of the objects.
-    fn remount(&self, wanted: &Wanted) -> Result<(), String> {
+    fn remount(&self, objects: &ReleaseSet) -> Result<(), String> {
         let views: Vec<_> = self.views.lock().values().cloned().collect();
         let mut failures = Vec::new();
         for view in views {
             let View::Kernel(view) = view else { continue };
-            let concerned = match wanted {
-                Wanted::Objects(objects) => view.shown.names_any(objects),
-                Wanted::All => true,
+            let concerned = match objects {
+                ReleaseSet::Objects(ids) => view.generation.references_any(ids),
+                ReleaseSet::All => true,
             };
             if !concerned {
                 continue;
@@ -427,10 +427,10 @@ impl Shared {
         }
     }
 
-    /// Remounts for objects that became whole, until the registry stops.
-    async fn settle(self: Arc<Self>) {
+    /// Remounts for objects that became complete, until the registry stops.
+    async fn run_remounts(self: Arc<Self>) {
         loop {
-            let due = self.settling.lock().0.due();
+            let due = self.remounts.lock().0.due();
             let wait = async {
                 match due {
                     Some(due) => tokio::time::sleep_until(due.into()).await,
@@ -439,21 +439,21 @@ impl Shared {
             };
             tokio::select! {
                 () = self.stopping.cancelled() => return,
-                () = self.settled.notified() => continue,
+                () = self.remount_added.notified() => continue,
                 () = wait => {}
             }
-            let wanted = {
-                let mut settling = self.settling.lock();
-                settling.0.begin();
-                std::mem::take(&mut settling.1)
+            let objects = {
+                let mut remounts = self.remounts.lock();
+                remounts.0.begin();
+                std::mem::take(&mut remounts.1)
             };
             let begun = Instant::now();
             let registry = Arc::clone(&self);
-            let remounted = tokio::task::spawn_blocking(move || registry.remount(&wanted)).await;
+            let remounted = tokio::task::spawn_blocking(move || registry.remount(&objects)).await;
             if let Ok(Err(reason)) = remounted {
-                tracing::warn!(%reason, "failed to remount views: files stay with FUSE until the next remount");
+                tracing::warn!(%reason, "failed to remount views; complete files are read through FUSE until the next remount");
             }
-            self.settling.lock().0.remounted(begun, Instant::now());
+            self.remounts.lock().0.remounted(begun, Instant::now());
         }
     }
 }
@@ -462,7 +462,7 @@ impl Shared {
 impl Views for Registry {
     async fn release(&self, unlinked: &[ObjectId]) -> Result<(), ReleaseError> {
         let shared = Arc::clone(&self.shared);
-        let remount = move |wanted: &Wanted| shared.remount(wanted);
-        self.shared.rounds.take_part(unlinked, remount).await
+        let remount = move |objects: &ReleaseSet| shared.remount(objects);
+        self.shared.rounds.run_or_join(unlinked, remount).await
     }
 }

@@ -1,37 +1,37 @@
-//! Remounts for many callers at once: whoever comes while a round of remounts runs shares the next one.
+//! Remounts for concurrent callers: all callers that arrive during a round of remounts share the next one.
 //!
-//! A caller's objects are in the round that begins after its call, so what it unlinked before the call is let go of when
-//! the round is over. The objects of a round that failed are in the next one again; so the result of the latest round
-//! holds for everybody who waited for it or for an earlier one.
+//! A caller's objects are in the round that begins after its call, so what it unlinked before the call is released when
+//! the round is over. The objects of a failed round are in the next one again; so the result of the latest round
+//! is valid for all callers that waited for it or for an earlier one.
 //!
-//! Locks: a turn, then the wanted objects.
+//! Locks: the round, then the objects of the next one.
 
 use std::sync::Arc;
 
 use millpond_core::ObjectId;
 use millpond_core::ReleaseError;
 use parking_lot::Mutex;
-use tokio::sync::Mutex as Turn;
+use tokio::sync::Mutex as AsyncMutex;
 
-/// Enough to see which views can have them; beyond that number all are taken.
+/// Enough to find the views that can have resolved them; beyond that number all views are remounted.
 const MAX_TRACKED_OBJECTS: usize = 65_536;
 
-/// Which objects views have to look up anew.
+/// The objects for which views are remounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    /// These.
+pub(crate) enum ReleaseSet {
+    /// These alone.
     Objects(Vec<ObjectId>),
-    /// Too many to look at each.
+    /// Too many to track each.
     All,
 }
 
-impl Default for Wanted {
+impl Default for ReleaseSet {
     fn default() -> Self {
         Self::Objects(Vec::new())
     }
 }
 
-impl Wanted {
+impl ReleaseSet {
     pub(crate) fn add(&mut self, more: &[ObjectId]) {
         match self {
             Self::Objects(objects) if objects.len().saturating_add(more.len()) <= MAX_TRACKED_OBJECTS => {
@@ -51,43 +51,43 @@ impl Wanted {
 
 #[derive(Debug, Default)]
 struct NextRound {
-    wanted: Wanted,
+    objects: ReleaseSet,
     /// The number of the round that these objects will be in.
     round: u64,
 }
 
 #[derive(Debug, Default)]
-struct Done {
+struct LastRound {
     /// The rounds below this number are over.
     rounds: u64,
-    /// Why the latest failed; `None` where it did not.
+    /// The error of the latest; `None`: it succeeded.
     failure: Option<String>,
 }
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(crate) struct Rounds {
-    coming: Mutex<NextRound>,
-    done: Arc<Turn<Done>>,
+    next: Mutex<NextRound>,
+    done: Arc<AsyncMutex<LastRound>>,
 }
 
 impl Rounds {
-    /// Waits until a round with `objects` is over, running it by `remount` if nobody else does.
+    /// Waits until a round with `objects` is over; runs it by `remount` unless another caller does.
     ///
     /// # Cancel safety
-    /// A round that has begun goes on to its end when its caller is dropped, and others wait for it.
-    pub(crate) async fn take_part<F>(
+    /// A round that has begun runs to its end when its caller is dropped, and others wait for it.
+    pub(crate) async fn run_or_join<F>(
         self: &Arc<Self>,
         objects: &[ObjectId],
         remount: F,
     ) -> Result<(), ReleaseError>
     where
-        F: FnOnce(&Wanted) -> Result<(), String> + Send + 'static,
+        F: FnOnce(&ReleaseSet) -> Result<(), String> + Send + 'static,
     {
         let round = {
-            let mut coming = self.coming.lock();
-            coming.wanted.add(objects);
-            coming.round
+            let mut next = self.next.lock();
+            next.objects.add(objects);
+            next.round
         };
         let mut done = Arc::clone(&self.done).lock_owned().await;
         if done.rounds <= round {
@@ -113,18 +113,18 @@ impl Rounds {
         }
     }
 
-    fn run(&self, done: &mut Done, remount: impl FnOnce(&Wanted) -> Result<(), String>) {
-        let (wanted, round) = {
-            let mut coming = self.coming.lock();
-            let round = coming.round;
-            coming.round = round.saturating_add(1);
-            (std::mem::take(&mut coming.wanted), round)
+    fn run(&self, done: &mut LastRound, remount: impl FnOnce(&ReleaseSet) -> Result<(), String>) {
+        let (objects, round) = {
+            let mut next = self.next.lock();
+            let round = next.round;
+            next.round = round.saturating_add(1);
+            (std::mem::take(&mut next.objects), round)
         };
-        let result = remount(&wanted);
+        let result = remount(&objects);
         done.rounds = round.saturating_add(1);
         done.failure = result.err();
         if done.failure.is_some() {
-            self.coming.lock().wanted.add_all(wanted);
+            self.next.lock().objects.add_all(objects);
         }
     }
 }
@@ -139,10 +139,10 @@ mod tests {
         ObjectId::from_bytes([byte; 16])
     }
 
-    fn objects(wanted: &Wanted) -> Vec<ObjectId> {
-        match wanted {
-            Wanted::Objects(objects) => objects.clone(),
-            Wanted::All => panic!("few objects are looked at each"),
+    fn ids(objects: &ReleaseSet) -> Vec<ObjectId> {
+        match objects {
+            ReleaseSet::Objects(objects) => objects.clone(),
+            ReleaseSet::All => panic!("few objects are tracked each"),
         }
     }
 
@@ -150,32 +150,32 @@ mod tests {
     async fn whoever_comes_during_a_round_shares_the_next() {
         let rounds = Arc::new(Rounds::default());
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let (go_on, wait) = mpsc::sync_channel::<()>(1);
+        let (proceed, wait) = mpsc::sync_channel::<()>(1);
         let remount = |seen: &Arc<Mutex<Vec<_>>>| {
             let seen = Arc::clone(seen);
-            move |wanted: &Wanted| {
-                seen.lock().push(objects(wanted));
+            move |objects: &ReleaseSet| {
+                seen.lock().push(ids(objects));
                 Ok(())
             }
         };
         let slow = remount(&seen);
         let objects_1 = [id(1)];
-        let first = rounds.take_part(&objects_1, move |wanted| {
+        let first = rounds.run_or_join(&objects_1, move |objects| {
             wait.recv().unwrap();
-            slow(wanted)
+            slow(objects)
         });
         let (objects_2, objects_3) = ([id(2)], [id(3)]);
-        let second = rounds.take_part(&objects_2, remount(&seen));
-        let third = rounds.take_part(&objects_3, remount(&seen));
+        let second = rounds.run_or_join(&objects_2, remount(&seen));
+        let third = rounds.run_or_join(&objects_3, remount(&seen));
         tokio::pin!(first, second, third);
-        // The first round takes its objects on another thread; the others come after that.
+        // The first round removes its objects on another thread; the other calls follow that.
         assert!(futures::poll!(&mut first).is_pending());
-        while rounds.coming.lock().round == 0 {
+        while rounds.next.lock().round == 0 {
             tokio::task::yield_now().await;
         }
         assert!(futures::poll!(&mut second).is_pending());
         assert!(futures::poll!(&mut third).is_pending());
-        go_on.send(()).unwrap();
+        proceed.send(()).unwrap();
         let (first, second, third) = tokio::join!(first, second, third);
         assert!(first.is_ok() && second.is_ok() && third.is_ok());
         assert_eq!(*seen.lock(), [vec![id(1)], vec![id(2), id(3)]]);
@@ -184,24 +184,24 @@ mod tests {
     #[tokio::test]
     async fn the_objects_of_a_failed_round_are_in_the_next() {
         let rounds = Arc::new(Rounds::default());
-        let failed = rounds.take_part(&[id(1)], |_| Err("no".to_owned())).await;
+        let failed = rounds.run_or_join(&[id(1)], |_| Err("no".to_owned())).await;
         assert_eq!(failed.unwrap_err().reason, "no");
         let seen = Arc::new(Mutex::new(Vec::new()));
         let also = Arc::clone(&seen);
-        let remount = move |wanted: &Wanted| {
-            also.lock().extend(objects(wanted));
+        let remount = move |objects: &ReleaseSet| {
+            also.lock().extend(ids(objects));
             Ok(())
         };
-        rounds.take_part(&[id(2)], remount).await.unwrap();
+        rounds.run_or_join(&[id(2)], remount).await.unwrap();
         assert_eq!(*seen.lock(), [id(1), id(2)]);
     }
 
     #[test]
     fn too_many_objects_are_all() {
-        let mut wanted = Wanted::default();
-        wanted.add(&vec![id(1); MAX_TRACKED_OBJECTS]);
-        assert!(matches!(wanted, Wanted::Objects(_)));
-        wanted.add(&[id(2)]);
-        assert_eq!(wanted, Wanted::All);
+        let mut objects = ReleaseSet::default();
+        objects.add(&vec![id(1); MAX_TRACKED_OBJECTS]);
+        assert!(matches!(objects, ReleaseSet::Objects(_)));
+        objects.add(&[id(2)]);
+        assert_eq!(objects, ReleaseSet::All);
     }
 }

@@ -1,38 +1,38 @@
-//! When to remount for objects that became whole: a file once resolved to FUSE becomes native by it, and every hot
+//! When to remount for objects that became complete: a file once resolved to FUSE becomes native by it, and every hot
 //! inode of the view is looked up again.
 //!
-//! A remount of 200,000 inodes takes 0.65 s and makes the next pass of opens 1.4 s longer (measured). Against that, a whole
-//! object is read through FUSE passthrough at native speed already: nothing is in a hurry. So remounts are rare: never
-//! within [`RemountRules::pause`] of each other, and then only for many bytes or after some waiting.
+//! A remount of 200,000 inodes takes 0.65 s and makes the next pass of opens 1.4 s longer (measured). Against that, a
+//! complete object is read through FUSE passthrough at native speed already: there is no urgency. So remounts are rare: never
+//! within [`RemountRules::min_interval`] of each other, and then only for many bytes or after a delay.
 
 use std::time::{Duration, Instant};
 
-/// How long objects that became whole wait for the remount.
+/// How long objects that became complete wait for the remount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RemountRules {
     /// The least time between two remounts.
-    pub pause: Duration,
-    /// So many bytes of objects do not wait longer than that.
+    pub min_interval: Duration,
+    /// From so many bytes on, objects wait for the interval alone.
     pub bytes: u64,
-    /// Any object waits no longer than this.
-    pub latest: Duration,
-    /// A pause is at least so many times as long as the remount before it took.
-    pub share: u32,
+    /// The longest delay of any object.
+    pub max_delay: Duration,
+    /// The interval is at least so many times the duration of the last remount.
+    pub duration_factor: u32,
 }
 
 impl Default for RemountRules {
     fn default() -> Self {
         Self {
-            pause: Duration::from_secs(2),
+            min_interval: Duration::from_secs(2),
             bytes: 256 << 20,
-            latest: Duration::from_secs(10),
+            max_delay: Duration::from_secs(10),
             // At most 2 % of the time is spent remounting, about 6 % with the lookups that follow.
-            share: 50,
+            duration_factor: 50,
         }
     }
 }
 
-/// What waits for a remount. Knows no clock.
+/// The objects that wait for a remount. Reads no clock.
 #[derive(Debug)]
 pub(crate) struct RemountSchedule {
     rules: RemountRules,
@@ -56,7 +56,7 @@ impl RemountSchedule {
         }
     }
 
-    /// Takes note of an object that became whole.
+    /// Adds an object that became complete.
     pub(crate) fn add(&mut self, size_bytes: u64, now: Instant) {
         let waiting = self
             .waiting
@@ -64,13 +64,13 @@ impl RemountSchedule {
         waiting.bytes = waiting.bytes.saturating_add(size_bytes);
     }
 
-    /// When to remount; `None` where nothing waits.
+    /// The time of the next remount; `None`: nothing waits.
     pub(crate) fn due(&self) -> Option<Instant> {
         let waiting = self.waiting.as_ref()?;
         let wanted = if waiting.bytes >= self.rules.bytes {
             waiting.since
         } else {
-            waiting.since + self.rules.latest
+            waiting.since + self.rules.max_delay
         };
         Some(
             self.not_before
@@ -78,15 +78,20 @@ impl RemountSchedule {
         )
     }
 
-    /// Takes what waits; a remount for it begins now.
+    /// Removes what waits: a remount for it begins now.
     pub(crate) fn begin(&mut self) {
         self.waiting = None;
     }
 
-    /// A remount took from `begun` to `now`.
+    /// Records a remount from `begun` to `now`.
     pub(crate) fn remounted(&mut self, begun: Instant, now: Instant) {
         let took = now.saturating_duration_since(begun);
-        self.not_before = Some(now + self.rules.pause.max(took.saturating_mul(self.rules.share)));
+        self.not_before = Some(
+            now + self
+                .rules
+                .min_interval
+                .max(took.saturating_mul(self.rules.duration_factor)),
+        );
     }
 }
 
@@ -95,10 +100,10 @@ mod tests {
     use super::*;
 
     const RULES: RemountRules = RemountRules {
-        pause: Duration::from_secs(2),
+        min_interval: Duration::from_secs(2),
         bytes: 1000,
-        latest: Duration::from_secs(10),
-        share: 50,
+        max_delay: Duration::from_secs(10),
+        duration_factor: 50,
     };
 
     #[test]
@@ -109,24 +114,24 @@ mod tests {
     #[test]
     fn many_bytes_are_due_at_once_and_few_later() {
         let start = Instant::now();
-        let mut settling = RemountSchedule::new(RULES);
-        settling.add(10, start);
-        assert_eq!(settling.due(), Some(start + RULES.latest));
-        settling.add(990, start + Duration::from_secs(1));
-        assert_eq!(settling.due(), Some(start));
-        settling.begin();
-        assert_eq!(settling.due(), None);
+        let mut schedule = RemountSchedule::new(RULES);
+        schedule.add(10, start);
+        assert_eq!(schedule.due(), Some(start + RULES.max_delay));
+        schedule.add(990, start + Duration::from_secs(1));
+        assert_eq!(schedule.due(), Some(start));
+        schedule.begin();
+        assert_eq!(schedule.due(), None);
     }
 
     #[test]
     fn a_pause_follows_each_remount_and_is_longer_after_a_long_one() {
         let start = Instant::now();
-        let mut settling = RemountSchedule::new(RULES);
-        settling.remounted(start, start);
-        settling.add(5000, start);
-        assert_eq!(settling.due(), Some(start + RULES.pause));
+        let mut schedule = RemountSchedule::new(RULES);
+        schedule.remounted(start, start);
+        schedule.add(5000, start);
+        assert_eq!(schedule.due(), Some(start + RULES.min_interval));
         let end = start + Duration::from_secs(1);
-        settling.remounted(start, end);
-        assert_eq!(settling.due(), Some(end + Duration::from_secs(50)));
+        schedule.remounted(start, end);
+        assert_eq!(schedule.due(), Some(end + Duration::from_secs(50)));
     }
 }

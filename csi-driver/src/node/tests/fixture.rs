@@ -93,7 +93,7 @@ fn keeper_process() {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
     let options = KeeperOptions {
         socket: socket.into(),
-        limit: Duration::from_secs(30),
+        server_absence_timeout: Duration::from_secs(30),
     };
     listen(&options).unwrap();
 }

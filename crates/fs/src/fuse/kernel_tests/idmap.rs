@@ -1,4 +1,4 @@
-//! Mounts whose owners are mapped, as container runtimes make them for pods with a user namespace of their own.
+//! Mounts with mapped owners, as container runtimes create them for pods with a user namespace of their own.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,10 +11,10 @@ use rustix::mount::OpenTreeFlags;
 use super::super::testing::TestFile;
 use super::{Mount, Setup, io, wait_until};
 
-/// Since then FUSE has mounts whose owners are mapped.
+/// The first kernel that has FUSE mounts with mapped owners.
 const KERNEL: (u32, u32) = (6, 12);
 
-/// Whom root is outside of the user namespace.
+/// The user outside of the user namespace that is root in it.
 const ROOT: u32 = 100_000;
 
 /// A process with a user namespace of its own.
@@ -57,7 +57,7 @@ fn has_mapped_owners() -> bool {
         .zip(numbers.next())
         .is_some_and(|version| version >= KERNEL);
     if !has {
-        eprintln!("not run: Linux {release} has no FUSE mounts whose owners are mapped");
+        eprintln!("not run: Linux {release} has no FUSE mounts with mapped owners");
     }
     has
 }
@@ -83,7 +83,7 @@ fn a_mapped_copy_of_the_mount_reads_right_with_mapped_owners() {
         let mut read = Vec::new();
         opened.read_to_end(&mut read).unwrap();
         assert!(read == file.whole(), "{}", file.path);
-        // Whoever is not mapped goes on as before.
+        // Unmapped users read as before.
         let plain = std::fs::metadata(mount.path("live").join(&file.path)).unwrap();
         assert_eq!((plain.uid(), plain.gid()), (0, 0));
     }

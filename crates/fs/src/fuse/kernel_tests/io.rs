@@ -1,5 +1,5 @@
 //! Memory maps and leases of files under test, and the owners of a mount.
-#![expect(unsafe_code, reason = "these calls have no safe face")]
+#![expect(unsafe_code, reason = "these calls have no safe API")]
 
 use std::fs::File;
 use std::io;
@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use memmap2::{Mmap, MmapOptions};
 
 pub(super) fn map_shared(file: &File) -> io::Result<Mmap> {
-    // SAFETY: the mount is read-only, so nobody changes what is mapped.
+    // SAFETY: the mount is read-only, so no process changes what is mapped.
     unsafe { Mmap::map(file) }
 }
 
@@ -17,7 +17,7 @@ pub(super) fn map_private(file: &File) -> io::Result<Mmap> {
     unsafe { MmapOptions::new().map_copy_read_only(file) }
 }
 
-/// Takes or gives back a lease (`F_WRLCK`, `F_UNLCK`).
+/// Acquires or releases a lease (`F_WRLCK`, `F_UNLCK`).
 pub(super) fn lease(file: &File, kind: i32) -> io::Result<()> {
     // SAFETY: the call takes numbers only, and the descriptor is open.
     let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) };
@@ -34,7 +34,7 @@ pub(super) fn map_owners(mount: &OwnedFd, users: &File) -> io::Result<()> {
     let mut attributes: libc::mount_attr = unsafe { std::mem::zeroed() };
     attributes.attr_set = libc::MOUNT_ATTR_IDMAP;
     attributes.userns_fd = u64::try_from(users.as_raw_fd()).map_err(io::Error::other)?;
-    // SAFETY: the text ends with a zero, the attributes are as long as is said, and both descriptors are open.
+    // SAFETY: the text ends with a zero, the length of the attributes is theirs, and both descriptors are open.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,

@@ -1,4 +1,4 @@
-//! The FUSE server on a real kernel: root and `/dev/fuse` are needed, and each test says so where they are missing.
+//! The FUSE server on a real kernel: root and `/dev/fuse` are needed, and each test reports where they are missing.
 
 mod idmap;
 mod io;
@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 use super::testing::{FakeWorker, TestFile, write_catalog};
 use super::{FuseMetrics, FuseOptions, FuseServer, Layout};
 
-/// How long a test waits for what must happen; only a guard against hanging.
+/// How long a test waits for an expected event; only a guard against hanging.
 const GUARD: Duration = Duration::from_secs(60);
 
 /// A mount in this process. The server's thread and the reader's are different ones.
@@ -35,7 +35,7 @@ struct Mount {
 struct Setup {
     passthrough: bool,
     layout: Layout,
-    kept: usize,
+    idle: usize,
 }
 
 impl Default for Setup {
@@ -43,12 +43,12 @@ impl Default for Setup {
         Self {
             passthrough: true,
             layout: Layout::Directories,
-            kept: 0,
+            idle: 0,
         }
     }
 }
 
-/// Whether this machine can mount; says so if not.
+/// Returns whether this machine can mount; reports if not.
 fn can_mount() -> bool {
     let can = rustix::process::geteuid().is_root() && File::open("/dev/fuse").is_ok();
     if !can {
@@ -83,7 +83,7 @@ impl Mount {
             worker: Arc::clone(&worker) as _,
             runtime: runtime.handle().clone(),
             passthrough: setup.passthrough,
-            kept_backing_ids: setup.kept,
+            idle_backing_ids: setup.idle,
             threads: 2,
             metrics: metrics.clone(),
             kernel_views: None,
@@ -117,7 +117,7 @@ fn metrics() -> FuseMetrics {
     FuseMetrics::register(&registry).unwrap()
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !so() {

@@ -16,7 +16,7 @@ fn a_small_object_is_landed_and_then_denied() {
     let path = mount.path("objects").join(file.id().path());
     assert_eq!(File::open(&path).unwrap_err().raw_os_error(), Some(libc::ENOENT));
     assert_eq!(mount.worker.lands.load(Ordering::Relaxed), 1);
-    // It is in the last layer all the same.
+    // The last layer has it all the same.
     let path = mount.path("last").join(file.id().path());
     assert_eq!(std::fs::read(path).unwrap(), file.whole());
     assert_eq!(mount.metrics.passthrough_opens.get(), 1);

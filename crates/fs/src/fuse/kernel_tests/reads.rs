@@ -13,12 +13,12 @@ use super::{Mount, Setup, wait_until};
 const WITH: Setup = Setup {
     passthrough: true,
     layout: super::Layout::Directories,
-    kept: 0,
+    idle: 0,
 };
 const WITHOUT: Setup = Setup {
     passthrough: false,
     layout: super::Layout::Directories,
-    kept: 0,
+    idle: 0,
 };
 
 fn files() -> Vec<TestFile> {
@@ -29,7 +29,7 @@ fn files() -> Vec<TestFile> {
     ]
 }
 
-/// Reads a file in each way there is.
+/// Reads a file in every way.
 fn read_all_ways(mount: &Mount, file: &TestFile) {
     let path = mount.path("live").join(&file.path);
     let whole = file.whole();
@@ -63,7 +63,7 @@ fn read_all_ways(mount: &Mount, file: &TestFile) {
         .open(&path)
         .unwrap();
     let mut bytes = Vec::new();
-    // An aligned buffer: the allocator gives large ones at page boundaries plus its header.
+    // An aligned buffer: the allocator places large ones at page boundaries plus its header.
     let mut buffer = vec![0; 1 << 20];
     let skip = buffer.as_ptr().align_offset(4096);
     loop {
@@ -148,7 +148,7 @@ fn a_file_that_became_complete_is_passed_through_when_nobody_has_it_open() {
     let mut piece = vec![0; 1000];
     held.read_exact_at(&mut piece, 10).unwrap();
     mount.worker.complete(&file);
-    // While somebody has it open, who joins reads the same way.
+    // While it is open, further opens join its mode.
     assert!(std::fs::read(&path).unwrap() == file.whole());
     let shared = map_shared(&held).unwrap();
     assert!(std::fs::read(&path).unwrap() == file.whole());
@@ -167,8 +167,8 @@ fn a_file_that_became_complete_is_passed_through_when_nobody_has_it_open() {
 #[test]
 fn an_evicted_file_reads_on_while_it_is_open_by_passthrough() {
     let file = TestFile::new("large", 3_000_000);
-    for kept in [0, 10] {
-        let Some(mount) = Mount::new(std::slice::from_ref(&file), Setup { kept, ..WITH }) else {
+    for idle in [0, 10] {
+        let Some(mount) = Mount::new(std::slice::from_ref(&file), Setup { idle, ..WITH }) else {
             return;
         };
         mount.worker.complete(&file);
@@ -178,7 +178,7 @@ fn an_evicted_file_reads_on_while_it_is_open_by_passthrough() {
         assert!(std::fs::read(&path).unwrap() == file.whole());
         assert_eq!(mount.worker.reads.load(Ordering::Relaxed), 0);
         drop(held);
-        wait_until("the file to be let go", || {
+        wait_until("the file to be closed", || {
             mount.server.release(&[file.id()]);
             let before = mount.metrics.direct_opens.get();
             assert!(std::fs::read(&path).unwrap() == file.whole());
@@ -190,8 +190,8 @@ fn an_evicted_file_reads_on_while_it_is_open_by_passthrough() {
 #[test]
 fn an_object_can_be_leased_when_nobody_has_it_open() {
     let file = TestFile::new("f", 100_000);
-    for kept in [0, 10] {
-        let Some(mount) = Mount::new(std::slice::from_ref(&file), Setup { kept, ..WITH }) else {
+    for idle in [0, 10] {
+        let Some(mount) = Mount::new(std::slice::from_ref(&file), Setup { idle, ..WITH }) else {
             return;
         };
         mount.worker.complete(&file);
@@ -203,8 +203,8 @@ fn an_object_can_be_leased_when_nobody_has_it_open() {
         let held = File::open(mount.path("live/f")).unwrap();
         assert!(lease(&object, libc::F_WRLCK).is_err(), "it is open");
         drop(held);
-        if kept > 0 {
-            assert!(lease(&object, libc::F_WRLCK).is_err(), "its id is kept");
+        if idle > 0 {
+            assert!(lease(&object, libc::F_WRLCK).is_err(), "its id is idle");
         }
         wait_until("the lease", || {
             mount.server.release(&[file.id()]);
@@ -219,8 +219,8 @@ fn many_files_are_opened_again_and_again() {
     let files: Vec<_> = (0..200)
         .map(|index| TestFile::new(format!("d/{index}"), 1000 + index))
         .collect();
-    for kept in [0, 50, 1000] {
-        let Some(mount) = Mount::new(&files, Setup { kept, ..WITH }) else {
+    for idle in [0, 50, 1000] {
+        let Some(mount) = Mount::new(&files, Setup { idle, ..WITH }) else {
             return;
         };
         for file in &files {

@@ -1,7 +1,7 @@
 //! Servers that are killed, and mounts that outlive them.
 //!
-//! The server is this very test program, run again with an environment variable that says so; the test is its
-//! supervisor, and holds the keeper.
+//! The server is this very test program, started again with an environment variable; the test is its
+//! supervisor, and runs the keeper.
 
 use std::fs::File;
 use std::io::Read;
@@ -24,13 +24,13 @@ use crate::keeper::{KeeperClient, KeeperServer};
 const CHILD: &str = "MILLPOND_TEST_SERVER";
 const KILLS: u32 = 30;
 
-/// What the parent tells its server.
+/// The server's options, from the test.
 #[derive(serde::Serialize, serde::Deserialize)]
-struct Orders {
+struct ServerOptions {
     directory: std::path::PathBuf,
     delay_ms: u64,
     passthrough: bool,
-    kept: usize,
+    idle: usize,
     /// A file whose reads stay unanswered.
     stopping: Option<String>,
     /// The generation that is the newest when the server starts.
@@ -40,22 +40,24 @@ struct Orders {
 /// Not a test: the server that the other tests start and kill.
 #[test]
 fn serves_when_told_to() {
-    let Ok(orders) = std::env::var(CHILD) else { return };
-    let orders: Orders = serde_json::from_str(&orders).unwrap();
+    let Ok(server_options) = std::env::var(CHILD) else {
+        return;
+    };
+    let server_options: ServerOptions = serde_json::from_str(&server_options).unwrap();
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
     let keeper = Arc::new(KeeperClient::from_stdin().unwrap());
-    let catalog = orders.directory.join("catalog");
+    let catalog = server_options.directory.join("catalog");
     let newest = Arc::new(millpond_core::CatalogFile {
-        generation: millpond_core::Generation(orders.newest),
-        image: catalog.join(format!("gen-{}.erofs", orders.newest)),
-        index: catalog.join(format!("gen-{}.index", orders.newest)),
+        generation: millpond_core::Generation(server_options.newest),
+        image: catalog.join(format!("gen-{}.erofs", server_options.newest)),
+        index: catalog.join(format!("gen-{}.index", server_options.newest)),
     });
     let worker = FakeWorker::new(
-        &orders.directory,
+        &server_options.directory,
         Some(newest),
-        Duration::from_millis(orders.delay_ms),
+        Duration::from_millis(server_options.delay_ms),
     );
-    if let Some(path) = &orders.stopping {
+    if let Some(path) = &server_options.stopping {
         worker.fail(TestFile::new(path, FILE_BYTES).id(), Some(Fault::Stopping));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -64,13 +66,13 @@ fn serves_when_told_to() {
         .build()
         .unwrap();
     let options = || FuseOptions {
-        mountpoint: orders.directory.join("mnt"),
+        mountpoint: server_options.directory.join("mnt"),
         name: "test".to_owned(),
         layout: Layout::Directories,
         worker: Arc::clone(&worker) as _,
         runtime: runtime.handle().clone(),
-        passthrough: orders.passthrough,
-        kept_backing_ids: orders.kept,
+        passthrough: server_options.passthrough,
+        idle_backing_ids: server_options.idle,
         threads: 2,
         metrics: metrics(),
         kernel_views: None,
@@ -85,14 +87,18 @@ fn serves_when_told_to() {
 
 /// A supervisor with its server.
 struct Supervised {
-    orders: Orders,
-    holder: Option<KeeperServer>,
+    server_options: ServerOptions,
+    keeper: Option<KeeperServer>,
     server: Option<Child>,
     directory: TempDir,
 }
 
 impl Supervised {
-    fn new(files: &[TestFile], limit: Duration, orders: impl FnOnce(&mut Orders)) -> Option<Self> {
+    fn new(
+        files: &[TestFile],
+        limit: Duration,
+        server_options: impl FnOnce(&mut ServerOptions),
+    ) -> Option<Self> {
         if !can_mount() {
             return None;
         }
@@ -101,19 +107,19 @@ impl Supervised {
             std::fs::create_dir(directory.path().join(name)).unwrap();
         }
         write_catalog(&directory.path().join("catalog"), 1, files);
-        let mut own = Orders {
+        let mut own = ServerOptions {
             directory: directory.path().to_owned(),
             delay_ms: 2,
             passthrough: true,
-            kept: 0,
+            idle: 0,
             stopping: None,
             newest: 1,
         };
-        orders(&mut own);
-        let holder = Some(KeeperServer::start(limit).unwrap());
+        server_options(&mut own);
+        let keeper = Some(KeeperServer::start(limit).unwrap());
         let mut supervised = Self {
-            orders: own,
-            holder,
+            server_options: own,
+            keeper,
             server: None,
             directory,
         };
@@ -121,8 +127,8 @@ impl Supervised {
         Some(supervised)
     }
 
-    fn holder(&self) -> &KeeperServer {
-        self.holder.as_ref().unwrap()
+    fn keeper(&self) -> &KeeperServer {
+        self.keeper.as_ref().unwrap()
     }
 
     fn start(&mut self) {
@@ -132,16 +138,16 @@ impl Supervised {
                 "fuse::kernel_tests::take_over::serves_when_told_to",
                 "--nocapture",
             ])
-            .env(CHILD, serde_json::to_string(&self.orders).unwrap())
-            .stdin(Stdio::from(self.holder().socket().unwrap()))
+            .env(CHILD, serde_json::to_string(&self.server_options).unwrap())
+            .stdin(Stdio::from(self.keeper().socket().unwrap()))
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
         self.server = Some(child);
         wait_until("the server", || {
-            let gone = self.server.as_mut().unwrap().try_wait().unwrap();
-            assert!(gone.is_none(), "the server ended: {gone:?}");
-            self.holder.as_ref().unwrap().status().borrow().ready
+            let exit = self.server.as_mut().unwrap().try_wait().unwrap();
+            assert!(exit.is_none(), "the server ended: {exit:?}");
+            self.keeper.as_ref().unwrap().status().borrow().ready
         });
     }
 
@@ -149,7 +155,7 @@ impl Supervised {
         let mut server = self.server.take().unwrap();
         server.kill().unwrap();
         server.wait().unwrap();
-        wait_until("the keeper to notice", || !self.holder().status().borrow().ready);
+        wait_until("the keeper to notice", || !self.keeper().status().borrow().ready);
     }
 
     fn live(&self) -> std::path::PathBuf {
@@ -159,7 +165,7 @@ impl Supervised {
 
 impl Drop for Supervised {
     fn drop(&mut self) {
-        // Whoever still waits in the mount gets an error from here on.
+        // Requests that still wait in the mount fail from here on.
         let mountpoint = self.directory.path().canonicalize().unwrap().join("mnt");
         if let Ok(connection) = crate::mount::fuse_connection(&mountpoint) {
             let _ = crate::mount::abort_fuse_connection(connection);
@@ -169,7 +175,7 @@ impl Drop for Supervised {
             let _ = server.kill();
             let _ = server.wait();
         }
-        self.holder.take();
+        self.keeper.take();
     }
 }
 
@@ -211,25 +217,25 @@ fn a_successor_shows_a_catalog_that_the_kernel_was_never_told_of() {
         return;
     };
     let changed = supervised.live().join("d/changed");
-    let gone = supervised.live().join("d/gone");
-    // The kernel knows these names and sizes from here on.
+    let removed = supervised.live().join("d/gone");
+    // The kernel has cached these names and sizes from here on.
     assert_eq!(std::fs::metadata(&changed).unwrap().len(), 100_000);
-    assert!(gone.exists());
+    assert!(removed.exists());
     supervised.kill();
     write_catalog(&supervised.directory.path().join("catalog"), 2, &after);
-    supervised.orders.newest = 2;
+    supervised.server_options.newest = 2;
     supervised.start();
-    wait_until("the new generation", || !gone.exists());
+    wait_until("the new generation", || !removed.exists());
     assert_eq!(std::fs::metadata(&changed).unwrap().len(), 90_000);
     assert!(std::fs::read(&changed).unwrap() == after[0].whole());
 }
 
 /// Kills the server again and again under readers of complete and incomplete files.
-fn kill_under_load(passthrough: bool, kept: usize) {
+fn kill_under_load(passthrough: bool, idle: usize) {
     let files = files();
-    let Some(mut supervised) = Supervised::new(&files, Duration::from_secs(120), |orders| {
-        orders.passthrough = passthrough;
-        orders.kept = kept;
+    let Some(mut supervised) = Supervised::new(&files, Duration::from_secs(120), |server_options| {
+        server_options.passthrough = passthrough;
+        server_options.idle = idle;
     }) else {
         return;
     };
@@ -240,7 +246,7 @@ fn kill_under_load(passthrough: bool, kept: usize) {
     let stop = AtomicBool::new(false);
     let done = AtomicU64::new(0);
     let failed = AtomicBool::new(false);
-    // Held open across all of it: complete and not.
+    // Open across all kills: complete and not.
     let held: Vec<_> = files[..6]
         .iter()
         .map(|file| (file, File::open(live.join(&file.path)).unwrap()))
@@ -322,7 +328,7 @@ fn a_file_open_by_passthrough_can_be_opened_again_from_the_next_server() {
     let again = File::open(&path).unwrap();
     check_piece(&again, &files[0], &mut random);
     drop((held, again));
-    // The object can be leased when the new server has seen both releases.
+    // The object can be leased once the new server has handled both releases.
     let object = super::super::testing::object_path(supervised.directory.path(), files[0].id());
     let object = File::open(object).unwrap();
     wait_until("the lease", || super::io::lease(&object, libc::F_WRLCK).is_ok());
@@ -332,8 +338,8 @@ fn a_file_open_by_passthrough_can_be_opened_again_from_the_next_server() {
 #[test]
 fn a_read_that_meets_a_stopping_worker_waits_for_the_next_server() {
     let files = files();
-    let Some(mut supervised) = Supervised::new(&files, GUARD, |orders| {
-        orders.stopping = Some(files[1].path.clone());
+    let Some(mut supervised) = Supervised::new(&files, GUARD, |server_options| {
+        server_options.stopping = Some(files[1].path.clone());
     }) else {
         return;
     };
@@ -346,12 +352,12 @@ fn a_read_that_meets_a_stopping_worker_waits_for_the_next_server() {
             answered.store(true, Ordering::Relaxed);
             result.map(|()| piece)
         });
-        // The server answers others meanwhile, this one not.
+        // The server answers others meanwhile, but not this one.
         for file in &files[2..6] {
             assert!(std::fs::read(supervised.live().join(&file.path)).unwrap() == file.whole());
         }
         assert!(!answered.load(Ordering::Relaxed));
-        supervised.orders.stopping = None;
+        supervised.server_options.stopping = None;
         supervised.kill();
         supervised.start();
         assert!(reading.join().unwrap().unwrap() == files[1].content(5..1005));
@@ -368,14 +374,14 @@ fn a_mount_without_a_server_is_given_up_after_the_limit() {
     let native = File::open(supervised.live().join(&files[0].path)).unwrap();
     let through_server = File::open(supervised.live().join(&files[1].path)).unwrap();
     supervised.kill();
-    // It waits for a server, and gets an error when the time is over.
+    // It waits for a server, and fails after the timeout.
     let error = through_server.read_exact_at(&mut [0; 10], 0).unwrap_err();
     assert!(
         matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::ENOTCONN)),
         "{error}"
     );
-    wait_until("the keeper to say so", || {
-        supervised.holder().status().borrow().aborted == 1
+    wait_until("the keeper to report it", || {
+        supervised.keeper().status().borrow().aborted == 1
     });
     assert!(File::open(supervised.live().join(&files[2].path)).is_err());
     check_piece(&native, &files[0], &mut SmallRng::seed_from_u64(1));
@@ -387,15 +393,15 @@ fn a_server_that_leaves_is_followed_without_an_error() {
     let Some(supervised) = Supervised::new(&files, GUARD, |_| {}) else {
         return;
     };
-    // Nothing is known to the keeper under another name.
-    let client = KeeperClient::new(supervised.holder().socket().unwrap());
+    // The keeper has no mount of another name.
+    let client = KeeperClient::new(supervised.keeper().socket().unwrap());
     assert!(client.take_over("other").unwrap().is_none());
     client.stopping().unwrap();
-    assert!(supervised.holder().status().borrow().stopping);
-    assert_eq!(supervised.holder().status().borrow().mounts, ["test"]);
+    assert!(supervised.keeper().status().borrow().stopping);
+    assert_eq!(supervised.keeper().status().borrow().mounts, ["test"]);
     drop(client);
     wait_until("the keeper to notice", || {
-        !supervised.holder().status().borrow().stopping
+        !supervised.keeper().status().borrow().stopping
     });
 }
 
@@ -410,7 +416,7 @@ fn a_clean_unmount_is_told_to_the_keeper() {
     std::fs::create_dir(&catalog).unwrap();
     std::fs::create_dir(&mountpoint).unwrap();
     let newest = write_catalog(&catalog, 1, &files());
-    let holder = KeeperServer::start(GUARD).unwrap();
+    let keeper = KeeperServer::start(GUARD).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -423,17 +429,17 @@ fn a_clean_unmount_is_told_to_the_keeper() {
         worker: FakeWorker::new(directory.path(), Some(newest), Duration::ZERO),
         runtime: runtime.handle().clone(),
         passthrough: true,
-        kept_backing_ids: 0,
+        idle_backing_ids: 0,
         threads: 1,
         metrics: metrics(),
         kernel_views: None,
-        keeper: Some(Arc::new(KeeperClient::new(holder.socket().unwrap()))),
+        keeper: Some(Arc::new(KeeperClient::new(keeper.socket().unwrap()))),
     })
     .unwrap();
-    assert_eq!(holder.status().borrow().mounts, ["test"]);
+    assert_eq!(keeper.status().borrow().mounts, ["test"]);
     assert!(mountpoint.join("live").exists());
     server.unmount(Unmount::IfIdle).unwrap();
     runtime.block_on(server.wait());
-    assert!(holder.status().borrow().mounts.is_empty());
+    assert!(keeper.status().borrow().mounts.is_empty());
     assert!(!mountpoint.join("live").exists());
 }

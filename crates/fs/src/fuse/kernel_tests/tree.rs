@@ -67,7 +67,7 @@ fn a_large_directory_lists_each_name_once() {
         return;
     };
     for root in ["gen-1/d", "live/d"] {
-        // Twice: the second listing comes from what the kernel kept.
+        // Twice: the second listing is from the kernel's cache.
         for _ in 0..2 {
             let mut names: Vec<_> = std::fs::read_dir(mount.path(root))
                 .unwrap()

@@ -1,7 +1,7 @@
-//! Events of fanotify as they come from the kernel, for groups that report file handles.
+//! The kernel's fanotify events, of groups that report file handles.
 //!
 //! An event is a head (`struct fanotify_event_metadata`) and records of information (`struct
-//! fanotify_event_info_fid`), each with its length. The parser goes by these lengths and takes nothing on trust, since a
+//! fanotify_event_info_fid`), each with its length. The parser follows these lengths and trusts nothing else, since a
 //! later kernel may add records of other types.
 
 use super::handle::inode_of;
@@ -15,18 +15,18 @@ const FILE_RECORD: u8 = 1;
 /// A record's head and the file system's id, before the handle.
 const RECORD_HEAD_BYTES: usize = 4 + 8;
 
-/// One thing that happened.
+/// One event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// The file with this inode number in the catalog's image was opened.
     Opened(u64),
-    /// A file was opened, and the event does not say which in words that we know.
+    /// A file was opened, which no known record names.
     Unknown,
     /// The queue was full: some events are lost.
     Overflow,
 }
 
-/// Goes through what one read of a group gave.
+/// Iterates over the events of one read of a group.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Events<'a> {
     rest: &'a [u8],

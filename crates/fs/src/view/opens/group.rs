@@ -1,7 +1,7 @@
 //! The fanotify group of one generation: receives every open in the marked views of it.
 //!
-//! One group per generation, because an event names an inode number of the generation's image and nothing that would tell
-//! one view of it from another. Marks are on the file systems, not on mounts: a pod opens through a bind mount in its
+//! One group per generation, because an event names an inode number of the generation's image and nothing that
+//! distinguishes its views. Marks are on the file systems, not on mounts: a pod opens through a bind mount in its
 //! own namespace. A mark ends with its file system.
 
 use std::os::fd::{AsFd, BorrowedFd};

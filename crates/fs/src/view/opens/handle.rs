@@ -26,7 +26,7 @@ const UUID_BYTES: usize = 16;
 /// Version, magic, length, flags, type and uuid.
 const HEAD_BYTES: usize = 5 + UUID_BYTES;
 
-/// The inode number in the metadata layer of the file that an overlay's handle names; `None` where it is no handle of a
+/// Returns the inode number in the metadata layer of the file that an overlay's handle names; `None`: it is no handle of a
 /// file in an EROFS layer.
 pub(crate) fn inode_of(handle_type: i32, handle: &[u8]) -> Option<u64> {
     if handle_type != OVERLAY_TYPE {
@@ -63,7 +63,7 @@ mod tests {
 
     use super::*;
 
-    /// As the kernel (6.18, little endian) gave it for inode 0x1525.
+    /// The kernel's (6.18, little endian) for inode 0x1525.
     const SEEN: [u8; 36] = [
         0, 0, 0, 0, 0xfb, 0x21, 0, 0x81, 0x41, 0xbd, 0xcf, 0x52, 0x98, 0xb4, 0x47, 0x6b, 0xbb, 0xaf, 0x3d,
         0x14, 0x2f, 0x74, 0xde, 0xff, 0, 0, 0, 0, 0x25, 0x15, 0, 0, 0, 0, 0, 0,

@@ -1,12 +1,12 @@
 //! Opens that the kernel serves alone, counted by fanotify.
 //!
 //! One thread reads the events of all generations ([`OpenCounter`]); their inode numbers become object ids by the catalog;
-//! opens that FUSE had a part in are taken off ([`FuseOpenLog`]); the rest goes to the worker and into the metrics.
+//! opens in which FUSE had a part are deducted ([`FuseOpenLog`]); the rest is reported to the worker.
 //!
 //! Limits: two opens of one file by one thread, in one view or in two of one generation, are one event if the first
-//! was not read yet when the second came (the kernel merges events that are alike); the reader waits [`PAUSE`] between two
-//! reads. So readers of whole files that do not open the same one again at once are counted exactly. Nothing is counted
-//! while no driver runs.
+//! was still unread at the second (the kernel merges equal events); the reader waits [`EVENT_BATCH_INTERVAL`] between two
+//! reads. So readers that do not reopen a file within that time are counted exactly. Nothing is counted while no driver
+//! runs.
 
 mod event;
 mod fuse_open_log;
@@ -30,13 +30,13 @@ pub(crate) use fuse_open_log::FuseOpenLog;
 pub(crate) use group::{Group, OpenEvents};
 pub(crate) use sink::OpenSink;
 
-/// Between two reads: long enough that a busy view costs 200 wake-ups a second and not one an open.
-const PAUSE: Duration = Duration::from_millis(5);
+/// Between two reads: long enough that a busy view costs 200 wake-ups per second and not one per open.
+const EVENT_BATCH_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Reads the events of all groups of a Dataset on a thread of its own.
+/// The thread that reads the events of all groups of a Dataset.
 pub(crate) struct OpenCounter {
     shared: Arc<Shared>,
-    /// Wakes the thread: a byte says that the groups changed, the end that it shall end.
+    /// Wakes the thread: a byte after a change of the groups, the end of the stream to stop it.
     wake: Mutex<Option<UnixStream>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -73,12 +73,12 @@ impl OpenCounter {
         self.wake();
     }
 
-    /// Counts what `group` was told up to now.
+    /// Counts what `group` has received up to now.
     pub(crate) fn drain(&self, group: &Group) {
         group.drain(&self.shared.sink);
     }
 
-    /// Counts what is left in `group` and forgets it.
+    /// Counts what is left in `group` and removes it.
     pub(crate) fn remove(&self, group: &Arc<Group>) {
         self.drain(group);
         self.shared
@@ -95,7 +95,7 @@ impl OpenCounter {
         }
     }
 
-    /// Counts what is left and ends the thread.
+    /// Counts what is left and stops the thread.
     pub(crate) fn stop(&self) {
         drop(self.wake.lock().take());
         let thread = self.thread.lock().take();
@@ -122,7 +122,7 @@ impl Shared {
                 Ok(true) => is_ended(&mut woken),
                 Ok(false) => false,
                 Err(error) => {
-                    tracing::error!(%error, "failed to wait for open events: opens are not counted any more");
+                    tracing::error!(%error, "failed to poll open events; opens are not counted until a restart");
                     return;
                 }
             };
@@ -132,15 +132,15 @@ impl Shared {
             if ended {
                 return;
             }
-            let pause = PollTimeout::try_from(PAUSE).unwrap_or(PollTimeout::ZERO);
-            if let Err(error) = wait(&woken, &[], pause) {
-                tracing::debug!(%error, "failed to pause");
+            let interval = PollTimeout::try_from(EVENT_BATCH_INTERVAL).unwrap_or(PollTimeout::ZERO);
+            if let Err(error) = wait(&woken, &[], interval) {
+                tracing::debug!(%error, "failed to wait between two reads of open events");
             }
         }
     }
 }
 
-/// Waits for events or a wake-up; whether it was a wake-up.
+/// Waits for events or a wake-up; returns whether it was a wake-up.
 fn wait(woken: &UnixStream, groups: &[BorrowedFd<'_>], timeout: PollTimeout) -> Result<bool, ViewError> {
     let mut descriptors = vec![PollFd::new(woken.as_fd(), PollFlags::POLLIN)];
     descriptors.extend(groups.iter().map(|group| PollFd::new(*group, PollFlags::POLLIN)));
@@ -151,7 +151,7 @@ fn wait(woken: &UnixStream, groups: &[BorrowedFd<'_>], timeout: PollTimeout) -> 
     Ok(descriptors.first().and_then(PollFd::any).unwrap_or(false))
 }
 
-/// Takes the wake-ups; whether the other end is closed.
+/// Reads the wake-ups; returns whether the other end is closed.
 fn is_ended(woken: &mut UnixStream) -> bool {
     let mut bytes = [0; 64];
     loop {

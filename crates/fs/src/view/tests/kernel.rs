@@ -135,15 +135,18 @@ fn a_remount_gives_the_space_of_unlinked_objects_back() {
         for file in &fixture.files {
             fs::remove_file(memory.join("objects").join(file.id.path())).unwrap();
         }
-        assert!(used() >= empty + 50, "the overlay holds the unlinked objects");
+        assert!(
+            used() >= empty + 50,
+            "the overlay references the unlinked objects"
+        );
         view.remount().unwrap();
-        assert!(used() < empty + 50, "the overlay lets go of them");
+        assert!(used() < empty + 50, "the overlay has released them");
         let mut content = vec![0; fixture.files[7].content.len()];
         held.read_exact_at(&mut content, 0).unwrap();
         assert_eq!(content, fixture.files[7].content, "an open file stays readable");
         drop(held);
         for file in &fixture.files {
-            // The one that was open is known until the next remount.
+            // The one that was open stays referenced until the next remount.
             if file.id != fixture.files[7].id {
                 let error = read(spec.target.join(&file.name)).unwrap_err();
                 assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
@@ -171,7 +174,7 @@ fn a_write_lease_is_refused_while_the_object_is_open_through_the_view() {
         let reader = fs::File::open(spec.target.join(&fixture.files[0].name)).unwrap();
         assert_eq!(lease(), Err(Some(libc::EAGAIN)));
         drop(reader);
-        assert_eq!(lease(), Ok(()), "though the overlay still knows the inode");
+        assert_eq!(lease(), Ok(()), "though the overlay still references the inode");
         view.unmount(InUse::Refuse).unwrap();
     }
 }
@@ -203,7 +206,7 @@ fn hostile_targets_are_only_bytes() {
         }
         assert!(matches!(
             KernelView::mount(view.spec().clone(), OverlayMode::Handles, &fixture.mounter),
-            Err(ViewError::Taken { .. })
+            Err(ViewError::Occupied { .. })
         ));
     }
     for view in &views {
@@ -254,13 +257,22 @@ fn a_view_is_adopted_only_where_it_is_the_same() {
 
         let mut other = spec.clone();
         other.name = "other".to_owned();
-        assert!(matches!(KernelView::adopt(other), Err(ViewError::Taken { .. })));
+        assert!(matches!(
+            KernelView::adopt(other),
+            Err(ViewError::Occupied { .. })
+        ));
         let mut other = spec.clone();
         other.tiers.pop();
-        assert!(matches!(KernelView::adopt(other), Err(ViewError::Taken { .. })));
+        assert!(matches!(
+            KernelView::adopt(other),
+            Err(ViewError::Occupied { .. })
+        ));
         let mut other = spec.clone();
         other.catalog.generation.0 = 2;
-        assert!(matches!(KernelView::adopt(other), Err(ViewError::Taken { .. })));
+        assert!(matches!(
+            KernelView::adopt(other),
+            Err(ViewError::Occupied { .. })
+        ));
         view.unmount(InUse::Refuse).unwrap();
         assert!(
             !MountTable::read()

@@ -18,15 +18,15 @@ use crate::mount::Context;
 
 fn registry(fixture: &Fixture) -> (Registry, ViewMetrics, Arc<RecordingWorker>) {
     let metrics = ViewMetrics::register(&prometheus::Registry::new()).unwrap();
-    let settle = RemountRules {
-        pause: Duration::ZERO,
+    let remount = RemountRules {
+        min_interval: Duration::ZERO,
         bytes: 1,
-        latest: Duration::ZERO,
-        share: 0,
+        max_delay: Duration::ZERO,
+        duration_factor: 0,
     };
     let options = RegistryOptions {
         mode: OverlayMode::Handles,
-        settle,
+        remount,
         metrics: metrics.clone(),
         mounter: fixture.mounter.clone(),
     };
@@ -63,12 +63,12 @@ async fn views_of_a_generation_share_its_image_and_the_worker_hears_of_it() {
     registry.mount(b.clone()).await.unwrap();
     assert_eq!(fixture.mounts().len(), 3, "two overlays and one image");
     assert!(is_readable(&fixture, &a));
-    // One thread's opens of one file, even in two views, are one event if they are not read in between.
+    // One thread's opens of one file, even in two views, are one event if no event is read in between.
     registry.count_now().await.unwrap();
     assert!(is_readable(&fixture, &b));
     assert!(matches!(
         registry.mount(a.clone()).await,
-        Err(ViewError::Shown { .. })
+        Err(ViewError::AlreadyMounted { .. })
     ));
     assert_eq!(registry.targets(), [a.target.clone(), b.target.clone()]);
     assert_eq!(metrics.views.get(), 2);
@@ -162,7 +162,7 @@ async fn a_file_resolved_to_fuse_becomes_native_after_its_object_is_settled() {
     assert_eq!(
         fs::read(&path).unwrap()[0],
         b'F',
-        "the kernel keeps to where it found the file"
+        "the kernel stays with the layer in which it found the file"
     );
     registry.object_completed(file.id, file.content.len() as u64);
     // Not by reading it: what is in use stays as it is.
@@ -231,7 +231,7 @@ async fn a_tree_of_the_fuse_mount_is_a_view_too() {
         target: target.clone(),
     };
     let refused = successor.adopt_bind(other, fuse_root.clone(), None).await;
-    assert!(matches!(refused, Err(ViewError::Taken { .. })));
+    assert!(matches!(refused, Err(ViewError::Occupied { .. })));
     assert!(
         successor
             .adopt_bind(spec, fuse_root, Some(Generation(1)))
@@ -244,7 +244,7 @@ async fn a_tree_of_the_fuse_mount_is_a_view_too() {
     assert_eq!(
         worker.retained.lock().last(),
         Some(&generations(&[1])),
-        "the first is not told any more"
+        "the first receives no more reports"
     );
     successor.stop().await;
 }

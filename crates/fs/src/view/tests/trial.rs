@@ -1,4 +1,4 @@
-//! What this kernel can do, as found by trial.
+//! The kernel's support, found by a trial mount.
 
 use super::super::{KernelSupport, OverlayMode};
 use crate::mount::MountTable;
@@ -6,8 +6,8 @@ use crate::mount::MountTable;
 #[test]
 fn a_trial_finds_the_better_options_and_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let abilities = KernelSupport::find(directory.path()).unwrap();
-    // The kernel that these tests are for has both.
+    let abilities = KernelSupport::probe(directory.path()).unwrap();
+    // The kernel of these tests has both.
     assert_eq!(abilities.mode.unwrap(), OverlayMode::Handles);
     abilities.counting.unwrap();
     assert_eq!(directory.path().read_dir().unwrap().count(), 0);
