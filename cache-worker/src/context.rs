@@ -145,7 +145,7 @@ impl WorkerContext {
         }
         options.refresh_interval = plan.refresh_interval_seconds.map(Duration::from_secs);
         options.memory_bytes = self.read_buffer_bytes;
-        options.common_memory = Some(self.read_buffers.clone());
+        options.shared_memory = Some(self.read_buffers.clone());
         options.first_generation = first_generation(SystemTime::now());
         options
     }

@@ -203,7 +203,7 @@ impl Headroom {
             let part = u128::from(bytes) * u128::from(evictable) / all.max(1);
             let part = u64::try_from(part).unwrap_or(u64::MAX).min(evictable);
             if part > 0 {
-                dataset.give_way(part).await;
+                dataset.evict_bytes(part).await;
             }
         }
     }

@@ -72,7 +72,7 @@ impl PlanApplier {
                 self.reports = Some(reports);
                 self.report_present().await;
             }
-            PlanEvent::Lost => {
+            PlanEvent::Disconnected => {
                 self.received = None;
                 self.reports = None;
             }

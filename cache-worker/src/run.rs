@@ -101,7 +101,7 @@ async fn serve(options: Options) -> Result<()> {
     let serving = local.serve_with_incoming_shutdown(socket, ended.cancelled_owned());
     tasks.spawn_fallible("the socket", serving);
     let listener = http::listen(options.data_address).await?;
-    let incoming = Incoming::new(listener, identity, ClientCertPolicy::MustShow);
+    let incoming = Incoming::new(listener, identity, ClientCertPolicy::Required);
     let (data, ended) = (Server::builder().add_service(service), stop.clone());
     let serving = data.serve_with_incoming_shutdown(incoming, ended.cancelled_owned());
     tasks.spawn_fallible("the data port", serving);
@@ -114,8 +114,8 @@ async fn serve(options: Options) -> Result<()> {
         .with_graceful_shutdown(stop.clone().cancelled_owned())
         .into_future();
     tasks.spawn_fallible("the metrics service", serving);
-    tasks.spawn("the certificate renewal", membership.keep(stop.clone()));
-    tasks.spawn("the plan stream", follower.keep(stop.clone()));
+    tasks.spawn("the certificate renewal", membership.run(stop.clone()));
+    tasks.spawn("the plan stream", follower.run(stop.clone()));
     let headroom = Headroom::of(
         &context.tiers.main,
         options.min_free_percent,

@@ -1,4 +1,4 @@
-//! What is watched of the cluster beside the kinds that are reconciled.
+//! The watch caches: the objects that reconcilers read from memory.
 
 use std::fmt;
 
@@ -8,21 +8,21 @@ use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt};
 use millpond_api::{CachePool, Dataset, names};
 
-/// Handles of everything that reconcilers read without asking the API server. Clones are the same.
+/// The stores of the watches. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Cluster {
     pub(crate) client: Client,
-    /// Where this controller and its workers run.
+    /// The namespace of this controller and its workers.
     pub(crate) namespace: String,
     pub(crate) pools: Store<CachePool>,
     pub(crate) datasets: Store<Dataset>,
     /// The workers' pods.
     pub(crate) pods: Store<Pod>,
-    /// Names and labels alone.
+    /// Metadata only.
     pub(crate) nodes: Store<PartialObjectMeta<Node>>,
-    /// Those that we made.
+    /// Those that Millpond manages.
     pub(crate) claims: Store<PersistentVolumeClaim>,
-    /// Those that we made.
+    /// Those that Millpond manages.
     pub(crate) volumes: Store<PersistentVolume>,
 }
 
@@ -33,12 +33,12 @@ impl fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    /// Whether a pool's worker is on a node.
+    /// Returns whether a worker of a pool is on a node.
     pub(crate) fn is_worker(&self, pool: &str, node: &str) -> bool {
         self.workers(pool).iter().any(|(name, _)| name == node)
     }
 
-    /// The nodes on which a pool's workers are, and their pods' addresses, as far as they have any; in order.
+    /// Returns the nodes with a worker of a pool, in order, and the address of each worker's pod, if it has one yet.
     pub(crate) fn workers(&self, pool: &str) -> Vec<(String, Option<String>)> {
         let pods = self.pods.state();
         let of_pool = pods.iter().filter(|pod| {
@@ -59,7 +59,7 @@ impl Cluster {
         workers
     }
 
-    /// The pools that call themselves the default.
+    /// Returns the pools that are annotated as the default.
     pub(crate) fn default_pools(&self) -> Vec<String> {
         let pools = self.pools.state();
         let is_default = |pool: &CachePool| {

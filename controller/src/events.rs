@@ -1,4 +1,4 @@
-//! Events: what a person must see, told once when it begins to be so.
+//! Events: what a person has to see, published once when it begins.
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -11,62 +11,75 @@ use millpond_api::condition::{ConditionUpdate, Status, reason};
 
 use crate::node_reports::NodeReports;
 
-/// An event holds 1 kB.
-const NOTE_CHARACTERS: usize = 1_000;
+/// An Event's note holds 1 kB.
+const MAX_NOTE_CHARACTERS: usize = 1_000;
 
-/// Tells of every condition that is another than before, and of none that was never otherwise than it should be.
+/// Publishes an Event for each condition that has become a problem, and for each that is one no more.
 pub(crate) async fn publish_condition_events<K>(
     recorder: &Recorder,
     object: &K,
     before: &[Condition],
-    found: &[ConditionUpdate],
+    updates: &[ConditionUpdate],
 ) where
     K: Resource<DynamicType = ()>,
 {
-    for finding in found {
-        let known = before.iter().find(|condition| condition.type_ == finding.kind);
-        let same = known
-            .is_some_and(|known| known.status == finding.status.as_str() && known.reason == finding.reason);
-        let news = match finding.status {
-            Status::True => known.is_some_and(|known| {
-                known.status == Status::False.as_str() && !is_in_progress(&known.reason)
-            }),
-            Status::False => !is_in_progress(finding.reason),
-            Status::Unknown => false,
-        };
-        if same || !news {
-            continue;
+    for update in updates {
+        let known = before.iter().find(|condition| condition.type_ == update.kind);
+        if let Some(type_) = event_type(known, update) {
+            publish(recorder, object, type_, update).await;
         }
-        let type_ = match finding.status {
-            Status::True => EventType::Normal,
-            Status::False | Status::Unknown => EventType::Warning,
-        };
-        tell(recorder, object, type_, finding).await;
     }
 }
 
-/// Not as it should be yet, and nobody's concern.
-pub(crate) fn is_in_progress(why: &str) -> bool {
-    [reason::LISTING, reason::LOADING, reason::BINDING].contains(&why)
+/// Returns the type of the Event that a change of a condition causes, if it causes one.
+fn event_type(known: Option<&Condition>, update: &ConditionUpdate) -> Option<EventType> {
+    let status = update.status.as_str();
+    if known.is_some_and(|known| known.status == status && known.reason == update.reason) {
+        return None;
+    }
+    if is_problem(status, update.reason) {
+        return Some(EventType::Warning);
+    }
+    let was_problem = known.is_some_and(|known| is_problem(&known.status, &known.reason));
+    (update.status == Status::True && was_problem).then_some(EventType::Normal)
 }
 
-/// Tells that a deletion has to wait.
-pub(crate) async fn tell_blocked<K>(recorder: &Recorder, object: &K, found: &[ConditionUpdate])
+/// Returns whether a condition needs a person's action: it is False and not in progress, or it is True with a problem as
+/// its reason (a Dataset that is ready with its last valid spec).
+fn is_problem(status: &str, reason: &str) -> bool {
+    if status == Status::False.as_str() {
+        !is_in_progress(reason)
+    } else {
+        status == Status::True.as_str() && reason != reason::AS_EXPECTED
+    }
+}
+
+/// Returns whether a condition with this reason will hold without any action.
+pub(crate) fn is_in_progress(reason: &str) -> bool {
+    [
+        reason::LISTING,
+        reason::LOADING,
+        reason::BINDING,
+        reason::SCHEDULED,
+    ]
+    .contains(&reason)
+}
+
+/// Publishes a warning for a condition.
+pub(crate) async fn publish_warning<K>(recorder: &Recorder, object: &K, update: &ConditionUpdate)
 where
     K: Resource<DynamicType = ()>,
 {
-    for finding in found {
-        tell(recorder, object, EventType::Warning, finding).await;
-    }
+    publish(recorder, object, EventType::Warning, update).await;
 }
 
-/// Tells pods when their volumes come to be abnormal, and when they are normal again. Ends with the fleet.
-pub(crate) async fn tell_of_volumes(recorder: &Recorder, fleet: &NodeReports) {
-    let mut conditions = fleet.conditions();
+/// Publishes an Event at a pod whose volume has become abnormal, or normal again. Never ends by itself.
+pub(crate) async fn publish_volume_events(recorder: &Recorder, reports: &NodeReports) {
+    let mut conditions = reports.conditions();
     loop {
         let view = match conditions.recv().await {
             Ok(view) => view,
-            // Whoever looks at the volume again is told again.
+            // The driver's next check of the volume reports it again.
             Err(RecvError::Lagged(_)) => continue,
             Err(RecvError::Closed) => return,
         };
@@ -74,9 +87,9 @@ pub(crate) async fn tell_of_volumes(recorder: &Recorder, fleet: &NodeReports) {
             "" => (
                 EventType::Normal,
                 reason::VOLUME_NORMAL,
-                "the volume is well again".to_owned(),
+                "the volume is healthy again".to_owned(),
             ),
-            wrong => (EventType::Warning, reason::VOLUME_ABNORMAL, short(wrong)),
+            problem => (EventType::Warning, reason::VOLUME_ABNORMAL, note(problem)),
         };
         let event = Event {
             type_,
@@ -94,28 +107,109 @@ pub(crate) async fn tell_of_volumes(recorder: &Recorder, fleet: &NodeReports) {
             ..ObjectReference::default()
         };
         if let Err(error) = recorder.publish(&event, &pod).await {
-            warn!(%error, reason = event.reason, "failed to tell an event");
+            warn!(%error, reason = event.reason, "failed to publish an Event; dropped");
         }
     }
 }
 
-/// As much of a text as an event holds.
-fn short(text: &str) -> String {
-    text.chars().take(NOTE_CHARACTERS).collect()
+/// Returns as much of a text as a note holds.
+fn note(text: &str) -> String {
+    text.chars().take(MAX_NOTE_CHARACTERS).collect()
 }
 
-async fn tell<K>(recorder: &Recorder, object: &K, kind: EventType, finding: &ConditionUpdate)
+async fn publish<K>(recorder: &Recorder, object: &K, type_: EventType, update: &ConditionUpdate)
 where
     K: Resource<DynamicType = ()>,
 {
     let event = Event {
-        type_: kind,
-        reason: finding.reason.to_owned(),
-        note: Some(short(&finding.message)),
-        action: finding.kind.to_owned(),
+        type_,
+        reason: update.reason.to_owned(),
+        note: Some(note(&update.message)),
+        action: update.kind.to_owned(),
         secondary: None,
     };
     if let Err(error) = recorder.publish(&event, &object.object_ref(&())).await {
-        warn!(%error, reason = finding.reason, "failed to tell an event");
+        warn!(%error, reason = update.reason, "failed to publish an Event; dropped");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_published_when_a_problem_begins_changes_or_ends() {
+        use Status::{False, True, Unknown};
+        let (warning, normal) = (Some(EventType::Warning), Some(EventType::Normal));
+        for (before, now, expected) in [
+            (None, (False, reason::LISTING), None),
+            (None, (Unknown, reason::LISTING), None),
+            (None, (True, reason::AS_EXPECTED), None),
+            (None, (False, reason::ACCESS_DENIED), warning),
+            (
+                Some((False, reason::ACCESS_DENIED)),
+                (False, reason::ACCESS_DENIED),
+                None,
+            ),
+            (
+                Some((False, reason::ACCESS_DENIED)),
+                (False, reason::NO_WORKERS),
+                warning,
+            ),
+            (
+                Some((False, reason::ACCESS_DENIED)),
+                (True, reason::AS_EXPECTED),
+                normal,
+            ),
+            (Some((False, reason::LISTING)), (True, reason::AS_EXPECTED), None),
+            (Some((False, reason::SCHEDULED)), (False, reason::LOADING), None),
+            (
+                Some((True, reason::AS_EXPECTED)),
+                (False, reason::SCHEDULED),
+                None,
+            ),
+            (
+                Some((True, reason::AS_EXPECTED)),
+                (True, reason::TIER_REFUSED),
+                warning,
+            ),
+            (
+                Some((True, reason::TIER_REFUSED)),
+                (True, reason::TIER_REFUSED),
+                None,
+            ),
+            (
+                Some((True, reason::TIER_REFUSED)),
+                (True, reason::AS_EXPECTED),
+                normal,
+            ),
+        ] {
+            let known = before.map(|(status, reason)| condition(status, reason));
+            let update = ConditionUpdate {
+                kind: "Ready",
+                status: now.0,
+                reason: now.1,
+                message: String::new(),
+            };
+            let found = event_type(known.as_ref(), &update);
+            assert_eq!(name(found), name(expected), "{before:?} -> {now:?}");
+        }
+    }
+
+    fn condition(status: Status, reason: &str) -> Condition {
+        let now =
+            k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH);
+        Condition {
+            type_: "Ready".to_owned(),
+            status: status.as_str().to_owned(),
+            reason: reason.to_owned(),
+            message: String::new(),
+            observed_generation: None,
+            last_transition_time: now,
+        }
+    }
+
+    fn name(type_: Option<EventType>) -> String {
+        format!("{type_:?}")
     }
 }

@@ -1,4 +1,4 @@
-//! What a replica says of itself over HTTP.
+//! The metrics and the readiness of a replica.
 
 use std::sync::Arc;
 
@@ -8,16 +8,16 @@ use prometheus::proto::MetricFamily;
 use crate::metrics::Metrics;
 use crate::node_reports::NodeReports;
 
-/// A replica. One that waits to become the leader is ready as well.
+/// A replica. It is ready also while it is not the leader.
 #[derive(Clone)]
 pub(crate) struct Replica {
     pub(crate) metrics: Metrics,
-    pub(crate) fleet: Arc<NodeReports>,
+    pub(crate) node_reports: Arc<NodeReports>,
 }
 
 impl Observed for Replica {
     async fn gather(&self) -> Vec<MetricFamily> {
-        let (workers, drivers) = self.fleet.connected();
+        let (workers, drivers) = self.node_reports.connected();
         for (role, count) in [("worker", workers), ("driver", drivers)] {
             self.metrics
                 .connected

@@ -1,8 +1,9 @@
-//! Which replica leads: whoever holds the Lease.
+//! Leader election: the holder of the Lease is the leader.
 //!
-//! [`decide`] is the rule, without a clock or a network. The holder renews every [`RETRY_PERIOD`]; one that has not renewed for
-//! [`LEASE_DURATION`], by the clock of whoever looks, is taken to be gone. A leader that cannot renew in time ends its process
-//! before that, so that two never lead at once. On a planned end the Lease is given back, and the next leads at once.
+//! [`decide`] is the rule, without a clock or a network. The holder renews every [`RETRY_PERIOD`]. Another replica takes the
+//! Lease when it has seen no renewal for [`LEASE_DURATION`] by its own clock. A leader that has not renewed for
+//! [`RENEW_DEADLINE`] exits before that, so that there are never two. On shutdown the leader releases the Lease, and another
+//! replica acquires it without that wait.
 
 use std::time::Duration;
 
@@ -20,10 +21,9 @@ use tracing::{info, warn};
 const NAME: &str = "millpond-controller";
 const LEASE_DURATION: Duration = Duration::from_secs(15);
 const RETRY_PERIOD: Duration = Duration::from_secs(5);
-/// A leader that has not renewed for so long ends.
 const RENEW_DEADLINE: Duration = Duration::from_secs(12);
 
-/// What a replica saw of the Lease, and when it last changed by its own clock.
+/// The last observed state of the Lease, and when it last changed by the clock of this replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ObservedLease {
     holder: String,
@@ -34,29 +34,29 @@ struct ObservedLease {
 /// What to do about a Lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Decision {
-    /// It is free, or its holder is gone.
+    /// It is free, or its holder has not renewed it in time.
     Acquire,
-    /// It is ours.
+    /// This replica holds it.
     Renew,
-    /// Somebody else holds it.
+    /// Another replica holds it.
     Wait,
 }
 
-fn decide(seen: &ObservedLease, me: &str, now: Instant) -> Decision {
-    if seen.holder == me {
+fn decide(observed: &ObservedLease, me: &str, now: Instant) -> Decision {
+    if observed.holder == me {
         Decision::Renew
-    } else if seen.holder.is_empty() || now.duration_since(seen.at) > LEASE_DURATION {
+    } else if observed.holder.is_empty() || now.duration_since(observed.at) > LEASE_DURATION {
         Decision::Acquire
     } else {
         Decision::Wait
     }
 }
 
-/// Takes part in the election.
+/// A candidate of the election.
 pub(crate) struct Election {
     api: Api<Lease>,
     me: String,
-    leads: watch::Sender<bool>,
+    leadership: watch::Sender<bool>,
 }
 
 impl Election {
@@ -64,55 +64,52 @@ impl Election {
         Self {
             api: Api::namespaced(client, namespace),
             me: me.to_owned(),
-            leads: watch::Sender::new(false),
+            leadership: watch::Sender::new(false),
         }
     }
 
-    /// Whether this replica leads.
+    /// Watches whether this replica is the leader.
     pub(crate) fn leadership(&self) -> watch::Receiver<bool> {
-        self.leads.subscribe()
+        self.leadership.subscribe()
     }
 
-    /// Takes part until `stop`.
+    /// Acquires and renews the Lease until `stop`, and releases it then.
     ///
     /// # Errors
-    /// It led, and leads no more.
+    /// This replica has lost leadership.
     pub(crate) async fn run(self, stop: CancellationToken) -> Result<()> {
-        let mut seen: Option<ObservedLease> = None;
+        let mut observed: Option<ObservedLease> = None;
         let mut renewed = Instant::now();
         loop {
-            let leads = *self.leads.borrow();
-            match self.step(&mut seen).await {
+            let is_leader = *self.leadership.borrow();
+            match self.try_acquire_or_renew(&mut observed).await {
                 Ok(true) => {
                     renewed = Instant::now();
-                    if !leads {
-                        info!(identity = self.me, "leads");
-                        self.leads.send_replace(true);
+                    if !is_leader {
+                        info!(identity = self.me, "became leader");
+                        self.leadership.send_replace(true);
                     }
                 }
-                Ok(false) if leads => bail!("another replica leads"),
+                Ok(false) if is_leader => bail!("another replica has acquired the Lease"),
                 Ok(false) => {}
-                Err(error) => warn!(%error, "failed to look at the Lease"),
+                Err(error) => warn!(%error, "failed to acquire or renew the Lease; retrying"),
             }
-            if leads && renewed.elapsed() > RENEW_DEADLINE {
-                bail!(
-                    "the Lease could not be renewed for {} s",
-                    RENEW_DEADLINE.as_secs()
-                );
+            if is_leader && renewed.elapsed() > RENEW_DEADLINE {
+                bail!("failed to renew the Lease for {} s", RENEW_DEADLINE.as_secs());
             }
-            let wait = if leads { RETRY_PERIOD } else { RETRY_PERIOD / 2 };
+            let wait = if is_leader { RETRY_PERIOD } else { RETRY_PERIOD / 2 };
             if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
-                if *self.leads.borrow() {
-                    self.leads.send_replace(false);
-                    self.give_back().await;
+                if *self.leadership.borrow() {
+                    self.leadership.send_replace(false);
+                    self.release().await;
                 }
                 return Ok(());
             }
         }
     }
 
-    /// Looks, and acquires or renews; whether the Lease is ours now.
-    async fn step(&self, seen: &mut Option<ObservedLease>) -> kube::Result<bool> {
+    /// Reads the Lease, and acquires or renews it by the rule. Returns whether this replica holds it then.
+    async fn try_acquire_or_renew(&self, observed: &mut Option<ObservedLease>) -> kube::Result<bool> {
         let Some(lease) = self.api.get_opt(NAME).await? else {
             let lease = Lease {
                 metadata: ObjectMeta {
@@ -121,13 +118,13 @@ impl Election {
                 },
                 spec: Some(self.held(0)),
             };
-            return conflict_is_no(self.api.create(&PostParams::default(), &lease).await);
+            return false_on_conflict(self.api.create(&PostParams::default(), &lease).await);
         };
         let spec = lease.spec.clone().unwrap_or_default();
         let now = Instant::now();
         let renewed = spec.renew_time.as_ref().map(|time| time.0);
         let holder = spec.holder_identity.clone().unwrap_or_default();
-        let current = match seen.take() {
+        let current = match observed.take() {
             Some(known) if known.holder == holder && known.renewed == renewed => known,
             _ => ObservedLease {
                 holder,
@@ -136,7 +133,7 @@ impl Election {
             },
         };
         let decision = decide(&current, &self.me, now);
-        *seen = Some(current);
+        *observed = Some(current);
         let transitions = spec.lease_transitions.unwrap_or(0);
         let next = match decision {
             Decision::Wait => return Ok(false),
@@ -146,12 +143,12 @@ impl Election {
                 ..self.held(transitions)
             },
         };
-        // Replaced with the version that was read: of two who acquire at once one fails.
+        // With the version that was read: of two replicas that acquire it concurrently one fails.
         let replaced = Lease {
             spec: Some(next),
             ..lease
         };
-        conflict_is_no(self.api.replace(NAME, &PostParams::default(), &replaced).await)
+        false_on_conflict(self.api.replace(NAME, &PostParams::default(), &replaced).await)
     }
 
     fn held(&self, transitions: i32) -> LeaseSpec {
@@ -166,8 +163,8 @@ impl Election {
         }
     }
 
-    async fn give_back(&self) {
-        let given = async {
+    async fn release(&self) {
+        let released = async {
             if let Some(mut lease) = self.api.get_opt(NAME).await?
                 && let Some(spec) = &mut lease.spec
                 && spec.holder_identity.as_deref() == Some(&self.me)
@@ -177,15 +174,15 @@ impl Election {
             }
             kube::Result::<()>::Ok(())
         };
-        match tokio::time::timeout(RETRY_PERIOD, given).await {
-            Ok(Ok(())) => info!("gave the Lease back"),
-            Ok(Err(error)) => warn!(%error, "failed to give the Lease back"),
-            Err(_elapsed) => warn!("the Lease could not be given back in time"),
+        match tokio::time::timeout(RETRY_PERIOD, released).await {
+            Ok(Ok(())) => info!("released the Lease"),
+            Ok(Err(error)) => warn!(%error, "failed to release the Lease; it expires"),
+            Err(_elapsed) => warn!("release of the Lease timed out; it expires"),
         }
     }
 }
 
-fn conflict_is_no<T>(result: kube::Result<T>) -> kube::Result<bool> {
+fn false_on_conflict<T>(result: kube::Result<T>) -> kube::Result<bool> {
     match result {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
@@ -198,18 +195,21 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_rule_of_the_lease() {
+    async fn a_lease_is_acquired_when_free_or_expired() {
         let at = Instant::now();
-        let seen = |holder: &str| ObservedLease {
+        let observed = |holder: &str| ObservedLease {
             holder: holder.to_owned(),
             renewed: None,
             at,
         };
-        assert_eq!(decide(&seen(""), "me", at), Decision::Acquire);
-        assert_eq!(decide(&seen("me"), "me", at), Decision::Renew);
-        assert_eq!(decide(&seen("other"), "me", at + LEASE_DURATION), Decision::Wait);
+        assert_eq!(decide(&observed(""), "me", at), Decision::Acquire);
+        assert_eq!(decide(&observed("me"), "me", at), Decision::Renew);
         assert_eq!(
-            decide(&seen("other"), "me", at + LEASE_DURATION * 2),
+            decide(&observed("other"), "me", at + LEASE_DURATION),
+            Decision::Wait
+        );
+        assert_eq!(
+            decide(&observed("other"), "me", at + LEASE_DURATION * 2),
             Decision::Acquire
         );
     }

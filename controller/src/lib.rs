@@ -1,18 +1,19 @@
-//! The controller: what users declare becomes what nodes do, and what nodes report becomes what users read.
+//! The controller: turns specs into the plan of the nodes, and reports of the nodes into statuses.
 //!
 //! - [`pool`], [`dataset`], [`load`]: a reconciler for each kind, in five steps: dereference, validate, build, apply, status.
-//! - [`plan`]: the [`plan::PlanIndex`], what every node process is to do, and the service that tells it.
-//! - [`node_reports`]: what the node processes report, in memory.
+//! - [`plan`]: the [`plan::PlanIndex`], what every node process has to do, and the service that sends it.
+//! - [`node_reports`]: the last reports of the node processes, in memory.
 //! - [`ca`]: the authority of the data plane, and the certificates that it issues.
-//! - [`lease`]: which replica leads. Only that one reconciles and serves plans.
+//! - [`lease`]: leader election. Only the leader reconciles and serves plans.
 //!
-//! Invariants: nothing on the way of a read needs this process. Status follows from the API's objects and the reports, so
-//! that a controller that has just started comes to the same. Bytes on nodes are deleted only for a Dataset that the API
-//! server says is gone or is being deleted with nobody using it. Nothing is changed that another owner made.
+//! Invariants: no read depends on this process. A status follows from the API's objects and the reports alone, so that a
+//! controller that has just started computes the same. Bytes on nodes are deleted only for a Dataset that the API server
+//! does not list, or that is being deleted while no pod uses it. Objects of other owners are never changed.
 
 mod ca;
 mod cluster;
 mod dataset;
+mod error;
 mod events;
 mod http;
 mod lease;
@@ -23,6 +24,7 @@ mod options;
 mod plan;
 mod pool;
 mod run;
+mod status;
 mod ttl_cache;
 
 pub use options::Options;

@@ -1,4 +1,4 @@
-//! The names of the controller's metrics.
+//! The metrics of the controller.
 
 use std::time::Instant;
 
@@ -6,21 +6,21 @@ use prometheus::{
     HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, exponential_buckets,
 };
 
-/// Everything that is counted. Clones count together.
+/// The metrics and their registry. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
     reconciliations: IntCounterVec,
     errors: IntCounterVec,
     seconds: HistogramVec,
-    /// 1 while this replica leads.
+    /// 1 while this replica is the leader.
     pub(crate) leads: IntGauge,
-    /// Node processes that follow the plan, by `role`.
+    /// Connected node processes, by `role`.
     pub(crate) connected: IntGaugeVec,
 }
 
 impl Metrics {
-    /// Makes the metrics and registers them.
+    /// Creates the metrics and registers them.
     ///
     /// # Errors
     /// Never in practice: the names are new.
@@ -30,30 +30,30 @@ impl Metrics {
             reconciliations: IntCounterVec::new(
                 Opts::new(
                     "millpond_controller_reconciliations_total",
-                    "Objects that were reconciled",
+                    "Reconciliations, failed ones included, by kind of the object",
                 ),
                 &["kind"],
             )?,
             errors: IntCounterVec::new(
                 Opts::new(
                     "millpond_controller_errors_total",
-                    "Reconciliations that failed, users' mistakes not counted",
+                    "Reconciliations that failed by an error of the API server, by kind of the object; invalid specs are not errors",
                 ),
                 &["kind"],
             )?,
             seconds: HistogramVec::new(
                 HistogramOpts::new(
                     "millpond_controller_reconcile_seconds",
-                    "Time of one reconciliation",
+                    "Seconds that one reconciliation took, by kind of the object",
                 )
                 .buckets(exponential_buckets(0.001, 2.0, 14)?),
                 &["kind"],
             )?,
-            leads: IntGauge::new("millpond_controller_leads", "1 for the replica that leads")?,
+            leads: IntGauge::new("millpond_controller_leads", "1 if this replica is the leader")?,
             connected: IntGaugeVec::new(
                 Opts::new(
                     "millpond_controller_connected_nodes",
-                    "Node processes that follow the plan",
+                    "Node processes connected to this replica, by role: worker or driver",
                 ),
                 &["role"],
             )?,
@@ -71,25 +71,26 @@ impl Metrics {
         &self.registry
     }
 
-    /// Begins to time a reconciliation.
-    pub(crate) fn begin(&self, kind: &'static str) -> Timer {
+    /// Starts the timer of a reconciliation.
+    pub(crate) fn start_timer(&self, kind: &'static str) -> Timer {
         Timer {
             metrics: self.clone(),
             kind,
-            began: Instant::now(),
+            started: Instant::now(),
         }
     }
 }
 
-/// One reconciliation.
+/// The timer of one reconciliation.
 pub(crate) struct Timer {
     metrics: Metrics,
     kind: &'static str,
-    began: Instant,
+    started: Instant,
 }
 
 impl Timer {
-    pub(crate) fn end(self, succeeded: bool) {
+    /// Counts the reconciliation.
+    pub(crate) fn stop(self, succeeded: bool) {
         let label = [self.kind];
         self.metrics.reconciliations.with_label_values(&label).inc();
         if !succeeded {
@@ -98,6 +99,6 @@ impl Timer {
         self.metrics
             .seconds
             .with_label_values(&label)
-            .observe(self.began.elapsed().as_secs_f64());
+            .observe(self.started.elapsed().as_secs_f64());
     }
 }

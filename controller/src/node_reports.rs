@@ -1,7 +1,8 @@
-//! What the node processes report, in memory.
+//! The last reports of the node processes, in memory.
 //!
-//! A process's reports are here as long as its stream lives. Views of a driver outlive it: its pods read on while another
-//! driver comes, which then says its views anew. Whoever waits for news subscribes to the uids that were touched.
+//! The reports of a worker are retained as long as its stream is open. The views of a driver outlive its stream: their pods keep
+//! reading while the next driver starts, which then reports all views again. Subscribers receive the keys of what has
+//! changed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,15 +12,15 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
-/// Uids that a subscriber has not taken yet; one that is slower looks at everything.
-const QUEUED: usize = 4_096;
+/// Keys that a subscriber has not received yet; a slower one misses some.
+const QUEUE_CAPACITY: usize = 4_096;
 
 #[derive(Debug, Default)]
 struct Worker {
-    /// The stream's number: a stream that was replaced must not take its successor away.
+    /// The number of the stream: the end of a stream that was replaced must not remove its successor.
     stream: u64,
     present: BTreeSet<String>,
-    /// What of its disk tier's capacity it cannot use.
+    /// Bytes of the disk tier's capacity that it cannot use.
     withheld_bytes: u64,
     datasets: HashMap<String, plan::DatasetState>,
     loads: HashMap<String, plan::LoadState>,
@@ -27,11 +28,12 @@ struct Worker {
 
 #[derive(Debug, Default)]
 struct Driver {
+    /// `None`: it is not connected.
     stream: Option<u64>,
     present: BTreeSet<String>,
     views: Vec<plan::View>,
-    /// Views that the current stream has said, until it has said all.
-    said: Option<Vec<plan::View>>,
+    /// The views that the current stream has reported, until it has reported all; they replace `views` then.
+    incoming: Option<Vec<plan::View>>,
 }
 
 #[derive(Debug, Default)]
@@ -57,42 +59,43 @@ pub(crate) struct NodeReports {
     touched: broadcast::Sender<String>,
     pools: broadcast::Sender<String>,
     conditions: broadcast::Sender<plan::View>,
-    /// Since when reports are taken: before some time has passed, what is missing means nothing.
-    since: Instant,
+    /// When this process began to receive reports.
+    started: Instant,
 }
 
 impl NodeReports {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
-            touched: broadcast::Sender::new(QUEUED),
-            pools: broadcast::Sender::new(QUEUED),
-            conditions: broadcast::Sender::new(QUEUED),
-            since: Instant::now(),
+            touched: broadcast::Sender::new(QUEUE_CAPACITY),
+            pools: broadcast::Sender::new(QUEUE_CAPACITY),
+            conditions: broadcast::Sender::new(QUEUE_CAPACITY),
+            started: Instant::now(),
         })
     }
 
-    /// The uids of Datasets and loads that something was reported of.
+    /// Subscribes to the uids of Datasets and loads whose reports have changed.
     pub(crate) fn touched(&self) -> broadcast::Receiver<String> {
         self.touched.subscribe()
     }
 
-    /// The names of pools whose workers said something of their tiers.
+    /// Subscribes to the names of pools whose workers have reported their tiers.
     pub(crate) fn touched_pools(&self) -> broadcast::Receiver<String> {
         self.pools.subscribe()
     }
 
-    /// Views that have come to be abnormal, or normal again.
+    /// Subscribes to views that have become abnormal, or normal again.
     pub(crate) fn conditions(&self) -> broadcast::Receiver<plan::View> {
         self.conditions.subscribe()
     }
 
-    /// Whether every process that lives has had time to report.
-    pub(crate) fn startup_grace_over(&self, patience: std::time::Duration) -> bool {
-        self.since.elapsed() >= patience
+    /// Returns whether every running process has had time to report.
+    pub(crate) fn startup_grace_over(&self, grace: std::time::Duration) -> bool {
+        self.started.elapsed() >= grace
     }
 
-    pub(crate) fn worker_begins(&self, node: &str, pool: &str) -> u64 {
+    /// Begins the stream of a worker, in place of one that has not ended yet. Returns its number.
+    pub(crate) fn worker_connected(&self, node: &str, pool: &str) -> u64 {
         let mut state = self.state.lock();
         state.streams += 1;
         let stream = state.streams;
@@ -104,16 +107,17 @@ impl NodeReports {
         stream
     }
 
-    pub(crate) fn worker_ends(&self, node: &str, pool: &str, stream: u64) {
+    /// Ends a stream of a worker, and drops its reports unless another stream has begun.
+    pub(crate) fn worker_disconnected(&self, node: &str, pool: &str, stream: u64) {
         let key = (node.to_owned(), pool.to_owned());
-        let gone = {
+        let removed = {
             let mut state = self.state.lock();
             match state.workers.get(&key) {
                 Some(worker) if worker.stream == stream => state.workers.remove(&key),
                 _ => None,
             }
         };
-        if let Some(worker) = gone {
+        if let Some(worker) = removed {
             worker.datasets.keys().for_each(|uid| self.touch(uid));
         }
     }
@@ -134,8 +138,8 @@ impl NodeReports {
                 }
                 Report::Tier(tier) => {
                     worker.withheld_bytes = tier.withheld_bytes;
-                    // Nobody listens before the reconcilers run.
-                    let _nobody = self.pools.send(pool.to_owned());
+                    // Without a receiver before the reconcilers run.
+                    let _no_receiver = self.pools.send(pool.to_owned());
                 }
                 Report::Present(plan::Present { dataset_uids }) => {
                     let present = dataset_uids.into_iter().collect();
@@ -148,22 +152,24 @@ impl NodeReports {
         touched.iter().for_each(|uid| self.touch(uid));
     }
 
-    pub(crate) fn driver_begins(&self, node: &str) -> u64 {
+    /// Begins the stream of a driver. Returns its number.
+    pub(crate) fn driver_connected(&self, node: &str) -> u64 {
         let mut state = self.state.lock();
         state.streams += 1;
         let stream = state.streams;
         let driver = state.drivers.entry(node.to_owned()).or_default();
         driver.stream = Some(stream);
-        driver.said = Some(Vec::new());
+        driver.incoming = Some(Vec::new());
         stream
     }
 
-    pub(crate) fn driver_ends(&self, node: &str, stream: u64) {
+    /// Ends a stream of a driver, unless another one has begun.
+    pub(crate) fn driver_disconnected(&self, node: &str, stream: u64) {
         if let Some(driver) = self.state.lock().drivers.get_mut(node)
             && driver.stream == Some(stream)
         {
             driver.stream = None;
-            driver.said = None;
+            driver.incoming = None;
         }
     }
 
@@ -174,34 +180,34 @@ impl NodeReports {
             match report {
                 Report::PutView(mut view) => {
                     touched.push(view.dataset_uid.clone());
-                    let known = driver.said.iter().flatten().chain(&driver.views);
+                    let known = driver.incoming.iter().flatten().chain(&driver.views);
                     let known = known.into_iter().find(|known| known.key == view.key);
                     let before = known.and_then(|known| known.abnormal.clone());
                     match &view.abnormal {
                         None => view.abnormal = before,
                         Some(now) if *now != before.unwrap_or_default() => {
-                            // Nobody listens before the reconcilers run.
-                            let _nobody = self.conditions.send(view.clone());
+                            // Without a receiver before the reconcilers run.
+                            let _no_receiver = self.conditions.send(view.clone());
                         }
                         Some(_as_before) => {}
                     }
-                    let views = driver.said.as_mut().unwrap_or(&mut driver.views);
+                    let views = driver.incoming.as_mut().unwrap_or(&mut driver.views);
                     views.retain(|known| known.key != view.key);
                     views.push(view);
                 }
                 Report::RemoveView(key) => {
-                    let gone = driver
+                    let removed = driver
                         .views
                         .extract_if(.., |view| view.key.as_ref() == Some(&key));
-                    touched.extend(gone.map(|view| view.dataset_uid));
-                    if let Some(said) = &mut driver.said {
-                        said.retain(|view| view.key.as_ref() != Some(&key));
+                    touched.extend(removed.map(|view| view.dataset_uid));
+                    if let Some(incoming) = &mut driver.incoming {
+                        incoming.retain(|view| view.key.as_ref() != Some(&key));
                     }
                 }
                 Report::Synced(plan::Synced {}) => {
-                    if let Some(said) = driver.said.take() {
+                    if let Some(incoming) = driver.incoming.take() {
                         touched.extend(driver.views.iter().map(|view| view.dataset_uid.clone()));
-                        driver.views = said;
+                        driver.views = incoming;
                     }
                 }
                 Report::Present(plan::Present { dataset_uids }) => {
@@ -214,7 +220,7 @@ impl NodeReports {
         touched.iter().for_each(|uid| self.touch(uid));
     }
 
-    /// What each worker says of a Dataset, by node.
+    /// Returns the state of a Dataset on each connected worker, with the name of its node.
     pub(crate) fn dataset(&self, uid: &str) -> Vec<(String, plan::DatasetState)> {
         let state = self.state.lock();
         let of = |((node, _), worker): (&(String, String), &Worker)| {
@@ -223,7 +229,7 @@ impl NodeReports {
         state.workers.iter().filter_map(of).collect()
     }
 
-    /// What each worker of a pool says of a load; `None` for one that has not said anything of it.
+    /// Returns the state of a load on each connected worker of a pool; `None` for one that has not reported it.
     pub(crate) fn load(&self, uid: &str, pool: &str) -> Vec<Option<plan::LoadState>> {
         let state = self.state.lock();
         state
@@ -232,12 +238,7 @@ impl NodeReports {
             .collect()
     }
 
-    /// How many workers of a pool are connected.
-    pub(crate) fn workers(&self, pool: &str) -> usize {
-        self.state.lock().of_pool(pool).count()
-    }
-
-    /// Bytes that a pool's workers hold.
+    /// Returns the bytes that a pool's workers have cached.
     pub(crate) fn used_bytes(&self, pool: &str) -> u64 {
         let state = self.state.lock();
         state
@@ -247,7 +248,7 @@ impl NodeReports {
             .sum()
     }
 
-    /// The nodes of a pool whose disks are short, with what their workers cannot use of the capacity.
+    /// Returns the nodes of a pool with a short disk, and the bytes of the capacity that their workers cannot use.
     pub(crate) fn withheld(&self, pool: &str) -> BTreeMap<String, u64> {
         let state = self.state.lock();
         let of_pool = state.workers.iter().filter(|((_, name), _)| name == pool);
@@ -257,20 +258,20 @@ impl NodeReports {
             .collect()
     }
 
-    /// The pods that have a Dataset mounted, as namespace/name.
+    /// Returns the pods that have mounted a Dataset, as namespace/name.
     pub(crate) fn pods(&self, uid: &str) -> BTreeSet<String> {
         let state = self.state.lock();
         let views = state
             .drivers
             .values()
-            .flat_map(|driver| driver.views.iter().chain(driver.said.iter().flatten()));
+            .flat_map(|driver| driver.views.iter().chain(driver.incoming.iter().flatten()));
         views
             .filter(|view| view.dataset_uid == uid)
             .map(|view| format!("{}/{}", view.pod_namespace, view.pod_name))
             .collect()
     }
 
-    /// The nodes that have something of a Dataset.
+    /// Returns the nodes that have bytes or mounts of a Dataset.
     pub(crate) fn present(&self, uid: &str) -> BTreeSet<String> {
         let state = self.state.lock();
         let workers = state
@@ -287,7 +288,7 @@ impl NodeReports {
             .collect()
     }
 
-    /// All Datasets that any node has something of.
+    /// Returns the uids of all Datasets of which a node has bytes or mounts.
     pub(crate) fn all_present(&self) -> BTreeSet<String> {
         let state = self.state.lock();
         let workers = state.workers.values().flat_map(|worker| worker.present.iter());
@@ -295,26 +296,26 @@ impl NodeReports {
         workers.chain(drivers).cloned().collect()
     }
 
-    /// Nodes that have, or had, a driver.
+    /// Returns the nodes with a driver, connected or not.
     pub(crate) fn driver_nodes(&self) -> Vec<String> {
         self.state.lock().drivers.keys().cloned().collect()
     }
 
-    /// A node that is gone for good takes its views with it.
+    /// Drops the reports of a driver whose node was deleted. Does nothing while it is connected.
     pub(crate) fn forget_node(&self, node: &str) {
-        let gone = {
+        let removed = {
             let mut state = self.state.lock();
             match state.drivers.get(node) {
                 Some(driver) if driver.stream.is_none() => state.drivers.remove(node),
                 _ => None,
             }
         };
-        for view in gone.into_iter().flat_map(|driver| driver.views) {
+        for view in removed.into_iter().flat_map(|driver| driver.views) {
             self.touch(&view.dataset_uid);
         }
     }
 
-    /// Connected workers and drivers.
+    /// Returns the numbers of connected workers and drivers.
     pub(crate) fn connected(&self) -> (usize, usize) {
         let state = self.state.lock();
         let drivers = state.drivers.values().filter(|driver| driver.stream.is_some());
@@ -322,8 +323,8 @@ impl NodeReports {
     }
 
     fn touch(&self, uid: &str) {
-        // Nobody listens before the reconcilers run.
-        let _nobody = self.touched.send(uid.to_owned());
+        // Without a receiver before the reconcilers run.
+        let _no_receiver = self.touched.send(uid.to_owned());
     }
 }
 
@@ -346,55 +347,55 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_is_news_once_also_to_a_driver_that_comes_back() {
-        let fleet = NodeReports::new();
-        let mut news = fleet.conditions();
-        let mut told = |report| {
-            fleet.apply_driver_report("n1", report);
+    fn a_condition_is_published_once_also_for_a_driver_that_reconnects() {
+        let reports = NodeReports::new();
+        let mut news = reports.conditions();
+        let mut published = |report| {
+            reports.apply_driver_report("n1", report);
             news.try_recv().ok()?.abnormal
         };
-        fleet.driver_begins("n1");
-        assert_eq!(told(view(None)), None);
-        assert_eq!(told(view(Some(""))), None);
-        assert_eq!(told(Report::Synced(plan::Synced {})), None);
-        assert_eq!(told(view(Some("no worker"))).as_deref(), Some("no worker"));
-        assert_eq!(told(view(Some("no worker"))), None);
-        fleet.driver_begins("n1");
-        assert_eq!(told(view(None)), None);
-        assert_eq!(told(Report::Synced(plan::Synced {})), None);
-        assert_eq!(told(view(Some("no worker"))), None);
-        assert_eq!(told(view(Some(""))).as_deref(), Some(""));
+        reports.driver_connected("n1");
+        assert_eq!(published(view(None)), None);
+        assert_eq!(published(view(Some(""))), None);
+        assert_eq!(published(Report::Synced(plan::Synced {})), None);
+        assert_eq!(published(view(Some("no worker"))).as_deref(), Some("no worker"));
+        assert_eq!(published(view(Some("no worker"))), None);
+        reports.driver_connected("n1");
+        assert_eq!(published(view(None)), None);
+        assert_eq!(published(Report::Synced(plan::Synced {})), None);
+        assert_eq!(published(view(Some("no worker"))), None);
+        assert_eq!(published(view(Some(""))).as_deref(), Some(""));
     }
 
     #[test]
-    fn what_workers_cannot_use_is_known_by_node_while_they_are_there() {
+    fn withheld_bytes_are_known_by_node_while_workers_are_connected() {
         use plan::worker_report::Report;
-        let fleet = NodeReports::new();
-        let mut pools = fleet.touched_pools();
-        let stream = fleet.worker_begins("n1", "gpu");
-        fleet.worker_begins("n2", "gpu");
-        fleet.worker_begins("n1", "other");
-        assert!(fleet.withheld("gpu").is_empty());
+        let reports = NodeReports::new();
+        let mut pools = reports.touched_pools();
+        let stream = reports.worker_connected("n1", "gpu");
+        reports.worker_connected("n2", "gpu");
+        reports.worker_connected("n1", "other");
+        assert!(reports.withheld("gpu").is_empty());
         let withheld_bytes = 7;
-        fleet.apply_worker_report("n1", "gpu", Report::Tier(plan::TierState { withheld_bytes }));
+        reports.apply_worker_report("n1", "gpu", Report::Tier(plan::TierState { withheld_bytes }));
         assert_eq!(pools.try_recv().unwrap(), "gpu");
-        assert_eq!(fleet.withheld("gpu"), [("n1".to_owned(), 7)].into());
-        assert!(fleet.withheld("other").is_empty());
-        fleet.worker_ends("n1", "gpu", stream);
-        assert!(fleet.withheld("gpu").is_empty());
+        assert_eq!(reports.withheld("gpu"), [("n1".to_owned(), 7)].into());
+        assert!(reports.withheld("other").is_empty());
+        reports.worker_disconnected("n1", "gpu", stream);
+        assert!(reports.withheld("gpu").is_empty());
     }
 
     #[test]
-    fn only_what_came_or_went_is_touched() {
-        let fleet = NodeReports::new();
-        fleet.worker_begins("n1", "gpu");
+    fn only_added_and_removed_datasets_are_touched() {
+        let reports = NodeReports::new();
+        reports.worker_connected("n1", "gpu");
         let present = |uids: &[&str]| {
             let dataset_uids = uids.iter().map(|uid| (*uid).to_owned()).collect();
             plan::worker_report::Report::Present(plan::Present { dataset_uids })
         };
-        fleet.apply_worker_report("n1", "gpu", present(&["a", "b"]));
-        let mut touched = fleet.touched();
-        fleet.apply_worker_report("n1", "gpu", present(&["b", "c"]));
+        reports.apply_worker_report("n1", "gpu", present(&["a", "b"]));
+        let mut touched = reports.touched();
+        reports.apply_worker_report("n1", "gpu", present(&["b", "c"]));
         assert_eq!(touched.try_recv().unwrap(), "a");
         assert_eq!(touched.try_recv().unwrap(), "c");
         assert!(touched.try_recv().is_err());

@@ -5,39 +5,39 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-/// Reconciles CachePools, Datasets and DataLoads, and tells workers and drivers what to do.
+/// Reconciles CachePools, Datasets and DataLoads, and sends the plan to workers and drivers
 #[derive(Clone, Debug, Parser)]
 #[command(name = "millpond-controller", version)]
 pub struct Options {
-    /// The namespace that this runs in
+    /// Namespace of this pod
     #[arg(long, env = "POD_NAMESPACE")]
     pub namespace: String,
 
-    /// The name of this pod: its identity in the election of a leader
+    /// Name of this pod: its identity in leader election
     #[arg(long, env = "POD_NAME")]
     pub pod_name: String,
 
-    /// The image of the workers
+    /// Image of the workers
     #[arg(long, env = "MILLPOND_IMAGE")]
     pub image: String,
 
-    /// When the nodes pull it: Always, IfNotPresent or Never
+    /// Pull policy of that image: Always, IfNotPresent or Never
     #[arg(long, env = "MILLPOND_IMAGE_PULL_POLICY", default_value = "IfNotPresent")]
     pub image_pull_policy: String,
 
-    /// Where workers and drivers follow the plan
+    /// Address to serve the plan and certificates at, by gRPC
     #[arg(long, env = "MILLPOND_PLAN_ADDRESS", default_value = "0.0.0.0:7400")]
     pub plan_address: SocketAddr,
 
-    /// Where /metrics, /healthz and /readyz are
+    /// Address to serve /metrics, /healthz and /readyz at
     #[arg(long, env = "MILLPOND_METRICS_ADDRESS", default_value = "0.0.0.0:9400")]
     pub metrics_address: SocketAddr,
 
-    /// Millpond's own directory on each node
+    /// Directory of Millpond on each node
     #[arg(long, env = "MILLPOND_HOST_DIRECTORY", default_value = "/var/lib/millpond")]
     pub host_directory: PathBuf,
 
-    /// Host directories below which tiers may lie
+    /// Host directories below which the paths of tiers may be, comma-separated
     #[arg(
         long,
         env = "MILLPOND_TIER_ROOTS",
@@ -46,11 +46,11 @@ pub struct Options {
     )]
     pub tier_roots: Vec<PathBuf>,
 
-    /// The priority class of the workers; none: the cluster's default
+    /// Priority class of the workers. Default: the cluster's
     #[arg(long, env = "MILLPOND_WORKER_PRIORITY_CLASS")]
     pub worker_priority_class: Option<String>,
 
-    /// The only namespaces whose Datasets and DataLoads are served; none: all
+    /// Namespaces whose Datasets and DataLoads are served, comma-separated. Default: all
     #[arg(long, env = "MILLPOND_WATCH_NAMESPACES", value_delimiter = ',')]
     pub watch_namespaces: Vec<String>,
 }

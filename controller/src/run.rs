@@ -1,7 +1,7 @@
-//! The controller from its start to its end.
+//! The controller process from start to shutdown.
 //!
-//! Every replica issues certificates and answers; the leader also watches, reconciles and serves the plan. A replica that
-//! loses the leadership ends its process: the kubelet starts another, which has none of its state.
+//! Every replica issues certificates and serves metrics; the leader also watches, reconciles and serves the plan. A replica
+//! that loses leadership exits: the kubelet restarts it without any state of the former leader.
 
 mod watches;
 
@@ -34,20 +34,21 @@ use crate::plan::{PlanIndex, PlanService};
 use crate::{dataset, events, load, pool};
 use watches::Watches;
 
-/// How often it is looked for bytes of Datasets that are no more.
+/// Between two searches for cached data of deleted Datasets.
 const ORPHAN_SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Reconciliations of Datasets at once. The API server serves all who ask alike, and the binder of volumes asks for one after
-/// the other: the more of ours are on their way, the longer each of its turns, and without it no Dataset is Bound.
+/// Concurrent reconciliations of Datasets. The API server shares its time among all clients, and the binder of volumes sends
+/// one request after the other: the more requests of ours are in flight, the longer each of the binder's takes, and without
+/// it no Dataset is Bound.
 const MAX_CONCURRENT_DATASETS: u16 = 8;
 
-/// Before the API server answers for the first time.
+/// Between two attempts to load or create the certificate authority.
 const CA_RETRY_DELAY: Duration = Duration::from_secs(2);
 
 /// Runs the controller until SIGTERM.
 ///
 /// # Errors
-/// It cannot start, a task that must live has exited, or the leadership is lost.
+/// It cannot start, a task has ended that must not, or leadership was lost.
 pub fn run(options: Options) -> Result<()> {
     millpond_process::telemetry::init(&millpond_process::telemetry::TelemetryOptions::default())?;
     millpond_process::tls::install();
@@ -70,28 +71,31 @@ async fn serve(options: Options) -> Result<()> {
         _ = terminate.recv() => return Ok(()),
     };
     let (stop, streams) = (CancellationToken::new(), TaskTracker::new());
-    let (book, fleet, metrics) = (PlanIndex::new(), NodeReports::new(), Metrics::new()?);
+    let (plan, node_reports, metrics) = (PlanIndex::new(), NodeReports::new(), Metrics::new()?);
     let election = Election::new(client.clone(), &options.namespace, &options.pod_name);
-    let leads = election.leadership();
-    let (watching, cluster) = Watches::new(client.clone(), &options.namespace);
+    let leadership = election.leadership();
+    let (watches, cluster) = Watches::new(client.clone(), &options.namespace);
 
     let mut tasks = Tasks::new();
     let (identity, serving) = watch::channel(None);
     let names = server_names(&options.namespace);
     let own = Arc::clone(&authority);
-    tasks.spawn_fallible("its certificate", keep_identity(own, names, identity));
+    tasks.spawn_fallible(
+        "the renewal of the server certificate",
+        renew_identity(own, names, identity),
+    );
     let listener = http::listen(options.plan_address).await?;
-    let incoming = Incoming::new(listener, serving, ClientCertPolicy::MayShow);
+    let incoming = Incoming::new(listener, serving, ClientCertPolicy::Optional);
     let certificates = CertificateService {
         authority,
         client: client.clone(),
         namespace: options.namespace.clone(),
     };
     let plans = PlanService {
-        book: Arc::clone(&book),
-        fleet: Arc::clone(&fleet),
+        plan: Arc::clone(&plan),
+        node_reports: Arc::clone(&node_reports),
         cluster: cluster.clone(),
-        leads: leads.clone(),
+        leadership: leadership.clone(),
         tasks: streams,
     };
     let server = Server::builder()
@@ -103,7 +107,7 @@ async fn serve(options: Options) -> Result<()> {
     let listener = http::listen(options.metrics_address).await?;
     let replica = Replica {
         metrics: metrics.clone(),
-        fleet: Arc::clone(&fleet),
+        node_reports: Arc::clone(&node_reports),
     };
     let serving = axum::serve(listener, http::router(replica)).into_future();
     tasks.spawn_fallible("the metrics service", serving);
@@ -112,41 +116,40 @@ async fn serve(options: Options) -> Result<()> {
         controller: millpond_api::names::MANAGER.to_owned(),
         instance: Some(options.pod_name.clone()),
     };
-    let reconciling = LeaderTasks {
-        watching,
+    let leader_tasks = LeaderTasks {
+        watches,
         common: Arc::new(dataset::Context {
             cluster,
-            book,
-            fleet,
+            plan,
+            node_reports,
             recorder: Recorder::new(client.clone(), reporter),
             metrics: metrics.clone(),
-            keyring: dataset::CredentialReader::new(client.clone()),
-            made: dataset::RecentlyCreated::new(),
+            credentials: dataset::CredentialReader::new(client.clone()),
+            recently_created: dataset::RecentlyCreated::new(),
             progress: dataset::ProgressLimiter::new(),
-            pods: dataset::Pods::new(client),
-            places: parking_lot::Mutex::default(),
-            written: parking_lot::Mutex::default(),
+            pods: dataset::PodLister::new(client),
+            refs: parking_lot::Mutex::default(),
+            last_statuses: parking_lot::Mutex::default(),
             namespaces: options.watch_namespaces.clone(),
         }),
         options,
     };
-    let (mut leading, ended) = (leads, stop.clone());
+    let (mut leadership, stopped) = (leadership, stop.clone());
     tasks.spawn_fallible("the reconcilers", async move {
-        if leading.wait_for(|leads| *leads).await.is_err() {
+        if leadership.wait_for(|is_leader| *is_leader).await.is_err() {
             return Ok(());
         }
         metrics.leads.set(1);
-        reconciling.run(ended).await
+        leader_tasks.run(stopped).await
     });
-    let ended = stop.clone();
-    let mut election = Box::pin(election.run(ended));
+    let mut election = Box::pin(election.run(stop.clone()));
     let result = tokio::select! {
         _ = terminate.recv() => Ok(()),
         elected = &mut election => elected.and_then(|()| bail!("the election ended")),
         exit = tasks.next_exit() => Err(exit.into()),
     };
     info!("shutting down");
-    // The reconcilers first, then the Lease is given back: two never reconcile at once.
+    // The reconcilers stop before the Lease is released: two replicas never reconcile concurrently.
     stop.cancel();
     if result.is_ok() {
         election.await?;
@@ -154,20 +157,24 @@ async fn serve(options: Options) -> Result<()> {
     result
 }
 
-/// The authority, as soon as the API server answers.
+/// Loads or creates the authority; retries until the API server responds.
 async fn authority(client: &Client, namespace: &str) -> Authority {
     loop {
         match ca::ensure(client.clone(), namespace).await {
             Ok(authority) => return authority,
             Err(error) => {
-                warn!(error = format!("{error:#}"), "there is no authority yet");
+                warn!(
+                    error = format!("{error:#}"),
+                    "failed to load or create the certificate authority; retrying in {} s",
+                    CA_RETRY_DELAY.as_secs()
+                );
                 tokio::time::sleep(CA_RETRY_DELAY).await;
             }
         }
     }
 }
 
-/// The names of the headless Service.
+/// Returns the DNS names of the headless Service.
 fn server_names(namespace: &str) -> Vec<String> {
     let service = format!("millpond-controller.{namespace}");
     ["svc", "svc.cluster.local"]
@@ -175,8 +182,8 @@ fn server_names(namespace: &str) -> Vec<String> {
         .into()
 }
 
-/// Signs this server's certificates, one after the other. Never ends by itself.
-async fn keep_identity(
+/// Issues the certificate of this server and renews it. Ends only by an error.
+async fn renew_identity(
     authority: Arc<Authority>,
     names: Vec<String>,
     identity: watch::Sender<Option<Arc<Identity>>>,
@@ -193,9 +200,9 @@ async fn keep_identity(
     }
 }
 
-/// What the leader does.
+/// What the leader runs.
 struct LeaderTasks {
-    watching: Watches,
+    watches: Watches,
     common: Arc<dataset::Context>,
     options: Options,
 }
@@ -203,81 +210,85 @@ struct LeaderTasks {
 impl LeaderTasks {
     async fn run(self, stop: CancellationToken) -> Result<()> {
         let Self {
-            mut watching,
+            watches,
             common,
             options,
         } = self;
-        let (cluster, book, fleet) = (
-            common.cluster.clone(),
-            Arc::clone(&common.book),
-            Arc::clone(&common.fleet),
-        );
-        let mut reflecting = watching.reflect();
-        let pools = Arc::new(pool::Context {
+        let Watches {
+            stores,
+            pools,
+            datasets,
+            loads,
+        } = watches;
+        let cluster = &common.cluster;
+        let pool_context = Arc::new(pool::Context {
             cluster: cluster.clone(),
-            book: Arc::clone(&book),
-            fleet: Arc::clone(&fleet),
+            plan: Arc::clone(&common.plan),
+            node_reports: Arc::clone(&common.node_reports),
             recorder: common.recorder.clone(),
             metrics: common.metrics.clone(),
             options,
         });
-        let loads = Arc::new(load::Context {
+        let load_context = Arc::new(load::Context {
             common: Arc::clone(&common),
-            places: parking_lot::Mutex::default(),
+            refs: parking_lot::Mutex::default(),
         });
-        let ready = watches::ready(&cluster);
+        let mut store_watches = stores.start();
         tokio::select! {
-            ready = ready => ready?,
-            _ = reflecting.join_next() => bail!("a watch ended"),
+            synced = watches::stores_synced(cluster) => synced?,
+            _ = store_watches.join_next() => bail!("a watch ended"),
             () = stop.cancelled() => return Ok(()),
         }
-        let for_pools = watching
-            .pools(&fleet, &stop)
-            .run(pool::reconcile, pool::after_error, pools);
-        let for_datasets = watching
-            .datasets(&common, &stop)
+        let reconcile_pools = pools.controller(&common.node_reports, &stop).run(
+            pool::reconcile,
+            pool::after_error,
+            pool_context,
+        );
+        let reconcile_datasets = datasets
+            .controller(&common, &stop)
             .with_config(kube::runtime::controller::Config::default().concurrency(MAX_CONCURRENT_DATASETS))
             .run(dataset::reconcile, dataset::after_error, Arc::clone(&common));
-        // A pool or a Dataset that has not been seen yet is not one that is missing.
-        let for_datasets = async {
+        // A pool that is not in the store yet is not one that does not exist; the same holds for Datasets below.
+        let reconcile_datasets = async {
             if cluster.pools.wait_until_ready().await.is_ok() {
-                for_datasets.for_each(|_done| async {}).await;
+                reconcile_datasets.for_each(|_done| async {}).await;
             }
         };
-        let load_store = watching.loads_store();
-        let for_loads = watching
-            .loads(&loads, &stop)
-            .run(load::reconcile, load::after_error, loads);
-        let for_loads = async {
+        let load_store = loads.store();
+        let reconcile_loads = loads.controller(&load_context, &stop).run(
+            load::reconcile,
+            load::after_error,
+            Arc::clone(&load_context),
+        );
+        let reconcile_loads = async {
             if cluster.datasets.wait_until_ready().await.is_ok() {
-                for_loads.for_each(|_done| async {}).await;
+                reconcile_loads.for_each(|_done| async {}).await;
             }
         };
-        let whole = async {
+        let release_plan = async {
             let ended = "a watch ended";
             cluster.pools.wait_until_ready().await.context(ended)?;
             cluster.datasets.wait_until_ready().await.context(ended)?;
             load_store.wait_until_ready().await.context(ended)?;
-            let uids = cluster
-                .datasets
-                .state()
-                .into_iter()
-                .filter_map(|dataset| dataset.uid());
-            let uids = uids.chain(cluster.pools.state().into_iter().filter_map(|pool| pool.uid()));
-            let uids: HashSet<_> = uids
-                .chain(load_store.state().into_iter().filter_map(|load| load.uid()))
-                .collect();
-            info!(objects = uids.len(), "knows what there is");
-            book.block_until_reconciled(uids);
-            sweep(&common).await
+            let datasets = cluster.datasets.state().into_iter();
+            let datasets = datasets.filter_map(|dataset| dataset.uid());
+            let pools = cluster.pools.state().into_iter().filter_map(|pool| pool.uid());
+            let loads = load_store.state().into_iter().filter_map(|load| load.uid());
+            let uids: HashSet<_> = datasets.chain(pools).chain(loads).collect();
+            info!(
+                objects = uids.len(),
+                "watch caches synced; the plan is sent once every object is reconciled"
+            );
+            common.plan.block_until_reconciled(uids);
+            sweep_orphans(&common).await
         };
         tokio::select! {
-            () = for_pools.for_each(|_done| async {}) => {}
-            () = for_datasets => {}
-            () = for_loads => {}
-            () = events::tell_of_volumes(&common.recorder, &fleet) => {}
-            ended = whole => ended?,
-            _ = reflecting.join_next() => bail!("a watch ended"),
+            () = reconcile_pools.for_each(|_done| async {}) => {}
+            () = reconcile_datasets => {}
+            () = reconcile_loads => {}
+            () = events::publish_volume_events(&common.recorder, &common.node_reports) => {}
+            ended = release_plan => ended?,
+            _ = store_watches.join_next() => bail!("a watch ended"),
         }
         if stop.is_cancelled() {
             Ok(())
@@ -287,36 +298,28 @@ impl LeaderTasks {
     }
 }
 
-/// Looks for bytes of Datasets that are no more, and for nodes that are no more. Never ends by itself.
-async fn sweep(common: &dataset::Context) -> Result<()> {
+/// Orders the removal of cached data whose Dataset does not exist, and drops the reports of deleted nodes. Never ends by
+/// itself.
+async fn sweep_orphans(common: &dataset::Context) -> Result<()> {
+    let (cluster, node_reports) = (&common.cluster, &common.node_reports);
     let mut interval = tokio::time::interval(ORPHAN_SWEEP_INTERVAL);
     let mut removed = HashSet::<String>::new();
     loop {
         interval.tick().await;
-        for node in common.fleet.driver_nodes() {
-            if common
-                .cluster
-                .nodes
-                .find(|known| known.name_any() == node)
-                .is_none()
-            {
-                common.fleet.forget_node(&node);
+        for node in node_reports.driver_nodes() {
+            if cluster.nodes.find(|known| known.name_any() == node).is_none() {
+                node_reports.forget_node(&node);
             }
         }
-        let known: HashSet<_> = common
-            .cluster
-            .datasets
-            .state()
-            .iter()
-            .filter_map(|dataset| dataset.uid())
-            .collect();
-        let present = common.fleet.all_present();
+        let known = cluster.datasets.state();
+        let known: HashSet<_> = known.iter().filter_map(|dataset| dataset.uid()).collect();
+        let present = node_reports.all_present();
         removed.retain(|uid| {
-            let stays = present.contains(uid);
-            if !stays {
-                common.book.forget_removed(uid);
+            let is_present = present.contains(uid);
+            if !is_present {
+                common.plan.forget_removed(uid);
             }
-            stays
+            is_present
         });
         let unknown: Vec<_> = present
             .into_iter()
@@ -325,16 +328,19 @@ async fn sweep(common: &dataset::Context) -> Result<()> {
         if unknown.is_empty() {
             continue;
         }
-        // What a watch has not seen yet is no reason to delete anything.
-        match watches::dataset_uids(&common.cluster.client).await {
-            Ok(there) => {
-                for uid in unknown.into_iter().filter(|uid| !there.contains(uid)) {
-                    info!(uid, "a node has bytes of a Dataset that is no more: they go");
-                    common.book.remove_dataset(&uid);
+        // A store may lag behind: only the API server's own list is a reason to delete.
+        match watches::dataset_uids(&cluster.client).await {
+            Ok(existing) => {
+                for uid in unknown.into_iter().filter(|uid| !existing.contains(uid)) {
+                    info!(
+                        uid,
+                        "orphaned cache data of a deleted Dataset; ordering its removal"
+                    );
+                    common.plan.remove_dataset(&uid);
                     removed.insert(uid);
                 }
             }
-            Err(error) => error!(%error, "failed to look which Datasets there are"),
+            Err(error) => error!(%error, "failed to list Datasets; orphan sweep skipped"),
         }
     }
 }

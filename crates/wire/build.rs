@@ -1,4 +1,4 @@
-//! Makes the messages and services of `proto/` into Rust.
+//! Generates Rust from `proto/`.
 
 use std::error::Error;
 
@@ -10,7 +10,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let descriptors = protox::compile(FILES, ["proto"])?;
     tonic_prost_build::configure()
-        // What is read is not copied out of the buffer that it arrived in.
+        // Byte fields share the receive buffer instead of copying from it.
         .bytes(".")
         .btree_map(".")
         .compile_fds(descriptors)?;

@@ -94,7 +94,7 @@ pub async fn run(
         token: options.token.clone(),
     });
     let identity = membership.identity();
-    tasks.spawn("the certificate renewal", membership.keep(stop.clone()));
+    tasks.spawn("the certificate renewal", membership.run(stop.clone()));
     let driver = Driver {
         layout: Layout::new(&options.kubelet_directory, &options.host_directory),
         workers: workers(identity.clone()),
@@ -204,7 +204,7 @@ impl Driver {
         let running = connection.run(move || registered.reregister(), self.stop.clone());
         tasks.spawn("the connection to the keeper", running);
         let (follower, events) = Follower::new(self.controller.clone(), self.identity.clone());
-        tasks.spawn("the plan stream", follower.keep(self.stop.clone()));
+        tasks.spawn("the plan stream", follower.run(self.stop.clone()));
         let plan = PlanSync {
             store: plan,
             reports,

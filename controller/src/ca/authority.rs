@@ -1,4 +1,4 @@
-//! A certificate authority: its key, its certificate, and what it signs.
+//! A certificate authority: its key, its certificate, and the certificates that it issues.
 
 use millpond_cluster::Peer;
 use rcgen::{
@@ -7,25 +7,25 @@ use rcgen::{
 };
 use time::{Duration, OffsetDateTime};
 
-/// Longer than any installation; it can be replaced by deleting the Secret.
-const AUTHORITY_LIFE: Duration = Duration::days(3_650);
+/// Longer than any installation; deleting the Secret replaces the authority.
+const AUTHORITY_LIFETIME: Duration = Duration::days(3_650);
 
-/// What a node process gets; it asks anew at two thirds of it.
-const PEER_LIFE: Duration = Duration::hours(24);
+/// Of the certificate of a node process, which requests another after two thirds of it.
+const PEER_LIFETIME: Duration = Duration::hours(24);
 
-/// The controller's own; it signs another at two thirds of it.
-const SERVER_LIFE: Duration = Duration::hours(24 * 7);
+/// Of the controller's own certificate, which is renewed after two thirds of it.
+const SERVER_LIFETIME: Duration = Duration::hours(24 * 7);
 
-/// Clocks of nodes differ.
-const SKEW: Duration = Duration::minutes(5);
+/// How far the clocks of nodes may differ.
+const CLOCK_SKEW: Duration = Duration::minutes(5);
 
-/// Why nothing was signed.
+/// Why no certificate was issued.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AuthorityError {
-    /// The authority's own parts or a request cannot be used.
+    /// The authority's own key or certificate, or a request, is invalid.
     #[error("failed to use a key or certificate")]
     Certificate(#[from] rcgen::Error),
-    /// A node's name makes no name for TLS.
+    /// The node's name is too long for a DNS name.
     #[error("node {node} has a name that is too long for a certificate")]
     Name { node: String },
 }
@@ -43,19 +43,19 @@ impl std::fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// Makes an authority; its certificate and key in PEM.
+    /// Creates an authority. Returns its certificate and key in PEM.
     pub(crate) fn generate() -> Result<(String, String), AuthorityError> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name = common_name("millpond");
-        valid_for(&mut params, AUTHORITY_LIFE);
+        valid_for(&mut params, AUTHORITY_LIFETIME);
         let certificate = params.self_signed(&key)?;
         Ok((certificate.pem(), key.serialize_pem()))
     }
 
-    /// Takes one up from its parts in PEM.
+    /// Reads an authority from its certificate and key in PEM.
     pub(crate) fn from_pem(certificate: &str, key: &str) -> Result<Self, AuthorityError> {
         Ok(Self {
             issuer: Issuer::from_ca_cert_pem(certificate, KeyPair::from_pem(key)?)?,
@@ -63,12 +63,12 @@ impl Authority {
         })
     }
 
-    /// Its certificate, for who trusts it.
+    /// Returns its certificate.
     pub(crate) fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
 
-    /// A certificate for the key of a request; what else the request asks for is ignored.
+    /// Issues a certificate for the key of a request. Names in the request are ignored.
     pub(crate) fn issue(&self, csr_pem: &str, peer: &Peer) -> Result<String, AuthorityError> {
         let too_long = || AuthorityError::Name {
             node: peer.node.clone(),
@@ -86,19 +86,19 @@ impl Authority {
             ExtendedKeyUsagePurpose::ServerAuth,
         ];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        valid_for(&mut params, PEER_LIFE);
+        valid_for(&mut params, PEER_LIFETIME);
         request.params = params;
         Ok(request.signed_by(&self.issuer)?.pem())
     }
 
-    /// A certificate for a server of these names, and its key.
+    /// Issues a certificate for a server of these names. Returns it with its key.
     pub(crate) fn serve_as(&self, names: Vec<String>) -> Result<(String, String), AuthorityError> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(names)?;
         params.distinguished_name = common_name("millpond controller");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        valid_for(&mut params, SERVER_LIFE);
+        valid_for(&mut params, SERVER_LIFETIME);
         Ok((params.signed_by(&key, &self.issuer)?.pem(), key.serialize_pem()))
     }
 }
@@ -109,10 +109,10 @@ fn common_name(name: &str) -> DistinguishedName {
     names
 }
 
-fn valid_for(params: &mut CertificateParams, life: Duration) {
+fn valid_for(params: &mut CertificateParams, lifetime: Duration) {
     let now = OffsetDateTime::now_utc();
-    params.not_before = now - SKEW;
-    params.not_after = now + life;
+    params.not_before = now - CLOCK_SKEW;
+    params.not_after = now + lifetime;
 }
 
 #[cfg(test)]
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_it_issues_can_be_used_and_names_the_peer() {
+    fn an_issued_certificate_is_valid_and_names_the_peer() {
         millpond_process::tls::install();
         let (certificate, key) = Authority::generate().unwrap();
         let authority = Authority::from_pem(&certificate, &key).unwrap();
@@ -131,7 +131,7 @@ mod tests {
             node: "gpu-1".to_owned(),
         };
         let own = KeyPair::generate().unwrap();
-        // A request that claims to be somebody is given its own name all the same.
+        // The names that a request claims are ignored.
         let claim =
             CertificateParams::new(vec!["millpond-controller.millpond-system.svc".to_owned()]).unwrap();
         let csr = claim.serialize_request(&own).unwrap().pem().unwrap();
@@ -140,7 +140,7 @@ mod tests {
         let identity =
             Identity::from_pem(&issued, &own.serialize_pem(), authority.certificate_pem()).unwrap();
         identity.client_config().unwrap();
-        identity.server_config(ClientCertPolicy::MustShow).unwrap();
+        identity.server_config(ClientCertPolicy::Required).unwrap();
         let (served, key) = authority.serve_as(vec!["a.b.svc".to_owned()]).unwrap();
         Identity::from_pem(&served, &key, authority.certificate_pem()).unwrap();
     }

@@ -1,4 +1,4 @@
-//! Certificates for node processes.
+//! The service that issues certificates to node processes.
 
 use std::sync::Arc;
 
@@ -13,15 +13,15 @@ use tracing::{info, warn};
 
 use super::authority::Authority;
 
-/// Where the API server says on which node a token's pod runs.
+/// The key under which a token review holds the node of the token's pod.
 const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 
-/// Every replica issues, also one that does not lead.
+/// Issues certificates; every replica does, not only the leader.
 #[derive(Clone)]
 pub(crate) struct CertificateService {
     pub(crate) authority: Arc<Authority>,
     pub(crate) client: Client,
-    /// Where the ServiceAccounts of workers and drivers are.
+    /// The namespace of the ServiceAccounts of workers and drivers.
     pub(crate) namespace: String,
 }
 
@@ -43,7 +43,7 @@ impl Certificates for CertificateService {
 }
 
 impl CertificateService {
-    /// Asks the API server whose token it is.
+    /// Returns the process that a token belongs to, by a token review of the API server.
     async fn identify(&self, token: String) -> Result<Peer, Status> {
         let review = TokenReview {
             spec: TokenReviewSpec {
@@ -56,8 +56,8 @@ impl CertificateService {
             .create(&PostParams::default(), &review)
             .await
             .map_err(|error| {
-                warn!(%error, "failed to have a token reviewed");
-                Status::unavailable("the API server does not review tokens now")
+                warn!(%error, "failed to review a token");
+                Status::unavailable("the API server cannot review tokens now")
             })?;
         let status = reviewed.status.unwrap_or_default();
         let for_us = status
@@ -65,7 +65,7 @@ impl CertificateService {
             .is_some_and(|audiences| audiences.iter().any(|audience| audience == TOKEN_AUDIENCE));
         if status.authenticated != Some(true) || !for_us {
             return Err(Status::unauthenticated(
-                "the token is not valid, or not for this audience",
+                "the token is invalid, or for another audience",
             ));
         }
         let user = status.user.unwrap_or_default();
@@ -87,8 +87,8 @@ impl CertificateService {
             .and_then(|mut names| names.pop());
         let node =
             node.ok_or_else(|| Status::permission_denied("the token is not bound to a pod on a node"))?;
-        // In the form in which it will be read.
+        // Parsed as the reader of the certificate will parse it.
         Peer::parse(&Peer { role, node }.to_string())
-            .map_err(|_nameless| Status::permission_denied("the node's name is none"))
+            .map_err(|_nameless| Status::permission_denied("the name of the node is invalid"))
     }
 }

@@ -1,4 +1,4 @@
-//! The authority in the cluster: a Secret with its key, and a ConfigMap for who trusts it.
+//! Stores the authority in the cluster: its key in a Secret, its certificate in a ConfigMap.
 
 use std::collections::BTreeMap;
 
@@ -11,15 +11,15 @@ use tracing::info;
 
 use super::authority::Authority;
 
-/// Of both objects.
+/// The name of both objects.
 const NAME: &str = "millpond-ca";
 const CERTIFICATE: &str = "ca.crt";
 const KEY: &str = "ca.key";
 
-/// Takes the authority up, or makes it. Two replicas that come at once make one: the second finds the first's.
+/// Loads the authority, or creates it. Of two replicas that create it concurrently the second loads that of the first.
 ///
 /// # Errors
-/// It can be neither read nor made.
+/// It can be neither loaded nor created.
 pub(crate) async fn ensure(client: Client, namespace: &str) -> Result<Authority> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let secret = match secrets
@@ -28,17 +28,17 @@ pub(crate) async fn ensure(client: Client, namespace: &str) -> Result<Authority>
         .context("failed to read the authority's Secret")?
     {
         Some(secret) => secret,
-        None => make(&secrets).await?,
+        None => create(&secrets).await?,
     };
     let data = secret.data.unwrap_or_default();
     let part = |name: &str| -> Result<String> {
-        let bytes = data
-            .get(name)
-            .with_context(|| format!("the Secret {NAME} has no {name}: delete it, and it is made anew"))?;
-        String::from_utf8(bytes.0.clone()).with_context(|| format!("{name} of the Secret {NAME} is no PEM"))
+        let bytes = data.get(name).with_context(|| {
+            format!("the Secret {NAME} has no {name}: delete it, and it is created again")
+        })?;
+        String::from_utf8(bytes.0.clone()).with_context(|| format!("{name} of the Secret {NAME} is not PEM"))
     };
     let authority = Authority::from_pem(&part(CERTIFICATE)?, &part(KEY)?)
-        .with_context(|| format!("the Secret {NAME} cannot be used: delete it, and it is made anew"))?;
+        .with_context(|| format!("the Secret {NAME} cannot be used: delete it, and it is created again"))?;
     let map = ConfigMap {
         metadata: metadata(),
         data: Some(BTreeMap::from([(
@@ -58,7 +58,7 @@ pub(crate) async fn ensure(client: Client, namespace: &str) -> Result<Authority>
     Ok(authority)
 }
 
-async fn make(secrets: &Api<Secret>) -> Result<Secret> {
+async fn create(secrets: &Api<Secret>) -> Result<Secret> {
     let (certificate, key) = Authority::generate()?;
     let secret = Secret {
         metadata: metadata(),
@@ -70,7 +70,7 @@ async fn make(secrets: &Api<Secret>) -> Result<Secret> {
     };
     match secrets.create(&PostParams::default(), &secret).await {
         Ok(secret) => {
-            info!("made the authority of the data plane");
+            info!("created the certificate authority");
             Ok(secret)
         }
         // Another replica was faster.
@@ -78,7 +78,7 @@ async fn make(secrets: &Api<Secret>) -> Result<Secret> {
             .get(NAME)
             .await
             .context("failed to read the authority's Secret"),
-        Err(error) => Err(error).context("failed to make the authority's Secret"),
+        Err(error) => Err(error).context("failed to create the authority's Secret"),
     }
 }
 

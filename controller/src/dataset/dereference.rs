@@ -1,27 +1,30 @@
-//! Reads what a Dataset's spec names: its pool, and for each mount a Secret or a ServiceAccount's token.
+//! Reads what a Dataset's spec names (its pool, and for each mount a Secret or a ServiceAccount's token), and what the
+//! workers report of it.
 
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use millpond_api::Dataset;
+use millpond_wire::plan;
 
 use super::credentials::Credentials;
 use super::{Context, Error};
 
-/// Everything that a spec names.
+/// Everything that the later steps need besides the Dataset itself.
 #[derive(Clone, Debug)]
 pub(super) struct ResolvedRefs {
-    /// The pool's name, where there is such a pool.
     pub(super) pool: Pool,
-    /// Of each mount, in their order.
+    /// Of each mount, in the order of the mounts.
     pub(super) credentials: Vec<Credentials>,
+    /// The state that each connected worker reports, with the name of its node.
+    pub(super) reports: Vec<(String, plan::DatasetState)>,
 }
 
 /// The pool of a Dataset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Pool {
-    /// It is there, and so large.
+    /// It exists. The capacity is that of one worker, all tiers together.
     Found { name: String, capacity_bytes: u64 },
-    /// There is none of that name.
+    /// There is no pool of that name.
     Missing(String),
     /// The spec names none, and there is no default.
     NoDefault,
@@ -29,15 +32,21 @@ pub(super) enum Pool {
     SeveralDefaults(Vec<String>),
 }
 
-pub(super) async fn dereference(dataset: &Dataset, context: &Context) -> Result<ResolvedRefs, Error> {
+/// Reads the refs: credentials from the API server, the rest from memory.
+pub(super) async fn dereference(
+    dataset: &Dataset,
+    uid: &str,
+    context: &Context,
+) -> Result<ResolvedRefs, Error> {
     let namespace = dataset.namespace().ok_or(Error::Incomplete("namespace"))?;
     let mut credentials = Vec::with_capacity(dataset.spec.mounts.len());
     for mount in &dataset.spec.mounts {
-        credentials.push(context.keyring.of(mount, &namespace).await?);
+        credentials.push(context.credentials.read(mount, &namespace).await?);
     }
     Ok(ResolvedRefs {
         pool: pool(dataset, context),
         credentials,
+        reports: context.node_reports.dataset(uid),
     })
 }
 

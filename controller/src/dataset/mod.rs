@@ -1,8 +1,10 @@
-//! Datasets: from a spec to a claim, a volume and a part of the plan; from reports to a status.
+//! Datasets: from a spec to a claim, a volume and a plan entry; from reports to a status.
 //!
-//! Five steps: [`dereference`] reads what the spec names, [`validate`] says what is wrong or what is meant, [`build`] makes
-//! objects and plan of it, [`apply`] makes them real, [`status`] says how it is. A Dataset that is being deleted goes
-//! through [`delete`] instead.
+//! Five steps, once each and in this order, each with a type for its result: [`dereference`] reads what the spec names and
+//! what workers report ([`dereference::ResolvedRefs`]), [`validate`] finds what is wrong with it
+//! ([`validate::Validated`]), [`build`] computes everything that follows ([`build::Prepared`]), [`apply`] puts that into the
+//! plan and the API server ([`apply::Applied`]), [`status`] writes the status. A Dataset that is being deleted goes through
+//! [`delete`] instead.
 
 mod apply;
 mod build;
@@ -25,66 +27,54 @@ use millpond_api::Dataset;
 use parking_lot::Mutex;
 
 use crate::cluster::Cluster;
+use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::node_reports::NodeReports;
 use crate::plan::PlanIndex;
 pub(crate) use apply::RecentlyCreated;
 pub(crate) use credentials::CredentialReader;
-pub(crate) use pod_use::Pods;
+pub(crate) use pod_use::PodLister;
 pub(crate) use status::ProgressLimiter;
 
-/// Secrets are read again: they may have been rotated, or made at last.
+/// Secrets are not watched: a Dataset is reconciled again, so that a rotated one is read.
 const REQUEUE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The same where something is missing.
+/// The same while something is missing or wrong, and after an error.
 const PROBLEM_REQUEUE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Why a step failed. The user's mistakes are no errors: they are findings.
+/// Why a step failed. Mistakes in a spec are no errors: they become conditions.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The API server refused or could not be reached.
-    #[error("failed to {what}")]
-    Api {
-        what: &'static str,
-        #[source]
-        source: Arc<kube::Error>,
-    },
-    /// The API server has given an object that it cannot have.
+    /// The API server refused a request or could not be reached.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The API server returned an object without a field that it always sets.
     #[error("the Dataset has no {0}")]
     Incomplete(&'static str),
-}
-
-impl Error {
-    pub(crate) fn api<E: Into<Arc<kube::Error>>>(what: &'static str) -> impl FnOnce(E) -> Self {
-        move |source| Self::Api {
-            what,
-            source: source.into(),
-        }
-    }
 }
 
 /// What the reconciler works with.
 pub(crate) struct Context {
     pub(crate) cluster: Cluster,
-    pub(crate) book: Arc<PlanIndex>,
-    pub(crate) fleet: Arc<NodeReports>,
+    pub(crate) plan: Arc<PlanIndex>,
+    pub(crate) node_reports: Arc<NodeReports>,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
-    pub(crate) keyring: CredentialReader,
-    pub(crate) made: RecentlyCreated,
+    pub(crate) credentials: CredentialReader,
+    pub(crate) recently_created: RecentlyCreated,
     pub(crate) progress: ProgressLimiter,
     /// The pods that may use Datasets.
-    pub(crate) pods: Pods,
-    /// Where a Dataset is, by its uid: reports know nothing else.
-    pub(crate) places: Mutex<HashMap<String, ObjectRef<Dataset>>>,
-    /// The last status of each Dataset that this replica has written.
-    pub(crate) written: Mutex<HashMap<String, status::LastWrittenStatus>>,
+    pub(crate) pods: PodLister,
+    /// Each Dataset's name and namespace by its uid: reports carry the uid alone.
+    pub(crate) refs: Mutex<HashMap<String, ObjectRef<Dataset>>>,
+    /// The last status of each Dataset that this replica wrote, by uid.
+    pub(crate) last_statuses: Mutex<HashMap<String, status::LastWrittenStatus>>,
     /// The only namespaces that are served; empty: all.
     pub(crate) namespaces: Vec<String>,
 }
 
 impl Context {
-    /// Whether objects of a namespace are this installation's.
+    /// Returns whether this installation serves objects of a namespace.
     pub(crate) fn serves(&self, namespace: Option<&str>) -> bool {
         self.namespaces.is_empty()
             || self
@@ -94,16 +84,16 @@ impl Context {
     }
 }
 
-/// Makes a Dataset what it is to be.
+/// Reconciles a Dataset with its spec and the reports.
 pub(crate) async fn reconcile(dataset: Arc<Dataset>, context: Arc<Context>) -> Result<Action, Error> {
-    let timer = context.metrics.begin("Dataset");
+    let timer = context.metrics.start_timer("Dataset");
     let uid = dataset.uid().ok_or(Error::Incomplete("uid"))?;
     if !context.serves(dataset.metadata.namespace.as_deref()) {
-        context.book.mark_reconciled(&uid);
+        context.plan.mark_reconciled(&uid);
         return Ok(Action::await_change());
     }
     context
-        .places
+        .refs
         .lock()
         .insert(uid.clone(), ObjectRef::from_obj(&*dataset));
     let result = if dataset.metadata.deletion_timestamp.is_some() {
@@ -111,60 +101,27 @@ pub(crate) async fn reconcile(dataset: Arc<Dataset>, context: Arc<Context>) -> R
     } else {
         Box::pin(reconcile_present(&dataset, &uid, &context)).await
     };
-    // What cannot be reconciled now must not keep all others from their nodes.
-    context.book.mark_reconciled(&uid);
-    timer.end(result.is_ok());
+    // Also after an error: one Dataset that cannot be reconciled must not hold the plan of all others back.
+    context.plan.mark_reconciled(&uid);
+    timer.stop(result.is_ok());
     result
 }
 
 async fn reconcile_present(dataset: &Dataset, uid: &str, context: &Context) -> Result<Action, Error> {
-    apply::ensure_finalizer(dataset, uid, context).await?;
-    let named = dereference::dereference(dataset, context).await?;
-    let validated = validate::validate(dataset, &named);
-    let reports = context.fleet.dataset(uid);
-    let had_catalog = dataset
-        .status
-        .as_ref()
-        .is_some_and(|status| status.catalog_generation.is_some());
-    let has_catalog = had_catalog || reports.iter().any(|(_, report)| report.catalog_generation > 0);
-    // What was readable stays readable while the user mends a mistake.
-    if let Some(pool) = validated
-        .pool
-        .as_ref()
-        .filter(|_| validated.problems.is_empty() || had_catalog)
-    {
-        let planned = build::planned(dataset, uid, pool, &named);
-        context.book.put_dataset(uid, planned);
-        apply::prefetch(dataset, uid, pool, has_catalog, context);
-    }
-    let objects = apply::Objects {
-        claim: build::claim(dataset),
-        volume: has_catalog.then(|| build::volume(dataset, uid, &reports)),
-    };
-    let taken = Box::pin(apply::apply(dataset, uid, objects, context)).await?;
-    let findings = status::StatusInputs {
-        validated: &validated,
-        taken,
-        reports: &reports,
-        is_settled: context.fleet.startup_grace_over(status::STARTUP_GRACE),
-        load: context
-            .fleet
-            .load(uid, validated.pool.as_deref().unwrap_or_default()),
-        is_bound: apply::is_bound(dataset, context),
-        workers: validated
-            .pool
-            .as_ref()
-            .map_or(0, |pool| context.cluster.workers(pool).len()),
-    };
-    let outcome = Box::pin(status::write(dataset, uid, &findings, context)).await?;
+    let refs = dereference::dereference(dataset, uid, context).await?;
+    let validated = validate::validate(dataset, &refs);
+    let prepared = build::build(dataset, uid, &validated, &refs);
+    let applied = Box::pin(apply::apply(dataset, uid, prepared, context)).await?;
+    let inputs = status::StatusInputs::new(uid, &validated, &refs, applied, context);
+    let outcome = Box::pin(status::write(dataset, uid, &inputs, context)).await?;
     Ok(Action::requeue(match outcome {
-        status::Outcome::Well => REQUEUE_INTERVAL,
-        status::Outcome::Unwell => PROBLEM_REQUEUE_INTERVAL,
-        status::Outcome::Awaited(pause) => pause,
+        status::Outcome::NoProblem => REQUEUE_INTERVAL,
+        status::Outcome::Problem => PROBLEM_REQUEUE_INTERVAL,
+        status::Outcome::Postponed(delay) => delay,
     }))
 }
 
-/// After an error: again, not too soon.
+/// Requeues a Dataset whose reconciliation failed.
 #[expect(clippy::needless_pass_by_value, reason = "the signature is the runtime's")]
 pub(crate) fn after_error(dataset: Arc<Dataset>, error: &Error, _context: Arc<Context>) -> Action {
     let (name, namespace) = (dataset.name_any(), dataset.namespace().unwrap_or_default());
@@ -172,7 +129,8 @@ pub(crate) fn after_error(dataset: Arc<Dataset>, error: &Error, _context: Arc<Co
         name,
         namespace,
         error = millpond_process::with_causes(error),
-        "failed to reconcile a Dataset"
+        "failed to reconcile a Dataset; retrying in {} s",
+        PROBLEM_REQUEUE_INTERVAL.as_secs()
     );
     Action::requeue(PROBLEM_REQUEUE_INTERVAL)
 }

@@ -1,4 +1,4 @@
-//! Which pods use a Dataset: those that have it mounted, by the drivers' reports, and those that are about to.
+//! Finds the pods that use a Dataset: those that have mounted it, by the drivers' reports, and those that name it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,20 +11,21 @@ use millpond_api::{Dataset, names};
 use moka::future::Cache;
 
 use super::{Context, Error};
+use crate::error::ApiError;
 use crate::ttl_cache;
 
-/// Datasets that are deleted together are often of one namespace: its pods are listed once for all of them. A pod that
-/// comes in this time is one that comes a moment after its Dataset was deleted.
+/// Datasets that are deleted together are often of one namespace: its pods are listed once for all of them. A pod that is
+/// created within this time counts as created just after the deletion of its Dataset.
 const POD_LIST_TTL: Duration = Duration::from_secs(1);
 
 /// Lists the pods of namespaces.
 #[derive(Clone)]
-pub(crate) struct Pods {
+pub(crate) struct PodLister {
     client: Client,
     listed: Cache<String, Arc<[PodUse]>>,
 }
 
-/// A pod that lives and has volumes that may be of Datasets.
+/// A pod that has not ended, and those of its volumes that may be Datasets.
 #[derive(Debug)]
 struct PodUse {
     name: String,
@@ -34,26 +35,26 @@ struct PodUse {
     datasets: Vec<String>,
 }
 
-impl Pods {
+impl PodLister {
     pub(crate) fn new(client: Client) -> Self {
         Self {
             client,
-            listed: ttl_cache::answers(POD_LIST_TTL),
+            listed: ttl_cache::new(POD_LIST_TTL),
         }
     }
 
-    async fn of(&self, namespace: &str) -> Result<Arc<[PodUse]>, Arc<kube::Error>> {
+    async fn list(&self, namespace: &str) -> Result<Arc<[PodUse]>, Arc<kube::Error>> {
         let api = Api::<Pod>::namespaced(self.client.clone(), namespace);
         let listed = async {
             let pods = api.list(&ListParams::default()).await?;
-            Ok(pods.items.iter().filter_map(PodUse::of).collect())
+            Ok(pods.items.iter().filter_map(PodUse::new).collect())
         };
         self.listed.try_get_with(namespace.to_owned(), listed).await
     }
 }
 
 impl PodUse {
-    fn of(pod: &Pod) -> Option<Self> {
+    fn new(pod: &Pod) -> Option<Self> {
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
         if matches!(phase, Some("Succeeded" | "Failed")) {
             return None;
@@ -68,7 +69,7 @@ impl PodUse {
         })
     }
 
-    /// Whether it uses a Dataset of namespace `own`, being in `namespace` itself.
+    /// Returns whether this pod of `namespace` uses a Dataset of namespace `own`.
     fn uses(&self, dataset: &Dataset, own: &str, namespace: &str) -> bool {
         let (name, is_own) = (dataset.name_any(), own == namespace);
         let full = format!("{own}/{name}");
@@ -89,10 +90,10 @@ fn inline(volume: &Volume) -> Option<String> {
     csi.volume_attributes.as_ref()?.get("dataset").cloned()
 }
 
-/// The pods, as namespace/name.
+/// Returns the pods that use a Dataset, as namespace/name.
 pub(super) async fn pods(dataset: &Dataset, uid: &str, context: &Context) -> Result<BTreeSet<String>, Error> {
     let own = dataset.namespace().ok_or(Error::Incomplete("namespace"))?;
-    let mut pods = context.fleet.pods(uid);
+    let mut pods = context.node_reports.pods(uid);
     let shared = dataset
         .spec
         .shared_with
@@ -102,11 +103,59 @@ pub(super) async fn pods(dataset: &Dataset, uid: &str, context: &Context) -> Res
     for namespace in std::iter::once(&own).chain(shared) {
         let listed = context
             .pods
-            .of(namespace)
+            .list(namespace)
             .await
-            .map_err(Error::api("list the pods that may use it"))?;
+            .map_err(ApiError::during("list the pods that may use a Dataset"))?;
         let using = listed.iter().filter(|pod| pod.uses(dataset, &own, namespace));
         pods.extend(using.map(|pod| format!("{namespace}/{}", pod.name)));
     }
     Ok(pods)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dataset() -> Dataset {
+        serde_json::from_value(serde_json::json!({
+            "apiVersion": "millpond.io/v1alpha1", "kind": "Dataset", "metadata": {"name": "d", "namespace": "team"},
+            "spec": {"mounts": [{"mountPoint": "s3://b"}]}
+        }))
+        .unwrap()
+    }
+
+    fn pod(phase: &str, volume: &serde_json::Value) -> Option<PodUse> {
+        let pod = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "p"}, "spec": {"containers": [], "volumes": [volume]}, "status": {"phase": phase}
+        }));
+        PodUse::new(&pod.unwrap())
+    }
+
+    #[test]
+    fn a_pod_uses_a_dataset_by_its_claim_or_by_an_inline_volume() {
+        let inline = |driver: &str, dataset: &str| serde_json::json!({"name": "v", "csi": {"driver": driver, "volumeAttributes": {"dataset": dataset}}});
+        let claim =
+            |name: &str| serde_json::json!({"name": "v", "persistentVolumeClaim": {"claimName": name}});
+        for (volume, in_own, in_other) in [
+            (claim("d"), true, false),
+            (claim("e"), false, false),
+            (inline("csi.millpond.io", "d"), true, false),
+            (inline("csi.millpond.io", "team/d"), true, true),
+            (inline("csi.millpond.io", "other/d"), false, false),
+            (inline("csi.example.com", "d"), false, false),
+        ] {
+            let uses = |namespace: &str| {
+                pod("Running", &volume).is_some_and(|pod| pod.uses(&dataset(), "team", namespace))
+            };
+            assert_eq!((uses("team"), uses("other")), (in_own, in_other), "{volume}");
+        }
+    }
+
+    #[test]
+    fn a_pod_that_has_ended_uses_nothing() {
+        let volume = serde_json::json!({"name": "v", "persistentVolumeClaim": {"claimName": "d"}});
+        assert!(pod("Pending", &volume).is_some());
+        assert!(pod("Succeeded", &volume).is_none());
+        assert!(pod("Failed", &volume).is_none());
+    }
 }

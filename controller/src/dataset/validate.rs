@@ -1,5 +1,5 @@
-//! What is wrong with a Dataset that no rule of its own could say: names that lead nowhere, globs that cannot be read, more
-//! quota than there is. Each problem names the field and the fix.
+//! Finds what the CEL rules of a Dataset cannot: references to missing objects, invalid globs, a quota over the pool's
+//! capacity. Each problem names the field and the fix. Pure.
 
 use globset::GlobBuilder;
 use millpond_api::Dataset;
@@ -8,49 +8,50 @@ use millpond_api::condition::reason;
 use super::credentials::Credentials;
 use super::dereference::{Pool, ResolvedRefs};
 
-/// One thing that is wrong.
+/// A mistake in a spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Problem {
     /// One of [`reason`].
     pub(super) reason: &'static str,
-    /// For people.
+    /// Names the field, the value and the fix.
     pub(super) message: String,
 }
 
-/// What is wrong, and what is meant.
+/// The pool that a Dataset belongs to, and the mistakes in its spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Validated {
-    /// `None`: there is no pool.
+    /// `None`: the pool does not exist or is not known.
     pub(super) pool: Option<String>,
-    pub(super) capacity_bytes: u64,
+    /// Empty: the spec is valid.
     pub(super) problems: Vec<Problem>,
 }
 
-pub(super) fn validate(dataset: &Dataset, named: &ResolvedRefs) -> Validated {
+/// Returns the pool of a Dataset and every mistake in its spec.
+pub(super) fn validate(dataset: &Dataset, refs: &ResolvedRefs) -> Validated {
     let mut problems = Vec::new();
-    let mut wrong = |reason, message| problems.push(Problem { reason, message });
-    let (pool, capacity_bytes) = match &named.pool {
+    let mut add = |reason, message| problems.push(Problem { reason, message });
+    let (pool, capacity_bytes) = match &refs.pool {
         Pool::Found { name, capacity_bytes } => (Some(name.clone()), *capacity_bytes),
         Pool::Missing(name) => {
-            wrong(
+            add(
                 reason::POOL_NOT_FOUND,
                 format!(
-                    "spec.pool: there is no CachePool {name:?}: make it, or name one of `kubectl get cachepools`"
+                    "spec.pool: CachePool {name:?} does not exist: create it, or name one of `kubectl get cachepools`"
                 ),
             );
             (None, 0)
         }
         Pool::NoDefault => {
-            wrong(
+            add(
                 reason::POOL_NOT_FOUND,
-                "spec.pool is not set and no CachePool is the default: name one, or annotate one with \
+                "spec.pool is not set and no CachePool is the default: set it, or annotate a pool with \
                  millpond.io/is-default-pool: \"true\""
                     .to_owned(),
             );
             (None, 0)
         }
         Pool::SeveralDefaults(names) => {
-            wrong(
+            add(
                 reason::SEVERAL_DEFAULT_POOLS,
                 format!(
                     "spec.pool is not set and several CachePools are the default ({}): leave the annotation \
@@ -61,23 +62,23 @@ pub(super) fn validate(dataset: &Dataset, named: &ResolvedRefs) -> Validated {
             (None, 0)
         }
     };
-    for (index, (mount, credentials)) in dataset.spec.mounts.iter().zip(&named.credentials).enumerate() {
+    for (index, (mount, credentials)) in dataset.spec.mounts.iter().zip(&refs.credentials).enumerate() {
         let field = format!("spec.mounts[{index}]");
         match credentials {
-            Credentials::MissingSecret(name) => wrong(
+            Credentials::MissingSecret(name) => add(
                 reason::SECRET_NOT_FOUND,
                 format!(
-                    "{field}.secretRef.name: there is no Secret {name:?} in the Dataset's namespace: make it"
+                    "{field}.secretRef.name: Secret {name:?} does not exist in the Dataset's namespace: create it"
                 ),
             ),
-            Credentials::NoText { secret, key } => wrong(
+            Credentials::NotText { secret, key } => add(
                 reason::INVALID_SOURCE,
                 format!("{field}.secretRef.name: the key {key:?} of Secret {secret:?} is not text"),
             ),
-            Credentials::MissingAccount(name) => wrong(
+            Credentials::MissingAccount(name) => add(
                 reason::SERVICE_ACCOUNT_NOT_FOUND,
                 format!(
-                    "{field}.serviceAccountName: there is no ServiceAccount {name:?} in the Dataset's namespace: make it"
+                    "{field}.serviceAccountName: ServiceAccount {name:?} does not exist in the Dataset's namespace: create it"
                 ),
             ),
             Credentials::None | Credentials::Secret(_) | Credentials::Token(_) => {}
@@ -85,17 +86,18 @@ pub(super) fn validate(dataset: &Dataset, named: &ResolvedRefs) -> Validated {
         let globs = mount.include.iter().map(|glob| ("include", glob));
         for (list, glob) in globs.chain(mount.exclude.iter().map(|glob| ("exclude", glob))) {
             if let Err(error) = GlobBuilder::new(glob).literal_separator(true).build() {
-                wrong(
+                add(
                     reason::INVALID_GLOB,
-                    format!("{field}.{list}: {glob:?} is not a glob: {}", error.kind()),
+                    format!("{field}.{list}: {glob:?} is not a valid glob: {}", error.kind()),
                 );
             }
         }
+        // The CRD refuses it since; a Dataset of an older CRD may still have it, and workers would read the directory.
         if mount.mount_point.starts_with("file://") {
-            wrong(
+            add(
                 reason::INVALID_SOURCE,
                 format!(
-                    "{field}.mountPoint: a directory of the nodes cannot be a source in a cluster: name a bucket or a server"
+                    "{field}.mountPoint: a directory of the nodes cannot be a source in a cluster: use a bucket or a server"
                 ),
             );
         }
@@ -105,7 +107,7 @@ pub(super) fn validate(dataset: &Dataset, named: &ResolvedRefs) -> Validated {
         .quota
         .filter(|quota| pool.is_some() && quota.0 > capacity_bytes)
     {
-        wrong(
+        add(
             reason::QUOTA_OVER_CAPACITY,
             format!(
                 "spec.quota: {quota} is more than a worker of the pool has ({}): lower it, or raise the pool's capacity",
@@ -113,11 +115,7 @@ pub(super) fn validate(dataset: &Dataset, named: &ResolvedRefs) -> Validated {
             ),
         );
     }
-    Validated {
-        pool,
-        capacity_bytes,
-        problems,
-    }
+    Validated { pool, problems }
 }
 
 #[cfg(test)]
@@ -131,68 +129,139 @@ mod tests {
         .unwrap()
     }
 
-    fn named(credentials: Credentials) -> ResolvedRefs {
+    fn refs(pool: Pool, credentials: Credentials) -> ResolvedRefs {
         ResolvedRefs {
-            pool: Pool::Found {
-                name: "gpu".to_owned(),
-                capacity_bytes: 1 << 30,
-            },
+            pool,
             credentials: vec![credentials],
+            reports: Vec::new(),
         }
     }
 
-    fn reasons(validated: &Validated) -> Vec<&'static str> {
-        validated.problems.iter().map(|problem| problem.reason).collect()
+    fn found() -> Pool {
+        Pool::Found {
+            name: "gpu".to_owned(),
+            capacity_bytes: 1 << 30,
+        }
     }
 
     #[test]
-    fn a_right_dataset_has_no_problem() {
-        let dataset =
-            dataset(&serde_json::json!({"mounts": [{"mountPoint": "s3://b", "include": ["**/*.jpg"]}]}));
-        let validated = validate(&dataset, &named(Credentials::None));
+    fn a_valid_dataset_has_no_problem() {
+        let dataset = dataset(&serde_json::json!({
+            "mounts": [{"mountPoint": "s3://b", "include": ["**/*.jpg"]}], "quota": "1Gi"
+        }));
+        let validated = validate(&dataset, &refs(found(), Credentials::None));
         assert_eq!(validated.pool.as_deref(), Some("gpu"));
-        assert!(validated.problems.is_empty());
+        assert_eq!(validated.problems, []);
     }
 
     #[test]
     fn every_problem_names_its_field() {
-        let dataset = dataset(&serde_json::json!({
-            "mounts": [{"mountPoint": "s3://b", "exclude": ["a[b"], "secretRef": {"name": "keys"}}], "quota": "2Gi"
-        }));
-        let validated = validate(&dataset, &named(Credentials::MissingSecret("keys".to_owned())));
-        assert_eq!(
-            reasons(&validated),
-            ["SecretNotFound", "InvalidGlob", "QuotaOverCapacity"]
-        );
-        assert!(
-            validated.problems[0]
-                .message
-                .starts_with("spec.mounts[0].secretRef.name: ")
-        );
-        assert!(validated.problems[1].message.contains("\"a[b\""));
-        assert!(
-            validated.problems[2]
-                .message
-                .contains("2Gi is more than a worker of the pool has (1Gi)")
-        );
+        let several = Pool::SeveralDefaults(vec!["a".to_owned(), "b".to_owned()]);
+        let not_text = Credentials::NotText {
+            secret: "keys".to_owned(),
+            key: "k".to_owned(),
+        };
+        let mount = serde_json::json!({"mountPoint": "s3://b"});
+        let with = |field: &str, value: serde_json::Value| {
+            let mut mount = mount.clone();
+            mount[field] = value;
+            serde_json::json!({"mounts": [mount]})
+        };
+        let plain = serde_json::json!({"mounts": [mount]});
+        let quota = serde_json::json!({"mounts": [mount], "quota": "2Gi"});
+        let include = with("include", serde_json::json!(["a[b"]));
+        let exclude = with("exclude", serde_json::json!(["**", "a{b"]));
+        let directory = with("mountPoint", serde_json::json!("file:///etc"));
+        let (none, missing) = (Credentials::None, Pool::Missing("x".to_owned()));
+        let secret = Credentials::MissingSecret("keys".to_owned());
+        let account = Credentials::MissingAccount("trainer".to_owned());
+        for (spec, pool, credentials, reason, start) in [
+            (
+                &plain,
+                missing,
+                &none,
+                "PoolNotFound",
+                "spec.pool: CachePool \"x\"",
+            ),
+            (
+                &plain,
+                Pool::NoDefault,
+                &none,
+                "PoolNotFound",
+                "spec.pool is not set",
+            ),
+            (
+                &plain,
+                several,
+                &none,
+                "SeveralDefaultPools",
+                "spec.pool is not set and several CachePools are the default (a, b)",
+            ),
+            (
+                &plain,
+                found(),
+                &secret,
+                "SecretNotFound",
+                "spec.mounts[0].secretRef.name: Secret \"keys\"",
+            ),
+            (
+                &plain,
+                found(),
+                &not_text,
+                "InvalidSource",
+                "spec.mounts[0].secretRef.name: the key \"k\"",
+            ),
+            (
+                &plain,
+                found(),
+                &account,
+                "ServiceAccountNotFound",
+                "spec.mounts[0].serviceAccountName: ",
+            ),
+            (
+                &include,
+                found(),
+                &none,
+                "InvalidGlob",
+                "spec.mounts[0].include: \"a[b\"",
+            ),
+            (
+                &exclude,
+                found(),
+                &none,
+                "InvalidGlob",
+                "spec.mounts[0].exclude: \"a{b\"",
+            ),
+            (
+                &directory,
+                found(),
+                &none,
+                "InvalidSource",
+                "spec.mounts[0].mountPoint: ",
+            ),
+            (
+                &quota,
+                found(),
+                &none,
+                "QuotaOverCapacity",
+                "spec.quota: 2Gi is more than a worker of the pool has (1Gi)",
+            ),
+        ] {
+            let problems = validate(&dataset(spec), &refs(pool, credentials.clone())).problems;
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert_eq!(problems[0].reason, reason);
+            assert!(problems[0].message.starts_with(start), "{}", problems[0].message);
+        }
     }
 
     #[test]
-    fn a_pool_is_named_or_the_only_default() {
-        let dataset = dataset(&serde_json::json!({"mounts": [{"mountPoint": "s3://b"}]}));
-        for (pool, reason) in [
-            (Pool::Missing("x".to_owned()), "PoolNotFound"),
-            (Pool::NoDefault, "PoolNotFound"),
-            (
-                Pool::SeveralDefaults(vec!["a".to_owned(), "b".to_owned()]),
-                "SeveralDefaultPools",
-            ),
-        ] {
-            let named = ResolvedRefs {
-                pool,
-                credentials: vec![Credentials::None],
-            };
-            assert_eq!(reasons(&validate(&dataset, &named)), [reason]);
-        }
+    fn all_problems_are_found_at_once_in_the_order_of_the_spec() {
+        let dataset = dataset(&serde_json::json!({
+            "mounts": [{"mountPoint": "s3://b", "exclude": ["a[b"], "secretRef": {"name": "keys"}}], "quota": "2Gi"
+        }));
+        let secret = Credentials::MissingSecret("keys".to_owned());
+        let validated = validate(&dataset, &refs(found(), secret));
+        let reasons: Vec<_> = validated.problems.iter().map(|problem| problem.reason).collect();
+        assert_eq!(reasons, ["SecretNotFound", "InvalidGlob", "QuotaOverCapacity"]);
     }
 }

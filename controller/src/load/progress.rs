@@ -1,32 +1,20 @@
-//! How far a load is: what the workers say, added up.
+//! The progress of a run: the sum of what the workers report. Pure.
 
-use globset::GlobBuilder;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use millpond_api::condition::{ConditionUpdate, Status, kind, reason};
 use millpond_api::{ByteQuantity, DataLoadStatus, FailedPath, LoadPhase};
 use millpond_wire::plan;
 
-/// Failed paths that the status holds.
-const SHOWN_FAILURES: usize = 20;
+use crate::status::percentage;
 
-/// What is wrong with the paths of a load.
-pub(super) fn check(paths: &[String]) -> Result<(), String> {
-    for (index, path) in paths.iter().enumerate() {
-        if let Err(error) = GlobBuilder::new(path).literal_separator(true).build() {
-            return Err(format!(
-                "spec.paths[{index}]: {path:?} is not a path or a glob: {}",
-                error.kind()
-            ));
-        }
-    }
-    Ok(())
-}
+/// Failed paths in a status.
+const MAX_FAILED_PATHS: usize = 20;
 
 /// Begins a run.
 pub(super) fn begin(status: &mut DataLoadStatus, now: Timestamp) {
     *status = DataLoadStatus {
-        // A run is known by the second in which it began.
+        // The second of its start identifies the run.
         started_at: Timestamp::from_second(now.as_second()).ok().map(Time),
         next_run_at: status.next_run_at.take(),
         conditions: std::mem::take(&mut status.conditions),
@@ -34,8 +22,14 @@ pub(super) fn begin(status: &mut DataLoadStatus, now: Timestamp) {
     };
 }
 
-/// Takes in what the workers of the pool say; `None` stands for one that has not said anything yet.
-pub(super) fn take(
+/// Returns the number of the run that a status is about: the second of its start, 0 before the first.
+pub(super) fn run_number(status: &DataLoadStatus) -> u64 {
+    let started = status.started_at.as_ref();
+    started.map_or(0, |started| u64::try_from(started.0.as_second()).unwrap_or(0))
+}
+
+/// Updates a status by the reports of the pool's workers; `None` stands for a worker that has not reported the load yet.
+pub(super) fn apply_reports(
     status: &mut DataLoadStatus,
     workers: &[Option<plan::LoadState>],
     run: u64,
@@ -50,26 +44,21 @@ pub(super) fn take(
     if states.is_empty() {
         return;
     }
-    let sum = |of: fn(&plan::LoadState) -> u64| {
-        i64::try_from(states.iter().map(|state| of(state)).sum::<u64>()).unwrap_or(i64::MAX)
-    };
-    let counted = states.iter().all(|state| state.counted || state.finished);
+    let sum = |of: fn(&plan::LoadState) -> u64| states.iter().map(|state| of(state)).sum::<u64>();
+    let number = |number: u64| Some(i64::try_from(number).unwrap_or(i64::MAX));
+    let is_counted = states.iter().all(|state| state.counted || state.finished);
     let (done, total) = (sum(|state| state.bytes_done), sum(|state| state.bytes_total));
-    status.files_total = Some(sum(|state| state.files_total));
-    status.files_done = Some(sum(|state| state.files_done));
-    status.bytes_total = Some(total);
-    status.bytes_done = Some(done);
-    status.files_failed = Some(sum(|state| state.files_failed));
+    status.files_total = number(sum(|state| state.files_total));
+    status.files_done = number(sum(|state| state.files_done));
+    status.bytes_total = number(total);
+    status.bytes_done = number(done);
+    status.files_failed = number(sum(|state| state.files_failed));
     // While files are still being counted, a percentage would go back.
-    status.progress = counted.then(|| percentage(done, total));
-    let fetched = sum(|state| state.bytes_fetched);
-    let seconds = status
-        .started_at
-        .as_ref()
-        .map_or(0, |began| now.as_second().saturating_sub(began.0.as_second()));
-    let rate = fetched / seconds.max(1);
-    status.rate = Some(format!("{}/s", ByteQuantity(u64::try_from(rate).unwrap_or(0))));
-    status.eta = (counted && rate > 0).then(|| span(total.saturating_sub(done) / rate));
+    status.progress = is_counted.then(|| percentage(done, total));
+    let seconds = u64::try_from(now.as_second()).unwrap_or(0).saturating_sub(run);
+    let rate = sum(|state| state.bytes_fetched) / seconds.max(1);
+    status.rate = Some(format!("{}/s", ByteQuantity(rate)));
+    status.eta = (is_counted && rate > 0).then(|| duration(total.saturating_sub(done) / rate));
     let failures = states
         .iter()
         .flat_map(|state| &state.failures)
@@ -84,7 +73,7 @@ pub(super) fn take(
             path: "/".to_owned(),
             reason: state.error.clone(),
         });
-    status.failed_paths = errors.chain(failures).take(SHOWN_FAILURES).collect();
+    status.failed_paths = errors.chain(failures).take(MAX_FAILED_PATHS).collect();
     let all_finished = states.len() == workers.len() && states.iter().all(|state| state.finished);
     if all_finished {
         status.finished_at = Some(Time(now));
@@ -103,13 +92,13 @@ pub(super) fn take(
     }
 }
 
-/// The condition that follows.
-pub(super) fn finding(status: &DataLoadStatus) -> ConditionUpdate {
+/// Returns the condition of a load that runs or has run.
+pub(super) fn condition(status: &DataLoadStatus) -> ConditionUpdate {
     let (holds, reason, message) = match status.phase {
         Some(LoadPhase::Complete) => (
             Status::True,
             reason::AS_EXPECTED,
-            "everything is there".to_owned(),
+            "all files are cached".to_owned(),
         ),
         Some(LoadPhase::Failed) => {
             let first = status.failed_paths.first();
@@ -137,17 +126,8 @@ pub(super) fn finding(status: &DataLoadStatus) -> ConditionUpdate {
     }
 }
 
-fn percentage(part: i64, whole: i64) -> String {
-    let thousandths = if whole <= 0 {
-        1_000
-    } else {
-        i128::from(part) * 1_000 / i128::from(whole)
-    };
-    format!("{}.{}%", thousandths / 10, thousandths % 10)
-}
-
-/// A time for people: two parts at most.
-fn span(seconds: i64) -> String {
+/// Returns a length of time with its two largest units.
+fn duration(seconds: u64) -> String {
     match (seconds / 3_600, seconds / 60 % 60, seconds % 60) {
         (0, 0, seconds) => format!("{seconds}s"),
         (0, minutes, seconds) => format!("{minutes}m{seconds}s"),
@@ -174,17 +154,17 @@ mod tests {
         }
     }
 
-    fn begun() -> DataLoadStatus {
+    fn started() -> DataLoadStatus {
         let mut status = DataLoadStatus::default();
         begin(&mut status, Timestamp::from_second(100).unwrap());
         status
     }
 
     #[test]
-    fn workers_are_added_up() {
-        let mut status = begun();
+    fn the_reports_of_workers_are_summed() {
+        let mut status = started();
         let now = Timestamp::from_second(110).unwrap();
-        take(
+        apply_reports(
             &mut status,
             &[Some(state(5, false, 0)), Some(state(10, true, 0))],
             100,
@@ -197,51 +177,44 @@ mod tests {
             (Some("150/s"), Some("3s"))
         );
         assert_eq!(status.phase, Some(LoadPhase::Loading));
-        take(
+        apply_reports(
             &mut status,
             &[Some(state(10, true, 0)), Some(state(10, true, 0))],
             100,
             now,
         );
         assert_eq!(status.phase, Some(LoadPhase::Complete));
-        assert_eq!(finding(&status).status, Status::True);
+        assert_eq!(condition(&status).status, Status::True);
     }
 
     #[test]
-    fn a_worker_that_says_nothing_keeps_it_open_and_another_run_does_not_count() {
-        let mut status = begun();
+    fn a_worker_without_a_report_keeps_a_run_open_and_another_run_does_not_count() {
+        let mut status = started();
         let now = Timestamp::from_second(110).unwrap();
-        take(&mut status, &[Some(state(10, true, 0)), None], 100, now);
+        apply_reports(&mut status, &[Some(state(10, true, 0)), None], 100, now);
         assert_eq!(status.phase, Some(LoadPhase::Loading));
-        let mut other = begun();
-        take(&mut other, &[Some(state(10, true, 0))], 101, now);
+        let mut other = started();
+        apply_reports(&mut other, &[Some(state(10, true, 0))], 101, now);
         assert_eq!(other.files_done, None);
     }
 
     #[test]
-    fn failures_are_said() {
-        let mut status = begun();
+    fn the_first_failure_is_in_the_message() {
+        let mut status = started();
         let mut failed = state(9, true, 1);
         failed.failures.push(plan::FailedFile {
             path: "a".to_owned(),
-            reason: "gone".to_owned(),
+            reason: "not found".to_owned(),
         });
-        take(
+        apply_reports(
             &mut status,
             &[Some(failed)],
             100,
             Timestamp::from_second(110).unwrap(),
         );
-        assert_eq!(finding(&status).message, "1 files could not be fetched: a: gone");
-    }
-
-    #[test]
-    fn a_glob_that_is_none_is_named() {
-        assert!(check(&["/a/**".to_owned()]).is_ok());
-        assert!(
-            check(&["/a[".to_owned()])
-                .unwrap_err()
-                .starts_with("spec.paths[0]: \"/a[\"")
+        assert_eq!(
+            condition(&status).message,
+            "1 files could not be fetched: a: not found"
         );
     }
 }

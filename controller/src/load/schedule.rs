@@ -1,28 +1,28 @@
-//! When a Cron load runs: by the five fields that cron has, in UTC.
+//! The schedule of a Cron load: the five fields of cron, in UTC.
 
 use chrono::{DateTime, Utc};
 use croner::parser::CronParser;
 use k8s_openapi::jiff::Timestamp;
 
-/// The first time after `now` that a schedule names.
+/// Returns the first time after `now` that a schedule names.
 ///
 /// # Errors
-/// What is wrong with it, for people.
+/// The schedule is invalid: the message of a condition.
 pub(super) fn next(schedule: &str, now: Timestamp) -> Result<Timestamp, String> {
-    let wrong = |reason: String| {
+    let invalid = |reason: String| {
         format!(
             "spec.schedule: {schedule:?} is not minute, hour, day of month, month, day of week (such as \"0 3 * * *\"): {reason}"
         )
     };
     let cron = CronParser::new()
         .parse(schedule)
-        .map_err(|error| wrong(error.to_string()))?;
+        .map_err(|error| invalid(error.to_string()))?;
     let now = DateTime::<Utc>::from_timestamp(now.as_second(), 0)
-        .ok_or_else(|| wrong("the clock is wrong".to_owned()))?;
+        .ok_or_else(|| invalid("the clock of the controller is out of range".to_owned()))?;
     let next = cron
         .find_next_occurrence(&now, false)
-        .map_err(|error| wrong(error.to_string()))?;
-    Timestamp::from_second(next.timestamp()).map_err(|error| wrong(error.to_string()))
+        .map_err(|error| invalid(error.to_string()))?;
+    Timestamp::from_second(next.timestamp()).map_err(|error| invalid(error.to_string()))
 }
 
 #[cfg(test)]
@@ -44,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_schedule_is_named() {
+    fn an_invalid_schedule_is_named() {
         let error = next("every night", Timestamp::UNIX_EPOCH).unwrap_err();
         assert!(error.starts_with("spec.schedule: \"every night\""), "{error}");
     }

@@ -1,8 +1,9 @@
-//! The plan as a whole, and what of it each kind of process is told.
+//! The complete plan, and the changes that each stream has to send.
 //!
-//! A reader remembers what it has told ([`WorkerSent`], [`DriverSent`]) and asks for the difference. Nobody is told
-//! anything before every object that was there at the start has been reconciled once: half a plan would make nodes let
-//! go of the other half.
+//! A stream remembers what it has sent ([`WorkerSent`], [`DriverSent`]) and takes the difference. No Dataset and no load is
+//! sent before every object that existed at the start has been reconciled once: a node would close what is missing in half
+//! a plan. Pools are sent immediately, since a driver prepares the directories that a worker waits for; a pool is removed
+//! only by a complete plan.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -30,19 +31,19 @@ struct PlannedLoad {
 #[derive(Debug, Default)]
 struct State {
     datasets: BTreeMap<String, Arc<PlannedDataset>>,
-    /// Datasets whose bytes are to be deleted wherever they are.
+    /// Datasets whose bytes every node has to delete.
     removed: HashSet<String>,
     loads: BTreeMap<String, Arc<PlannedLoad>>,
     pools: BTreeMap<String, Arc<plan::Pool>>,
-    /// What has to be reconciled once before anybody is told; `None`: it is not known yet what there is.
-    awaited: Option<HashSet<String>>,
-    /// What was reconciled before that was known.
-    seen: HashSet<String>,
+    /// The uids that have to be reconciled once before the plan is sent; `None`: the watch caches are not synced yet.
+    pending: Option<HashSet<String>>,
+    /// The uids that were reconciled before the watch caches were synced.
+    reconciled: HashSet<String>,
 }
 
 impl State {
-    fn is_whole(&self) -> bool {
-        self.awaited.as_ref().is_some_and(HashSet::is_empty)
+    fn is_complete(&self) -> bool {
+        self.pending.as_ref().is_some_and(HashSet::is_empty)
     }
 }
 
@@ -53,7 +54,7 @@ pub(crate) struct PlanIndex {
     version: watch::Sender<u64>,
 }
 
-/// What a worker's stream has told.
+/// What the stream of a worker has sent.
 #[derive(Debug, Default)]
 pub(crate) struct WorkerSent {
     datasets: HashMap<String, Arc<PlannedDataset>>,
@@ -62,7 +63,7 @@ pub(crate) struct WorkerSent {
     synced: bool,
 }
 
-/// What a driver's stream has told.
+/// What the stream of a driver has sent.
 #[derive(Debug, Default)]
 pub(crate) struct DriverSent {
     datasets: HashMap<String, Arc<PlannedDataset>>,
@@ -79,25 +80,25 @@ impl PlanIndex {
         })
     }
 
-    /// Names the objects, by uid, that have to be written before anybody is told.
+    /// Sets the objects, by uid, that have to be reconciled before the plan is sent.
     pub(crate) fn block_until_reconciled(&self, mut uids: HashSet<String>) {
         {
             let mut state = self.state.lock();
-            let seen = std::mem::take(&mut state.seen);
-            uids.retain(|uid| !seen.contains(uid));
-            state.awaited = Some(uids);
+            let reconciled = std::mem::take(&mut state.reconciled);
+            uids.retain(|uid| !reconciled.contains(uid));
+            state.pending = Some(uids);
         }
         self.changed();
     }
 
-    /// An object has been looked at, whatever came of it.
+    /// Records that an object was reconciled once, successfully or not.
     pub(crate) fn mark_reconciled(&self, uid: &str) {
         let last = {
             let mut state = self.state.lock();
-            match &mut state.awaited {
-                Some(awaited) => awaited.remove(uid) && awaited.is_empty(),
+            match &mut state.pending {
+                Some(pending) => pending.remove(uid) && pending.is_empty(),
                 None => {
-                    state.seen.insert(uid.to_owned());
+                    state.reconciled.insert(uid.to_owned());
                     false
                 }
             }
@@ -122,17 +123,17 @@ impl PlanIndex {
         }
     }
 
-    /// What is planned of a Dataset.
+    /// Returns the entry of a Dataset.
     pub(crate) fn dataset(&self, uid: &str) -> Option<Arc<PlannedDataset>> {
         self.state.lock().datasets.get(uid).cloned()
     }
 
-    /// Whether a Dataset's bytes are being deleted.
+    /// Returns whether the bytes of a Dataset are being deleted.
     pub(crate) fn removes(&self, uid: &str) -> bool {
         self.state.lock().removed.contains(uid)
     }
 
-    /// Has a Dataset's bytes deleted on every node.
+    /// Orders every node to delete the bytes of a Dataset.
     pub(crate) fn remove_dataset(&self, uid: &str) {
         let changed = {
             let mut state = self.state.lock();
@@ -144,7 +145,7 @@ impl PlanIndex {
         }
     }
 
-    /// Forgets a Dataset whose bytes are on no node any more.
+    /// Drops a removed Dataset, once no node has bytes of it.
     pub(crate) fn forget_removed(&self, uid: &str) {
         self.state.lock().removed.remove(uid);
     }
@@ -194,8 +195,8 @@ impl PlanIndex {
         }
     }
 
-    /// Names of the Datasets of a pool.
-    pub(crate) fn datasets_of(&self, pool: &str) -> usize {
+    /// Returns the number of Datasets in a pool.
+    pub(crate) fn count_datasets(&self, pool: &str) -> usize {
         self.state
             .lock()
             .datasets
@@ -204,7 +205,7 @@ impl PlanIndex {
             .count()
     }
 
-    /// A number that grows with each change.
+    /// Returns a number that grows with each change.
     pub(crate) fn version(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
     }
@@ -213,90 +214,89 @@ impl PlanIndex {
         self.version.send_modify(|version| *version += 1);
     }
 
-    /// What a worker of `pool` has to be told beyond `told`.
-    pub(crate) fn for_worker(&self, pool: &str, told: &mut WorkerSent) -> Vec<worker_change::Change> {
+    /// Returns what the stream of a worker of `pool` has to send beyond `sent`, and adds it to `sent`.
+    pub(crate) fn for_worker(&self, pool: &str, sent: &mut WorkerSent) -> Vec<worker_change::Change> {
         use worker_change::Change;
         let state = self.state.lock();
         let mut changes = Vec::new();
-        if !state.is_whole() {
+        if !state.is_complete() {
             return changes;
         }
         for (uid, dataset) in state.datasets.iter().filter(|(_, dataset)| dataset.pool == pool) {
-            let known = told.datasets.get(uid);
+            let known = sent.datasets.get(uid);
             if known
                 .is_none_or(|known| !Arc::ptr_eq(known, dataset) && known.for_worker != dataset.for_worker)
             {
                 changes.push(Change::PutDataset(dataset.for_worker.clone()));
-                told.datasets.insert(uid.clone(), Arc::clone(dataset));
-                told.removed.remove(uid);
+                sent.datasets.insert(uid.clone(), Arc::clone(dataset));
+                sent.removed.remove(uid);
             }
         }
-        told.removed.retain(|uid| state.removed.contains(uid));
+        sent.removed.retain(|uid| state.removed.contains(uid));
         for uid in &state.removed {
-            if told.removed.insert(uid.clone()) {
-                told.datasets.remove(uid);
+            if sent.removed.insert(uid.clone()) {
+                sent.datasets.remove(uid);
                 changes.push(Change::RemoveDataset(uid.clone()));
             }
         }
         for (uid, load) in state.loads.iter().filter(|(_, load)| load.pool == pool) {
-            if told.loads.get(uid).is_none_or(|known| known.load != load.load) {
+            if sent.loads.get(uid).is_none_or(|known| known.load != load.load) {
                 changes.push(Change::PutLoad(load.load.clone()));
-                told.loads.insert(uid.clone(), Arc::clone(load));
+                sent.loads.insert(uid.clone(), Arc::clone(load));
             }
         }
-        told.loads.retain(|uid, _| {
-            let stays = state.loads.contains_key(uid);
-            if !stays {
+        sent.loads.retain(|uid, _| {
+            let is_planned = state.loads.contains_key(uid);
+            if !is_planned {
                 changes.push(Change::RemoveLoad(uid.clone()));
             }
-            stays
+            is_planned
         });
-        if !std::mem::replace(&mut told.synced, true) {
+        if !std::mem::replace(&mut sent.synced, true) {
             changes.push(Change::Synced(plan::Synced {}));
         }
         changes
     }
 
-    /// What a driver has to be told beyond `told`.
-    pub(crate) fn for_driver(&self, told: &mut DriverSent) -> Vec<driver_change::Change> {
+    /// Returns what the stream of a driver has to send beyond `sent`, and adds it to `sent`.
+    pub(crate) fn for_driver(&self, sent: &mut DriverSent) -> Vec<driver_change::Change> {
         use driver_change::Change;
         let state = self.state.lock();
         let mut changes = Vec::new();
-        // Pools are told at once: a driver prepares the directories that a worker waits for.
         for (name, pool) in &state.pools {
-            if told.pools.get(name).is_none_or(|known| known != pool) {
+            if sent.pools.get(name).is_none_or(|known| known != pool) {
                 changes.push(Change::PutPool((**pool).clone()));
-                told.pools.insert(name.clone(), Arc::clone(pool));
+                sent.pools.insert(name.clone(), Arc::clone(pool));
             }
         }
-        if !state.is_whole() {
+        if !state.is_complete() {
             return changes;
         }
-        told.pools.retain(|name, _| {
-            let stays = state.pools.contains_key(name);
-            if !stays {
+        sent.pools.retain(|name, _| {
+            let is_planned = state.pools.contains_key(name);
+            if !is_planned {
                 changes.push(Change::RemovePool(name.clone()));
             }
-            stays
+            is_planned
         });
         for (uid, dataset) in &state.datasets {
-            let known = told.datasets.get(uid);
+            let known = sent.datasets.get(uid);
             if known
                 .is_none_or(|known| !Arc::ptr_eq(known, dataset) && known.for_driver != dataset.for_driver)
             {
                 changes.push(Change::PutDataset(dataset.for_driver.clone()));
-                told.datasets.insert(uid.clone(), Arc::clone(dataset));
-                told.removed.remove(uid);
+                sent.datasets.insert(uid.clone(), Arc::clone(dataset));
+                sent.removed.remove(uid);
             }
         }
-        told.removed.retain(|uid| state.removed.contains(uid));
+        sent.removed.retain(|uid| state.removed.contains(uid));
         for uid in &state.removed {
-            if told.removed.insert(uid.clone()) {
-                told.datasets.remove(uid);
+            if sent.removed.insert(uid.clone()) {
+                sent.datasets.remove(uid);
                 changes.push(Change::RemoveDataset(uid.clone()));
             }
         }
-        if !std::mem::replace(&mut told.synced, true) {
+        if !std::mem::replace(&mut sent.synced, true) {
             changes.push(Change::Synced(plan::Synced {}));
         }
         changes
@@ -322,67 +322,155 @@ mod tests {
         }
     }
 
-    fn words(changes: Vec<worker_change::Change>) -> Vec<String> {
+    fn texts(changes: Vec<worker_change::Change>) -> Vec<String> {
         use worker_change::Change;
-        let word = |change| match change {
+        let text = |change| match change {
             Change::PutDataset(dataset) => format!("put {}", dataset.uid),
             Change::RemoveDataset(uid) => format!("remove {uid}"),
             Change::PutLoad(load) => format!("load {}", load.uid),
             Change::RemoveLoad(uid) => format!("unload {uid}"),
             Change::Synced(_) => "synced".to_owned(),
         };
-        changes.into_iter().map(word).collect()
+        changes.into_iter().map(text).collect()
     }
 
     #[test]
-    fn nobody_is_told_half_a_plan() {
-        let book = PlanIndex::new();
-        let mut told = WorkerSent::default();
-        book.put_dataset("a", dataset("a", "gpu", None));
-        assert!(words(book.for_worker("gpu", &mut told)).is_empty());
-        book.block_until_reconciled(HashSet::from(["a".to_owned(), "b".to_owned()]));
-        book.mark_reconciled("a");
-        assert!(words(book.for_worker("gpu", &mut told)).is_empty());
-        book.mark_reconciled("b");
-        assert_eq!(words(book.for_worker("gpu", &mut told)), ["put a", "synced"]);
+    fn half_a_plan_is_not_sent_to_workers() {
+        let plan = PlanIndex::new();
+        let mut sent = WorkerSent::default();
+        plan.put_dataset("a", dataset("a", "gpu", None));
+        assert!(texts(plan.for_worker("gpu", &mut sent)).is_empty());
+        plan.block_until_reconciled(HashSet::from(["a".to_owned(), "b".to_owned()]));
+        plan.mark_reconciled("a");
+        assert!(texts(plan.for_worker("gpu", &mut sent)).is_empty());
+        plan.mark_reconciled("b");
+        assert_eq!(texts(plan.for_worker("gpu", &mut sent)), ["put a", "synced"]);
     }
 
     #[test]
-    fn only_differences_are_told_and_only_to_the_pool() {
-        let book = PlanIndex::new();
-        book.block_until_reconciled(HashSet::new());
-        book.put_dataset("a", dataset("a", "gpu", None));
-        book.put_dataset("b", dataset("b", "cpu", None));
-        let mut told = WorkerSent::default();
-        assert_eq!(words(book.for_worker("gpu", &mut told)), ["put a", "synced"]);
-        assert!(words(book.for_worker("gpu", &mut told)).is_empty());
-        book.put_dataset("a", dataset("a", "gpu", Some(1)));
-        assert_eq!(words(book.for_worker("gpu", &mut told)), ["put a"]);
-        // A driver is told nothing of a worker's quota.
+    fn only_changes_are_sent_and_only_to_the_pool() {
+        let plan = PlanIndex::new();
+        plan.block_until_reconciled(HashSet::new());
+        plan.put_dataset("a", dataset("a", "gpu", None));
+        plan.put_dataset("b", dataset("b", "cpu", None));
+        let mut sent = WorkerSent::default();
+        assert_eq!(texts(plan.for_worker("gpu", &mut sent)), ["put a", "synced"]);
+        assert!(texts(plan.for_worker("gpu", &mut sent)).is_empty());
+        plan.put_dataset("a", dataset("a", "gpu", Some(1)));
+        assert_eq!(texts(plan.for_worker("gpu", &mut sent)), ["put a"]);
+        // A quota concerns workers alone.
         let mut driver = DriverSent::default();
-        assert_eq!(book.for_driver(&mut driver).len(), 3);
-        book.put_dataset("a", dataset("a", "gpu", Some(2)));
-        assert!(book.for_driver(&mut driver).is_empty());
-        book.remove_dataset("a");
-        assert_eq!(words(book.for_worker("gpu", &mut told)), ["remove a"]);
-        assert_eq!(book.for_driver(&mut driver).len(), 1);
+        assert_eq!(plan.for_driver(&mut driver).len(), 3);
+        plan.put_dataset("a", dataset("a", "gpu", Some(2)));
+        assert!(plan.for_driver(&mut driver).is_empty());
+        plan.remove_dataset("a");
+        assert_eq!(texts(plan.for_worker("gpu", &mut sent)), ["remove a"]);
+        assert_eq!(plan.for_driver(&mut driver).len(), 1);
     }
 
     #[test]
-    fn loads_come_and_go() {
-        let book = PlanIndex::new();
-        book.block_until_reconciled(HashSet::new());
-        let mut told = WorkerSent::default();
+    fn a_load_is_sent_again_for_each_run_and_removed() {
+        let plan = PlanIndex::new();
+        plan.block_until_reconciled(HashSet::new());
+        let mut sent = WorkerSent::default();
         let load = |run| plan::Load {
             uid: "l".to_owned(),
             run,
             ..plan::Load::default()
         };
-        book.put_load("gpu", load(1));
-        assert_eq!(words(book.for_worker("gpu", &mut told)), ["load l", "synced"]);
-        book.put_load("gpu", load(2));
-        assert_eq!(words(book.for_worker("gpu", &mut told)), ["load l"]);
-        book.remove_load("l");
-        assert_eq!(words(book.for_worker("gpu", &mut told)), ["unload l"]);
+        plan.put_load("gpu", load(1));
+        assert_eq!(texts(plan.for_worker("gpu", &mut sent)), ["load l", "synced"]);
+        plan.put_load("gpu", load(2));
+        assert_eq!(texts(plan.for_worker("gpu", &mut sent)), ["load l"]);
+        plan.remove_load("l");
+        assert_eq!(texts(plan.for_worker("gpu", &mut sent)), ["unload l"]);
+    }
+
+    fn driver_texts(changes: Vec<driver_change::Change>) -> Vec<String> {
+        use driver_change::Change;
+        let text = |change| match change {
+            Change::PutDataset(dataset) => format!("put {}", dataset.uid),
+            Change::RemoveDataset(uid) => format!("remove {uid}"),
+            Change::PutPool(pool) => format!("pool {}", pool.name),
+            Change::RemovePool(name) => format!("unpool {name}"),
+            Change::Synced(_) => "synced".to_owned(),
+        };
+        changes.into_iter().map(text).collect()
+    }
+
+    fn pool(name: &str, address: &str) -> plan::Pool {
+        plan::Pool {
+            name: name.to_owned(),
+            members: vec![plan::Member {
+                address: address.to_owned(),
+                ..plan::Member::default()
+            }],
+            ..plan::Pool::default()
+        }
+    }
+
+    #[test]
+    fn pools_are_sent_immediately_and_removed_only_by_a_complete_plan() {
+        let plan = PlanIndex::new();
+        let mut sent = DriverSent::default();
+        plan.put_pool(pool("gpu", ""));
+        plan.put_dataset("a", dataset("a", "gpu", None));
+        assert_eq!(driver_texts(plan.for_driver(&mut sent)), ["pool gpu"]);
+        plan.put_pool(pool("gpu", "10.0.0.1:7401"));
+        assert_eq!(driver_texts(plan.for_driver(&mut sent)), ["pool gpu"]);
+        plan.remove_pool("gpu");
+        assert!(plan.for_driver(&mut sent).is_empty());
+        plan.block_until_reconciled(HashSet::new());
+        assert_eq!(
+            driver_texts(plan.for_driver(&mut sent)),
+            ["unpool gpu", "put a", "synced"]
+        );
+    }
+
+    #[test]
+    fn a_removed_dataset_is_sent_as_removed_to_every_new_stream_until_it_is_forgotten() {
+        let plan = PlanIndex::new();
+        plan.block_until_reconciled(HashSet::new());
+        plan.remove_dataset("a");
+        assert!(plan.removes("a"));
+        for _stream in 0..2 {
+            assert_eq!(
+                texts(plan.for_worker("gpu", &mut WorkerSent::default())),
+                ["remove a", "synced"]
+            );
+            assert_eq!(
+                driver_texts(plan.for_driver(&mut DriverSent::default())),
+                ["remove a", "synced"]
+            );
+        }
+        plan.forget_removed("a");
+        assert_eq!(
+            texts(plan.for_worker("gpu", &mut WorkerSent::default())),
+            ["synced"]
+        );
+    }
+
+    #[test]
+    fn an_object_that_was_reconciled_before_the_caches_were_synced_is_not_awaited() {
+        let plan = PlanIndex::new();
+        plan.mark_reconciled("a");
+        plan.block_until_reconciled(HashSet::from(["a".to_owned()]));
+        assert_eq!(
+            texts(plan.for_worker("gpu", &mut WorkerSent::default())),
+            ["synced"]
+        );
+    }
+
+    #[test]
+    fn an_equal_entry_is_no_change() {
+        let plan = PlanIndex::new();
+        let version = plan.version();
+        plan.put_dataset("a", dataset("a", "gpu", None));
+        let first = *version.borrow();
+        plan.put_dataset("a", dataset("a", "gpu", None));
+        assert_eq!(*version.borrow(), first);
+        assert_eq!(plan.count_datasets("gpu"), 1);
+        plan.put_dataset("a", dataset("a", "gpu", Some(1)));
+        assert!(*version.borrow() > first);
     }
 }

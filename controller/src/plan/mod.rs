@@ -1,4 +1,4 @@
-//! What every node process is to do: written by the reconcilers, told by the service.
+//! The plan: what every node process has to do. The reconcilers write it, the service sends it.
 
 mod index;
 mod service;

@@ -1,7 +1,8 @@
-//! Tells node processes their plan, and takes their reports.
+//! Sends node processes their plan and receives their reports.
 //!
-//! Who asks is known by the certificate alone. A worker also says its pool; it is believed where one of that pool's worker
-//! pods is on its node. A process that does not take its changes is cut off, and begins anew when it is back.
+//! The certificate alone identifies a peer. A worker also names its pool, which is accepted where one of that pool's worker
+//! pods is on the peer's node. A process that does not read its changes is disconnected, and receives the complete plan when
+//! it connects again.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,22 +22,22 @@ use super::index::{DriverSent, PlanIndex, WorkerSent};
 use crate::cluster::Cluster;
 use crate::node_reports::NodeReports;
 
-/// Changes of a moment are told together.
+/// Changes within this time are sent together.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 
-/// Changes on their way to one process.
-const QUEUED: usize = 256;
+/// Changes that wait for the network, for one process.
+const QUEUE_CAPACITY: usize = 256;
 
-/// Whoever takes no change for so long is cut off.
+/// A process that reads no change for this long is disconnected.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Serves plans while this replica leads.
+/// Serves plans while this replica is the leader.
 #[derive(Clone, Debug)]
 pub(crate) struct PlanService {
-    pub(crate) book: Arc<PlanIndex>,
-    pub(crate) fleet: Arc<NodeReports>,
+    pub(crate) plan: Arc<PlanIndex>,
+    pub(crate) node_reports: Arc<NodeReports>,
     pub(crate) cluster: Cluster,
-    pub(crate) leads: watch::Receiver<bool>,
+    pub(crate) leadership: watch::Receiver<bool>,
     pub(crate) tasks: TaskTracker,
 }
 
@@ -57,25 +58,25 @@ impl Plans for PlanService {
             .get(POOL_METADATA)
             .and_then(|pool| pool.to_str().ok());
         let pool = pool
-            .ok_or_else(|| Status::invalid_argument("a worker says its pool"))?
+            .ok_or_else(|| Status::invalid_argument("the request of a worker names no pool"))?
             .to_owned();
         if !self.cluster.is_worker(&pool, &node) {
             return Err(Status::permission_denied(format!(
                 "node {node} has no worker of pool {pool}"
             )));
         }
-        info!(node, pool, "a worker follows the plan");
-        let (sender, receiver) = mpsc::channel(QUEUED);
-        let stream = self.fleet.worker_begins(&node, &pool);
+        info!(node, pool, "worker connected");
+        let (sender, receiver) = mpsc::channel(QUEUE_CAPACITY);
+        let stream = self.node_reports.worker_connected(&node, &pool);
         let (service, reports) = (self.clone(), request.into_inner());
         self.tasks.spawn(async move {
             tokio::select! {
-                () = service.send_worker_changes(&pool, sender) => {}
+                () = service.send_worker_changes(&node, &pool, sender) => {}
                 () = service.receive_worker_reports(&node, &pool, reports) => {}
                 () = service.leadership_lost() => {}
             }
-            service.fleet.worker_ends(&node, &pool, stream);
-            info!(node, pool, "a worker is gone");
+            service.node_reports.worker_disconnected(&node, &pool, stream);
+            info!(node, pool, "worker disconnected");
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
@@ -85,18 +86,18 @@ impl Plans for PlanService {
         request: Request<Streaming<plan::DriverReport>>,
     ) -> Result<Response<Self::FollowAsDriverStream>, Status> {
         let Peer { node, .. } = self.admit(&request, Role::Driver)?;
-        info!(node, "a driver follows the plan");
-        let (sender, receiver) = mpsc::channel(QUEUED);
-        let stream = self.fleet.driver_begins(&node);
+        info!(node, "driver connected");
+        let (sender, receiver) = mpsc::channel(QUEUE_CAPACITY);
+        let stream = self.node_reports.driver_connected(&node);
         let (service, reports) = (self.clone(), request.into_inner());
         self.tasks.spawn(async move {
             tokio::select! {
-                () = service.send_driver_changes(sender) => {}
+                () = service.send_driver_changes(&node, sender) => {}
                 () = service.receive_driver_reports(&node, reports) => {}
                 () = service.leadership_lost() => {}
             }
-            service.fleet.driver_ends(&node, stream);
-            info!(node, "a driver is gone");
+            service.node_reports.driver_disconnected(&node, stream);
+            info!(node, "driver disconnected");
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
@@ -104,7 +105,7 @@ impl Plans for PlanService {
 
 impl PlanService {
     fn admit<T>(&self, request: &Request<T>, role: Role) -> Result<Peer, Status> {
-        if !*self.leads.borrow() {
+        if !*self.leadership.borrow() {
             return Err(Status::unavailable("this replica is not the leader"));
         }
         match request.extensions().get::<ConnectedPeer>() {
@@ -113,28 +114,29 @@ impl PlanService {
                 Err(Status::permission_denied(format!("{peer} has another role")))
             }
             Some(ConnectedPeer(Err(error))) => Err(Status::unauthenticated(error.to_string())),
-            None => Err(Status::unauthenticated("the connection says not who it is")),
+            None => Err(Status::unauthenticated("the connection has no peer certificate")),
         }
     }
 
     async fn leadership_lost(&self) {
-        let mut leads = self.leads.clone();
-        // A replica that ends leads no more either.
-        let _ended = leads.wait_for(|leads| !leads).await;
+        let mut leadership = self.leadership.clone();
+        // An error means that the election has ended, which is a loss as well.
+        let _ended = leadership.wait_for(|is_leader| !is_leader).await;
     }
 
     async fn send_worker_changes(
         &self,
+        node: &str,
         pool: &str,
         sender: mpsc::Sender<Result<plan::WorkerChange, Status>>,
     ) {
-        let mut version = self.book.version();
-        let mut told = WorkerSent::default();
+        let mut version = self.plan.version();
+        let mut sent = WorkerSent::default();
         loop {
             version.mark_unchanged();
-            for change in self.book.for_worker(pool, &mut told) {
+            for change in self.plan.for_worker(pool, &mut sent) {
                 let change = plan::WorkerChange { change: Some(change) };
-                if !send(&sender, change).await {
+                if !send(&sender, change, Role::Worker, node).await {
                     return;
                 }
             }
@@ -145,14 +147,18 @@ impl PlanService {
         }
     }
 
-    async fn send_driver_changes(&self, sender: mpsc::Sender<Result<plan::DriverChange, Status>>) {
-        let mut version = self.book.version();
-        let mut told = DriverSent::default();
+    async fn send_driver_changes(
+        &self,
+        node: &str,
+        sender: mpsc::Sender<Result<plan::DriverChange, Status>>,
+    ) {
+        let mut version = self.plan.version();
+        let mut sent = DriverSent::default();
         loop {
             version.mark_unchanged();
-            for change in self.book.for_driver(&mut told) {
+            for change in self.plan.for_driver(&mut sent) {
                 let change = plan::DriverChange { change: Some(change) };
-                if !send(&sender, change).await {
+                if !send(&sender, change, Role::Driver, node).await {
                     return;
                 }
             }
@@ -171,7 +177,7 @@ impl PlanService {
     ) {
         while let Some(plan::WorkerReport { report }) = next(&mut reports).await {
             if let Some(report) = report {
-                self.fleet.apply_worker_report(node, pool, report);
+                self.node_reports.apply_worker_report(node, pool, report);
             }
         }
     }
@@ -179,27 +185,29 @@ impl PlanService {
     async fn receive_driver_reports(&self, node: &str, mut reports: Streaming<plan::DriverReport>) {
         while let Some(plan::DriverReport { report }) = next(&mut reports).await {
             if let Some(report) = report {
-                self.fleet.apply_driver_report(node, report);
+                self.node_reports.apply_driver_report(node, report);
             }
         }
     }
 }
 
-async fn send<T>(sender: &mpsc::Sender<Result<T, Status>>, change: T) -> bool {
+/// Sends a change. Returns whether the stream can be used further.
+async fn send<T>(sender: &mpsc::Sender<Result<T, Status>>, change: T, role: Role, node: &str) -> bool {
     match tokio::time::timeout(SEND_TIMEOUT, sender.send(Ok(change))).await {
         Ok(sent) => sent.is_ok(),
         Err(_elapsed) => {
-            warn!("a node process does not take its plan: it is cut off");
+            warn!(role = role.as_str(), node, timeout = ?SEND_TIMEOUT, "plan stream blocked; disconnecting the process");
             false
         }
     }
 }
 
+/// Returns the next report; `None` at the end of the stream.
 async fn next<T>(reports: &mut Streaming<T>) -> Option<T> {
     match reports.message().await {
         Ok(report) => report,
         Err(status) => {
-            debug!(reason = status.message(), "a stream of reports ended");
+            debug!(reason = status.message(), "stream of reports ended");
             None
         }
     }

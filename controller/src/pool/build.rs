@@ -1,4 +1,4 @@
-//! The workers' DaemonSet and Service. Pure.
+//! Computes everything that a pool needs: its plan entry, and the DaemonSet and Service of its workers. Pure.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -8,29 +8,92 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Service;
 use kube::{Resource, ResourceExt};
 use millpond_api::{CachePool, Medium, names};
+use millpond_wire::plan;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::dereference::ResolvedRefs;
+use super::validate::Problem;
 use crate::options::Options;
 
-/// Where drivers of nodes without a worker speak with one.
-pub(crate) const DATA_PORT: u16 = 7401;
+/// The port for drivers of nodes without a worker.
+const DATA_PORT: u16 = 7401;
 const METRICS_PORT: u16 = 9402;
 const PLAN_PORT: u16 = 7400;
 
-/// Nobody in particular: what the directories that the driver prepares belong to.
+/// The unprivileged user of the workers, who owns the directories that the driver prepares.
 const USER: i64 = 65_532;
 
-/// What was applied last, as a number: an object is written again only when it is another.
+/// Annotation with the hash of the spec that was applied last.
 pub(super) const APPLIED: &str = "millpond.io/applied";
 
-/// The workers of a pool; on `nodes` alone, where the pool says how many.
-pub(super) fn daemon_set(pool: &CachePool, nodes: Option<&[String]>, options: &Options) -> DaemonSet {
+/// What [`super::apply`] has to bring about, and has not yet.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Prepared {
+    /// What drivers receive of the pool.
+    pub(super) plan: plan::Pool,
+    pub(super) daemon_set: DaemonSet,
+    pub(super) service: Service,
+}
+
+/// Returns everything that follows from a pool's spec and its refs; `None` where the spec has problems.
+pub(super) fn build(
+    pool: &CachePool,
+    problems: &[Problem],
+    refs: &ResolvedRefs,
+    options: &Options,
+) -> Option<Prepared> {
+    let nodes = pool.spec.replicas.map(|replicas| chosen_nodes(replicas, refs));
+    problems.is_empty().then(|| Prepared {
+        plan: planned(pool, refs),
+        daemon_set: daemon_set(pool, nodes.as_deref(), options),
+        service: service(pool),
+    })
+}
+
+fn planned(pool: &CachePool, refs: &ResolvedRefs) -> plan::Pool {
+    let tiers = pool.spec.tiers.iter().map(|tier| plan::Tier {
+        medium: match tier.medium {
+            Medium::Memory => plan::Medium::Memory,
+            Medium::Disk => plan::Medium::Disk,
+        }
+        .into(),
+        path: tier.path.clone().unwrap_or_default(),
+        capacity_bytes: tier.capacity.0,
+    });
+    let members = refs.workers.iter().map(|(node, address)| {
+        let address = address.as_ref();
+        plan::Member {
+            node: node.clone(),
+            address: address
+                .map(|address| format!("{address}:{DATA_PORT}"))
+                .unwrap_or_default(),
+        }
+    });
+    plan::Pool {
+        name: pool.name_any(),
+        tiers: tiers.collect(),
+        members: members.collect(),
+    }
+}
+
+/// Returns which of the selected nodes get a worker: first those that have one, then others by name.
+fn chosen_nodes(replicas: i32, refs: &ResolvedRefs) -> Vec<String> {
+    let has_worker = |name: &String| refs.workers.iter().any(|(node, _)| node == name);
+    let mut nodes = refs.selected_nodes.clone();
+    nodes.sort_by_key(|node| (!has_worker(node), node.clone()));
+    nodes.truncate(usize::try_from(replicas).unwrap_or(0));
+    nodes.sort();
+    nodes
+}
+
+/// Returns the workers of a pool; on `nodes` alone, where the pool has a number of replicas.
+fn daemon_set(pool: &CachePool, nodes: Option<&[String]>, options: &Options) -> DaemonSet {
     let name = names::worker(pool);
     let pool_name = pool.name_any();
     let (mut volumes, mut mounts, mut tiers) = (Vec::new(), Vec::new(), Vec::new());
     let mut host_directory = |name: &str, path: String| {
-        // Made by the driver: a directory that the kubelet makes would be root's.
+        // Created by the driver: root would own a directory that the kubelet creates.
         volumes.push(json!({"name": name, "hostPath": {"path": path, "type": "Directory"}}));
         mounts.push(json!({"name": name, "mountPath": path, "mountPropagation": "HostToContainer"}));
     };
@@ -40,7 +103,7 @@ pub(super) fn daemon_set(pool: &CachePool, nodes: Option<&[String]>, options: &O
     for tier in &pool.spec.tiers {
         let (medium, path) = match (tier.medium, &tier.path) {
             (Medium::Disk, Some(path)) => ("disk", Path::new(path).join(&pool_name).display().to_string()),
-            // In the driver's tmpfs: after a reboot it is not there before that is mounted, and the pod waits.
+            // In the driver's tmpfs: after a reboot the pod waits until the driver has mounted it.
             _ => ("memory", own("memory").join("tier").display().to_string()),
         };
         tiers.push(format!("--tier={medium}:{path}:{}", tier.capacity.0));
@@ -109,7 +172,7 @@ pub(super) fn daemon_set(pool: &CachePool, nodes: Option<&[String]>, options: &O
         pod.insert("priorityClassName".to_owned(), json!(class));
     }
     if let (Some(pod), Some(nodes)) = (pod.as_object_mut(), nodes) {
-        // No node at all cannot be said by a list of names.
+        // A list of names cannot be empty; no node has the empty name.
         let names = if nodes.is_empty() {
             vec![String::new()]
         } else {
@@ -133,8 +196,8 @@ pub(super) fn daemon_set(pool: &CachePool, nodes: Option<&[String]>, options: &O
     )
 }
 
-/// The Service by which metrics are found.
-pub(super) fn service(pool: &CachePool, _options: &Options) -> Service {
+/// Returns the Service by which the workers' metrics are discovered.
+fn service(pool: &CachePool) -> Service {
     object(
         pool,
         &names::worker(pool),
@@ -149,7 +212,7 @@ pub(super) fn service(pool: &CachePool, _options: &Options) -> Service {
     )
 }
 
-/// An object of ours with that spec.
+/// Returns an object with that spec that the pool owns.
 fn object<K: DeserializeOwned + Default + Resource<DynamicType = ()>>(
     pool: &CachePool,
     name: &str,
@@ -157,26 +220,19 @@ fn object<K: DeserializeOwned + Default + Resource<DynamicType = ()>>(
 ) -> K {
     let mut hasher = DefaultHasher::new();
     spec.to_string().hash(&mut hasher);
-    let whole = json!({
+    let object = json!({
         "apiVersion": K::api_version(&()),
         "kind": K::kind(&()),
         "metadata": {
             "name": name,
             "labels": labels(pool),
             "annotations": {APPLIED: format!("{:x}", hasher.finish())},
-            "ownerReferences": pool.controller_owner_ref(&()),
+            "ownerReferences": pool.controller_owner_ref(&()).into_iter().collect::<Vec<_>>(),
         },
         "spec": spec,
     });
-    let mut whole = whole;
-    if let Some(owner) = whole.pointer_mut("/metadata/ownerReferences") {
-        *owner = match owner.take() {
-            Value::Null => json!([]),
-            owner => json!([owner]),
-        };
-    }
-    // Written here, so it is of that kind.
-    serde_json::from_value(whole).unwrap_or_default()
+    // Written above, so it has the form of its kind.
+    serde_json::from_value(object).unwrap_or_default()
 }
 
 fn selector(pool: &CachePool) -> BTreeMap<String, String> {
@@ -189,14 +245,14 @@ fn selector(pool: &CachePool) -> BTreeMap<String, String> {
 fn labels(pool: &CachePool) -> BTreeMap<String, String> {
     let (managed_by, manager) = names::LABEL_MANAGED_BY;
     let mut labels = selector(pool);
-    // What NetworkPolicies and PodMonitors select.
+    // Selected by NetworkPolicies and PodMonitors.
     labels.insert("app.kubernetes.io/part-of".to_owned(), "millpond".to_owned());
     labels.insert("app.kubernetes.io/name".to_owned(), "millpond".to_owned());
     labels.insert(managed_by.to_owned(), manager.to_owned());
     labels
 }
 
-/// The labels of a pool's worker pods, as a selector.
+/// Returns the labels of a pool's worker pods as a selector.
 pub(super) fn selector_text(pool: &CachePool) -> String {
     let labels = selector(pool);
     labels
@@ -272,6 +328,61 @@ mod tests {
         assert_eq!(
             daemon_set(&pool(), None, &options()),
             daemon_set(&pool(), None, &options())
+        );
+    }
+
+    fn refs(workers: &[(&str, Option<&str>)], selected: &[&str]) -> ResolvedRefs {
+        let own = |text: &&str| (*text).to_owned();
+        let workers = workers.iter();
+        ResolvedRefs {
+            default_pools: Vec::new(),
+            workers: workers
+                .map(|(node, address)| (own(node), address.as_ref().map(own)))
+                .collect(),
+            selected_nodes: selected.iter().map(own).collect(),
+        }
+    }
+
+    #[test]
+    fn a_pool_with_problems_makes_nothing() {
+        let problem = ("TierRefused", String::new());
+        assert_eq!(build(&pool(), &[problem], &refs(&[], &[]), &options()), None);
+        assert!(build(&pool(), &[], &refs(&[], &[]), &options()).is_some());
+    }
+
+    #[test]
+    fn workers_stay_where_they_are_and_others_follow_by_name() {
+        for (replicas, workers, expected) in [
+            (0, &[][..], &[][..]),
+            (2, &[][..], &["a", "b"][..]),
+            (2, &[("c", None)][..], &["a", "c"][..]),
+            (1, &[("b", None), ("c", None)][..], &["b"][..]),
+            // A worker on a node that is not selected any more does not keep it.
+            (1, &[("x", None)][..], &["a"][..]),
+            (9, &[][..], &["a", "b", "c"][..]),
+        ] {
+            let chosen = chosen_nodes(replicas, &refs(workers, &["c", "a", "b"]));
+            assert_eq!(chosen, expected, "{replicas} {workers:?}");
+        }
+    }
+
+    #[test]
+    fn drivers_receive_the_tiers_and_the_addresses_of_workers() {
+        let planned = planned(&pool(), &refs(&[("a", Some("10.0.0.1")), ("b", None)], &[]));
+        let members: Vec<_> = planned
+            .members
+            .iter()
+            .map(|member| member.address.as_str())
+            .collect();
+        assert_eq!(members, ["10.0.0.1:7401", ""]);
+        let tiers: Vec<_> = planned
+            .tiers
+            .iter()
+            .map(|tier| (tier.medium(), tier.path.as_str()))
+            .collect();
+        assert_eq!(
+            tiers,
+            [(plan::Medium::Memory, ""), (plan::Medium::Disk, "/mnt/a")]
         );
     }
 }

@@ -1,4 +1,4 @@
-//! What is wrong with a pool that no rule of its own could say.
+//! Finds what the CEL rules of a pool cannot: tiers outside of the allowed directories, several default pools. Pure.
 
 use std::path::{Path, PathBuf};
 
@@ -6,9 +6,10 @@ use kube::ResourceExt;
 use millpond_api::condition::reason;
 use millpond_api::{CachePool, Medium};
 
-/// One thing that is wrong: a reason, and a message that names the field and the fix.
+/// A mistake in a spec: one of [`reason`], and a message that names the field and the fix.
 pub(super) type Problem = (&'static str, String);
 
+/// Returns every mistake in a pool's spec. `roots` are the allowed host directories, `defaults` the default pools.
 pub(super) fn validate(pool: &CachePool, roots: &[PathBuf], defaults: &[String]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (index, tier) in pool.spec.tiers.iter().enumerate() {
@@ -22,7 +23,7 @@ pub(super) fn validate(pool: &CachePool, roots: &[PathBuf], defaults: &[String])
                 reason::TIER_REFUSED,
                 format!(
                     "spec.tiers[{index}].path: {path} is not below a host directory that the installation allows ({}): \
-                     choose one there, or add it to the chart's value tierRoots",
+                     choose one there, or add it to the chart's value node.tierRoots",
                     roots.join(", ")
                 ),
             ));
@@ -65,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn two_defaults_are_none() {
+    fn two_defaults_are_a_mistake_of_both() {
         let defaults = ["gpu".to_owned(), "other".to_owned()];
         assert_eq!(
             validate(&pool("/mnt/a"), &["/mnt".into()], &defaults)[0].0,

@@ -1,4 +1,7 @@
-//! The watches of the leader: each says which change it exists for.
+//! The watches of the leader: each names the change that it exists for.
+//!
+//! [`Watches`] is taken apart once, and each part is consumed by the method that starts it: no watch can be started twice,
+//! or without the store that the rest of the controller reads.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,24 +25,50 @@ use crate::cluster::Cluster;
 use crate::node_reports::NodeReports;
 use crate::{dataset, load};
 
-/// Changes that a reconciler has not taken yet; one that is slower misses some, and looks at each object from time to time.
-const QUEUED: usize = 4_096;
+/// Changes that a reconciler has not received yet; a slower one misses some, and its requeue interval makes up for them.
+const QUEUE_CAPACITY: usize = 4_096;
 
-/// Everything that is watched. Nothing is before it is asked for.
+/// Everything that is watched. No watch runs before its part is started.
 pub(super) struct Watches {
+    pub(super) stores: StoreWatches,
+    pub(super) pools: PoolWatch,
+    pub(super) datasets: DatasetWatch,
+    pub(super) loads: LoadWatch,
+}
+
+/// The watches that fill the stores of [`Cluster`] for kinds without a reconciler.
+pub(super) struct StoreWatches {
     client: Client,
     namespace: String,
-    pods: Option<Writer<Pod>>,
-    nodes: Option<Writer<PartialObjectMeta<Node>>>,
-    claims: Option<Writer<PersistentVolumeClaim>>,
-    volumes: Option<Writer<PersistentVolume>>,
-    pools: Option<Controller<CachePool>>,
-    datasets: Option<Writer<Dataset>>,
-    loads: Option<Controller<DataLoad>>,
-    load_store: Store<DataLoad>,
-    /// Datasets whose claim or volume is another than before. Told after the stores have it.
-    of_datasets: broadcast::Sender<ObjectRef<Dataset>>,
-    /// Datasets that are others than before, be it by their status.
+    pods: Writer<Pod>,
+    nodes: Writer<PartialObjectMeta<Node>>,
+    claims: Writer<PersistentVolumeClaim>,
+    volumes: Writer<PersistentVolume>,
+    /// Datasets whose claim or volume has changed. Sent after the stores have the change.
+    datasets: broadcast::Sender<ObjectRef<Dataset>>,
+}
+
+/// The watch of CachePools.
+pub(super) struct PoolWatch {
+    client: Client,
+    namespace: String,
+    controller: Controller<CachePool>,
+}
+
+/// The watch of Datasets.
+pub(super) struct DatasetWatch {
+    client: Client,
+    writer: Writer<Dataset>,
+    /// Datasets whose claim or volume has changed.
+    owned: broadcast::Sender<ObjectRef<Dataset>>,
+    /// Datasets that have changed, in their status as well.
+    changed: broadcast::Sender<ObjectRef<Dataset>>,
+}
+
+/// The watch of DataLoads.
+pub(super) struct LoadWatch {
+    controller: Controller<DataLoad>,
+    /// Datasets that have changed, in their status as well.
     changed: broadcast::Sender<ObjectRef<Dataset>>,
 }
 
@@ -47,97 +76,119 @@ impl Watches {
     pub(super) fn new(client: Client, namespace: &str) -> (Self, Cluster) {
         let pools: Controller<CachePool> =
             Controller::new(Api::all(client.clone()), watcher::Config::default());
-        let (dataset_store, datasets) = reflector::store();
         let loads: Controller<DataLoad> =
             Controller::new(Api::all(client.clone()), watcher::Config::default());
-        let (pods, pods_writer) = reflector::store();
-        let (nodes, nodes_writer) = reflector::store();
-        let (claims, claims_writer) = reflector::store();
-        let (volumes, volumes_writer) = reflector::store();
+        let (dataset_store, datasets) = reflector::store();
+        let (pod_store, pods) = reflector::store();
+        let (node_store, nodes) = reflector::store();
+        let (claim_store, claims) = reflector::store();
+        let (volume_store, volumes) = reflector::store();
         let cluster = Cluster {
             client: client.clone(),
             namespace: namespace.to_owned(),
             pools: pools.store(),
             datasets: dataset_store,
+            pods: pod_store,
+            nodes: node_store,
+            claims: claim_store,
+            volumes: volume_store,
+        };
+        // Without a receiver before the reconcilers run, which reconcile every object at their start.
+        let (owned, changed) = (
+            broadcast::Sender::new(QUEUE_CAPACITY),
+            broadcast::Sender::new(QUEUE_CAPACITY),
+        );
+        let watches = Self {
+            stores: StoreWatches {
+                client: client.clone(),
+                namespace: namespace.to_owned(),
+                pods,
+                nodes,
+                claims,
+                volumes,
+                datasets: owned.clone(),
+            },
+            pools: PoolWatch {
+                client: client.clone(),
+                namespace: namespace.to_owned(),
+                controller: pools,
+            },
+            datasets: DatasetWatch {
+                client,
+                writer: datasets,
+                owned,
+                changed: changed.clone(),
+            },
+            loads: LoadWatch {
+                controller: loads,
+                changed,
+            },
+        };
+        (watches, cluster)
+    }
+}
+
+impl StoreWatches {
+    /// Starts the watches. They never end by themselves.
+    pub(super) fn start(self) -> JoinSet<()> {
+        let Self {
+            client,
+            namespace,
             pods,
             nodes,
             claims,
             volumes,
-        };
-        let watching = Self {
+            datasets,
+        } = self;
+        let mut watches = JoinSet::new();
+        // The nodes on which workers run, and the addresses of their pods.
+        let api = Api::namespaced(client.clone(), &namespace);
+        watches.spawn(drain(reflector(pods, watcher(api, worker_pods()))));
+        // The nodes that a pool can choose from.
+        let api = Api::<PartialObjectMeta<Node>>::all(client.clone());
+        watches.spawn(drain(reflector(nodes, watcher(api, watcher::Config::default()))));
+        // Which claims exist, which of them are bound, and that one was deleted.
+        let api = Api::<PersistentVolumeClaim>::all(client.clone());
+        let events = reflector(claims, watcher(api, managed()));
+        watches.spawn(notify(events, datasets.clone(), |claim| {
+            let dataset = claim.labels().get(names::LABEL_DATASET)?;
+            Some(ObjectRef::new(dataset).within(&claim.namespace()?))
+        }));
+        // Which volumes exist, and which of them the binder knows.
+        let events = reflector(volumes, watcher(Api::<PersistentVolume>::all(client), managed()));
+        watches.spawn(notify(events, datasets, |volume| {
+            let labels = volume.labels();
+            let namespace = labels.get(names::LABEL_DATASET_NAMESPACE)?;
+            Some(ObjectRef::new(labels.get(names::LABEL_DATASET)?).within(namespace))
+        }));
+        watches
+    }
+}
+
+impl PoolWatch {
+    /// Returns the controller of pools, with everything that triggers it.
+    pub(super) fn controller(self, reports: &NodeReports, stop: &CancellationToken) -> Controller<CachePool> {
+        let Self {
             client,
-            namespace: namespace.to_owned(),
-            pods: Some(pods_writer),
-            nodes: Some(nodes_writer),
-            claims: Some(claims_writer),
-            volumes: Some(volumes_writer),
-            load_store: loads.store(),
-            pools: Some(pools),
-            datasets: Some(datasets),
-            loads: Some(loads),
-            of_datasets: broadcast::Sender::new(QUEUED),
-            changed: broadcast::Sender::new(QUEUED),
-        };
-        (watching, cluster)
-    }
-
-    /// Keeps the stores of [`Cluster`] that no reconciler keeps.
-    pub(super) fn reflect(&mut self) -> JoinSet<()> {
-        let mut reflecting = JoinSet::new();
-        if let Some(writer) = self.pods.take() {
-            // On which nodes workers are to be, and at which addresses they are.
-            let pods = Api::namespaced(self.client.clone(), &self.namespace);
-            reflecting.spawn(drain(reflector(writer, watcher(pods, workers()))));
-        }
-        if let Some(writer) = self.nodes.take() {
-            // Which nodes a pool can choose from.
-            let nodes = watcher(
-                Api::<PartialObjectMeta<Node>>::all(self.client.clone()),
-                watcher::Config::default(),
-            );
-            reflecting.spawn(drain(reflector(writer, nodes)));
-        }
-        if let Some(writer) = self.claims.take() {
-            // Which claims are there already, which are bound; and that somebody has deleted one.
-            let claims = Api::<PersistentVolumeClaim>::all(self.client.clone());
-            let claims = reflector(writer, watcher(claims, ours()));
-            reflecting.spawn(tell(claims, self.of_datasets.clone(), |claim| {
-                let dataset = claim.labels().get(names::LABEL_DATASET)?;
-                Some(ObjectRef::new(dataset).within(&claim.namespace()?))
-            }));
-        }
-        if let Some(writer) = self.volumes.take() {
-            // Which volumes are there already, and which the binder has seen.
-            let volumes = Api::<PersistentVolume>::all(self.client.clone());
-            let volumes = reflector(writer, watcher(volumes, ours()));
-            reflecting.spawn(tell(volumes, self.of_datasets.clone(), |volume| {
-                let labels = volume.labels();
-                let namespace = labels.get(names::LABEL_DATASET_NAMESPACE)?;
-                Some(ObjectRef::new(labels.get(names::LABEL_DATASET)?).within(namespace))
-            }));
-        }
-        reflecting
-    }
-
-    /// Pools, and what changes them.
-    pub(super) fn pools(&mut self, fleet: &NodeReports, stop: &CancellationToken) -> Controller<CachePool> {
-        let pools = self.pools.take().unwrap_or_else(|| again(&self.client));
-        let own = |namespace: &str| Api::<DaemonSet>::namespaced(self.client.clone(), namespace);
-        let pods = Api::<Pod>::namespaced(self.client.clone(), &self.namespace);
+            namespace,
+            controller,
+        } = self;
+        let sets = Api::<DaemonSet>::namespaced(client.clone(), &namespace);
+        let pods = Api::<Pod>::namespaced(client.clone(), &namespace);
         let nodes = watcher(
-            Api::<PartialObjectMeta<Node>>::all(self.client.clone()),
+            Api::<PartialObjectMeta<Node>>::all(client),
             watcher::Config::default(),
         );
-        pools
-            // How many workers serve; and that somebody has deleted or changed it.
-            .owns(own(&self.namespace), ours())
-            // Where workers are, which drivers are told.
-            .watches(pods, workers(), |pod| {
+        controller
+            // How many workers are ready; and that the DaemonSet was deleted or changed.
+            .owns(sets, managed())
+            // Where workers are, which drivers receive.
+            .watches(pods, worker_pods(), |pod| {
                 pod.labels()
                     .get(names::LABEL_POOL)
                     .map(|pool| ObjectRef::new(pool))
             })
-            // Nodes that come, go or are labelled anew: a pool with `replicas` chooses among them.
+            // Nodes that are created, deleted or relabelled: a pool with `replicas` chooses among them.
             .reconcile_all_on(
                 nodes
                     .default_backoff()
@@ -146,42 +197,47 @@ impl Watches {
                     .filter_map(|node| async { node.ok().map(drop) }),
             )
             // What workers can use of their disks.
-            .reconcile_on(touched(fleet.touched_pools(), |pool| Some(ObjectRef::new(pool))))
+            .reconcile_on(reported(reports.touched_pools(), |pool| {
+                Some(ObjectRef::new(pool))
+            }))
             .graceful_shutdown_on(stop.clone().cancelled_owned())
     }
+}
 
-    /// Datasets, and what changes them.
-    pub(super) fn datasets(
-        &mut self,
+impl DatasetWatch {
+    /// Returns the controller of Datasets, with everything that triggers it.
+    pub(super) fn controller(
+        self,
         context: &Arc<dataset::Context>,
         stop: &CancellationToken,
     ) -> Controller<Dataset> {
+        let Self {
+            client,
+            writer,
+            owned,
+            changed,
+        } = self;
         let store = context.cluster.datasets.clone();
-        let writer = self.datasets.take().unwrap_or_default();
-        let datasets = watcher(
-            Api::<Dataset>::all(self.client.clone()),
-            watcher::Config::default(),
-        );
-        let changed = self.changed.clone();
-        // A status is this controller's own word, and no news to it.
-        let asked = reflector(writer, datasets)
+        let datasets = watcher(Api::<Dataset>::all(client.clone()), watcher::Config::default());
+        // A change of the status alone triggers nothing: this controller wrote it.
+        let triggers = reflector(writer, datasets)
             .default_backoff()
             .applied_objects()
             .inspect_ok(move |dataset| {
-                // Nobody listens before the reconcilers run, which look at everything then.
-                let _nobody = changed.send(ObjectRef::from_obj(dataset));
+                // Fails without a receiver, see `Watches::new`.
+                let _no_receiver = changed.send(ObjectRef::from_obj(dataset));
             })
             .predicate_filter(
                 predicates::generation.combine(predicates::annotations),
                 kube::runtime::PredicateConfig::default(),
             );
-        let places = Arc::clone(context);
-        Controller::for_stream(asked, store.clone())
+        let by_uid = Arc::clone(context);
+        Controller::for_stream(triggers, store.clone())
             // Its claim or its volume.
-            .reconcile_on(listened(&self.of_datasets))
-            // That a pool has come, gone or become the default.
+            .reconcile_on(received(&owned))
+            // That a pool was created or deleted, or has become the default.
             .watches(
-                Api::<CachePool>::all(self.client.clone()),
+                Api::<CachePool>::all(client),
                 watcher::Config::default(),
                 move |pool| {
                     let name = pool.name_any();
@@ -195,28 +251,31 @@ impl Watches {
                 },
             )
             // What nodes report.
-            .reconcile_on(touched(context.fleet.touched(), move |uid| {
-                places.places.lock().get(uid).cloned()
+            .reconcile_on(reported(context.node_reports.touched(), move |uid| {
+                by_uid.refs.lock().get(uid).cloned()
             }))
             .graceful_shutdown_on(stop.clone().cancelled_owned())
     }
+}
 
-    pub(super) fn loads_store(&self) -> Store<DataLoad> {
-        self.load_store.clone()
+impl LoadWatch {
+    /// Returns the store of the loads, which [`Self::controller`] fills.
+    pub(super) fn store(&self) -> Store<DataLoad> {
+        self.controller.store()
     }
 
-    /// Loads, and what changes them.
-    pub(super) fn loads(
-        &mut self,
+    /// Returns the controller of loads, with everything that triggers it.
+    pub(super) fn controller(
+        self,
         context: &Arc<load::Context>,
         stop: &CancellationToken,
     ) -> Controller<DataLoad> {
-        let loads = self.loads.take().unwrap_or_else(|| again(&self.client));
-        let store = self.load_store.clone();
-        let places = Arc::clone(context);
-        loads
-            // That the Dataset has come, or has its first catalog.
-            .reconcile_on(listened(&self.changed).flat_map(move |dataset| {
+        let Self { controller, changed } = self;
+        let store = controller.store();
+        let by_uid = Arc::clone(context);
+        controller
+            // That the Dataset was created, or has its first catalog.
+            .reconcile_on(received(&changed).flat_map(move |dataset| {
                 let of_dataset = |load: &Arc<DataLoad>| {
                     load.spec.dataset == dataset.name && load.namespace() == dataset.namespace
                 };
@@ -224,59 +283,46 @@ impl Watches {
                 let loads: Vec<_> = loads.map(|load| ObjectRef::from_obj(&*load)).collect();
                 futures::stream::iter(loads)
             }))
-            // How far workers are.
-            .reconcile_on(touched(context.common.fleet.touched(), move |uid| {
-                places.places.lock().get(uid).cloned()
+            // The progress of workers.
+            .reconcile_on(reported(context.common.node_reports.touched(), move |uid| {
+                by_uid.refs.lock().get(uid).cloned()
             }))
             .graceful_shutdown_on(stop.clone().cancelled_owned())
     }
 }
 
-fn again<K>(client: &Client) -> Controller<K>
-where
-    K: Resource<DynamicType = ()>
-        + Clone
-        + serde::de::DeserializeOwned
-        + std::fmt::Debug
-        + Send
-        + Sync
-        + 'static,
-{
-    Controller::new(Api::all(client.clone()), watcher::Config::default())
-}
-
-/// The workers' pods.
-fn workers() -> watcher::Config {
+/// Selects the workers' pods.
+fn worker_pods() -> watcher::Config {
     watcher::Config::default().labels("app.kubernetes.io/component=worker")
 }
 
-/// What we made.
-fn ours() -> watcher::Config {
+/// Selects the objects that Millpond manages.
+fn managed() -> watcher::Config {
     let (label, value) = names::LABEL_MANAGED_BY;
     watcher::Config::default().labels(&format!("{label}={value}"))
 }
 
-/// Objects that something was reported of. A subscriber that is too slow misses some: each object is looked at from time
-/// to time anyway.
-fn touched<K: Resource<DynamicType = ()>>(
-    uids: tokio::sync::broadcast::Receiver<String>,
-    place: impl Fn(&str) -> Option<ObjectRef<K>>,
+/// Returns the objects that something was reported of. A receiver that is too slow misses some: their requeue interval makes
+/// up for it.
+fn reported<K: Resource<DynamicType = ()>>(
+    keys: broadcast::Receiver<String>,
+    object: impl Fn(&str) -> Option<ObjectRef<K>>,
 ) -> impl Stream<Item = ObjectRef<K>> {
-    BroadcastStream::new(uids).filter_map(move |uid| {
-        let found = uid.ok().and_then(|uid| place(&uid));
+    BroadcastStream::new(keys).filter_map(move |key| {
+        let found = key.ok().and_then(|key| object(&key));
         async move { found }
     })
 }
 
-/// The objects of a channel.
-fn listened<K: Resource<DynamicType = ()> + 'static>(
+/// Returns the objects of a channel, without those that a slow receiver has missed.
+fn received<K: Resource<DynamicType = ()> + 'static>(
     objects: &broadcast::Sender<ObjectRef<K>>,
 ) -> impl Stream<Item = ObjectRef<K>> + use<K> {
     BroadcastStream::new(objects.subscribe()).filter_map(|object| async { object.ok() })
 }
 
-/// Keeps a store, and tells whose object each change is.
-async fn tell<K, O>(
+/// Runs a watch, and sends the owner of each object that has changed.
+async fn notify<K, O>(
     events: impl Stream<Item = watcher::Result<watcher::Event<K>>>,
     owners: broadcast::Sender<ObjectRef<O>>,
     owner: impl Fn(&K) -> Option<ObjectRef<O>>,
@@ -288,8 +334,8 @@ async fn tell<K, O>(
         touched.filter_map(|object| std::future::ready(object.ok().and_then(|object| owner(&object))));
     owned
         .for_each(|object| {
-            // Nobody listens before the reconcilers run, which look at everything then.
-            let _nobody = owners.send(object);
+            // Fails without a receiver, see `Watches::new`.
+            let _no_receiver = owners.send(object);
             std::future::ready(())
         })
         .await;
@@ -299,8 +345,8 @@ async fn drain<K>(events: impl Stream<Item = watcher::Result<watcher::Event<K>>>
     events.default_backoff().for_each(|_event| async {}).await;
 }
 
-/// Waits until the stores say what there is.
-pub(super) async fn ready(cluster: &Cluster) -> Result<()> {
+/// Waits until the stores of [`StoreWatches`] are synced.
+pub(super) async fn stores_synced(cluster: &Cluster) -> Result<()> {
     let ended = "a watch ended";
     cluster.pods.wait_until_ready().await.context(ended)?;
     cluster.nodes.wait_until_ready().await.context(ended)?;
@@ -308,7 +354,7 @@ pub(super) async fn ready(cluster: &Cluster) -> Result<()> {
     cluster.volumes.wait_until_ready().await.context(ended)
 }
 
-/// The uids of all Datasets, asked of the API server itself.
+/// Lists the uids of all Datasets from the API server, past the stores.
 pub(super) async fn dataset_uids(client: &Client) -> kube::Result<HashSet<String>> {
     let all = Api::<Dataset>::all(client.clone())
         .list_metadata(&ListParams::default())

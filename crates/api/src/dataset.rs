@@ -1,4 +1,4 @@
-//! What data: a named, read-mostly tree of files whose truth lies in one or more sources.
+//! Datasets: a read-only tree of files from one or more sources.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::quantity::{ByteQuantity, Span};
 
-/// What a Dataset is to be.
+/// Desired state of a Dataset.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "millpond.io",
@@ -22,14 +22,14 @@ use crate::quantity::{ByteQuantity, Span};
     status = "DatasetStatus",
     derive = "PartialEq",
     cel,
-    doc = "A Dataset is a tree of files in object storage that pods mount by the PVC of the Dataset's name, and that a CachePool keeps near them.",
-    validation = Rule::new("self.metadata.name.size() <= 63").message("the name of a Dataset may have 63 characters: its PVC and volume are named after it"),
+    doc = "A Dataset is a tree of files in object storage that pods mount by the PVC of the same name, and that a CachePool caches near them.",
+    validation = Rule::new("self.metadata.name.size() <= 63").message("the name of a Dataset may have 63 characters: its PVC has the same name"),
     selectable = ".spec.pool",
-    printcolumn(name = "UFS Total Size", type_ = "string", json_path = ".status.totalSize", description = "Size of all files at the sources"),
-    printcolumn(name = "Cached", type_ = "string", json_path = ".status.cached", description = "Of these, what the pool holds"),
-    printcolumn(name = "Cache Capacity", type_ = "string", json_path = ".status.cacheCapacity", description = "What the pool may hold of it"),
+    printcolumn(name = "UFS Total Size", type_ = "string", json_path = ".status.totalSize", description = "Size of all files at the sources (the under file system, UFS)"),
+    printcolumn(name = "Cached", type_ = "string", json_path = ".status.cached", description = "Of these, bytes cached on the worker that has most"),
+    printcolumn(name = "Cache Capacity", type_ = "string", json_path = ".status.cacheCapacity", description = "Capacity for the Dataset on one worker"),
     printcolumn(name = "Cached Percentage", type_ = "string", json_path = ".status.cachedPercentage"),
-    printcolumn(name = "Hit Ratio", type_ = "string", json_path = ".status.hitRatio", description = "Bytes read from the cache, of all bytes read"),
+    printcolumn(name = "Hit Ratio", type_ = "string", json_path = ".status.hitRatio", description = "Bytes read from the cache / bytes read"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Files", type_ = "integer", json_path = ".status.files", priority = 1),
@@ -40,17 +40,17 @@ use crate::quantity::{ByteQuantity, Span};
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.pool) || !has(oldSelf.pool)").message("pool cannot be unset: what is cached would be lost"),
-    validation = Rule::new("!has(oldSelf.pool) || !has(self.pool) || self.pool == oldSelf.pool").message("pool cannot be changed: make another Dataset in the other pool")
+    validation = Rule::new("!has(oldSelf.pool) || !has(self.pool) || self.pool == oldSelf.pool").message("pool cannot be changed: create another Dataset in the other pool")
 )]
 pub struct DatasetSpec {
-    /// Name of the CachePool that keeps the data. Left out: the pool with the annotation
-    /// millpond.io/is-default-pool: "true". Cannot be changed once it is set.
+    /// Name of the CachePool that caches the data. Default: the pool with the annotation
+    /// millpond.io/is-default-pool: "true". Immutable once set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub pool: Option<String>,
 
-    /// Where the files come from: each source is shown at its path. May be changed: pods that start afterwards see
-    /// the change, and running ones where view is Live.
+    /// Sources of the files, each mounted at its path. Mutable: pods that start later see the change, running pods only
+    /// with view Live.
     #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     #[x_kube(
         validation = Rule::new("self.size() == 1 || self.all(m, has(m.name) || has(m.path))").message("with several mounts each needs a name or a path"),
@@ -58,48 +58,46 @@ pub struct DatasetSpec {
     )]
     pub mounts: Vec<Mount>,
 
-    /// How many workers of the pool keep each piece of data. Default 1. May be changed.
+    /// Reserved, no effect yet: every worker that serves reads caches its own copy. Default 1. Mutable.
     #[serde(default = "DatasetSpec::default_replicas")]
     #[schemars(range(min = 1, max = 16))]
     pub replicas: i32,
 
-    /// How much of each worker's capacity this Dataset may use, for example 2Ti. Left out: what the pool has. May be
-    /// changed.
+    /// Maximum bytes of this Dataset on each worker, for example 2Ti. Default: the pool's capacity. Mutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota: Option<ByteQuantity>,
 
-    /// What makes room when the quota is full. Never (the default): what is in stays, more is read through, which is
-    /// best for training in epochs. LRU: what was not used for longest goes. TinyLFU: what is used least often goes.
-    /// May be changed.
+    /// Eviction policy at the quota. Never (default): cached objects stay, others bypass the cache, which is best for
+    /// training in epochs. LRU: the least recently used object is evicted. TinyLFU: the least frequently used one. Mutable.
     #[serde(default)]
     pub eviction: Eviction,
 
-    /// Never (the default), or OnCreate: everything is fetched ahead as soon as the Dataset is there, without a
-    /// DataLoad. May be changed.
+    /// OnCreate: load all files after the first listing, without a DataLoad. Default Never. Mutable.
     #[serde(default)]
     pub prefetch: Prefetch,
 
-    /// When the sources are listed again. Left out: only on request (annotation millpond.io/refresh with a new value)
-    /// and when a file turns out to have changed.
+    /// When the sources are listed again. Default: only on request (annotation millpond.io/refresh with a new value)
+    /// and when a read finds that a file has changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh: Option<Refresh>,
 
-    /// Snapshot (the default): a pod sees the files as they were listed when it started, for its whole life. Live: it
-    /// sees each new listing. May be changed; holds for pods that start afterwards.
+    /// Snapshot (default): a pod sees the listing that was the newest when it started, until it ends. Live: it sees each new
+    /// listing. Mutable; applies to pods that start later.
     #[serde(default)]
     pub view: View,
 
-    /// Access modes of the PVC; data is read-only whatever is asked. Default ReadOnlyMany. Cannot be changed.
+    /// Access modes of the PVC; data is read-only in any case. Default ReadOnlyMany. Immutable.
     #[serde(default = "DatasetSpec::default_access_modes")]
     #[schemars(length(min = 1, max = 2), extend("x-kubernetes-list-type" = "set"))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("accessModes cannot be changed: a PVC's are fixed"))]
     pub access_modes: Vec<AccessMode>,
 
-    /// Whom the files belong to and what their permission bits are. Left out: root's, readable by all.
+    /// Owner, group and mode of all files. Default root, readable by all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Owner>,
 
-    /// Which namespaces besides its own may use the Dataset, as dataset://namespace/name. Left out: none.
+    /// Other namespaces whose pods may mount the Dataset, by an inline CSI volume with the attribute
+    /// dataset: namespace/name. Default: none. Mutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_with: Option<SharedWith>,
 }
@@ -122,12 +120,12 @@ impl DatasetSpec {
     validation = Rule::new("!has(self.path) || (self.path.startsWith('/') && !self.path.split('/').exists(p, p == '..' || p == '.'))").message("path must be absolute and without . or ..")
 )]
 pub struct Mount {
-    /// The source: s3://bucket/prefix, gs://, az:// or abfs://, http(s)://, file:///directory (of the node).
+    /// URL of the source: s3://bucket/prefix, gs://, az:// or abfs://, http(s)://.
     #[schemars(length(min = 1, max = 2048))]
-    #[x_kube(validation = Rule::new("self.matches('^(s3|gs|az|abfs|abfss|http|https|file)://.+')").message("mountPoint must begin with s3://, gs://, az://, abfs://, http://, https:// or file:// and name a bucket, a server or a directory"))]
+    #[x_kube(validation = Rule::new("self.matches('^(s3|gs|az|abfs|abfss|http|https)://.+')").message("mountPoint must begin with s3://, gs://, az://, abfs://, http:// or https:// and name a bucket or a server"))]
     pub mount_point: String,
 
-    /// A name for the source, for its path and in messages. Left out: no name.
+    /// Name of the source, for its path and in messages. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 63),
@@ -135,43 +133,42 @@ pub struct Mount {
     )]
     pub name: Option<String>,
 
-    /// Where its files are shown in the mount. Left out: "/" for a source without a name, else "/<name>".
+    /// Path of its files in the mount. Default: "/" for a source without a name, else "/<name>".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub path: Option<String>,
 
-    /// Options of the source by object_store's names, for example region, endpoint. Not for credentials: those go
-    /// into a Secret.
+    /// Options of the source, with the names of object_store, for example region, endpoint. Credentials go into a Secret.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64), inner(length(max = 2048)))]
-    #[x_kube(validation = Rule::new("!self.exists(k, k.lowerAscii().contains('secret') || k.lowerAscii().contains('password') || k.lowerAscii().contains('token'))").message("credentials do not belong into options, where everybody can read them: put them into a Secret and name it in secretRef"))]
+    #[x_kube(validation = Rule::new("!self.exists(k, k.lowerAscii().contains('secret') || k.lowerAscii().contains('password') || k.lowerAscii().contains('token'))").message("credentials do not belong in options, which every reader of the Dataset can read: put them into a Secret and name it in secretRef"))]
     pub options: BTreeMap<String, String>,
 
-    /// A Secret in the Dataset's namespace whose keys are object_store's names (aws_access_key_id,
-    /// aws_secret_access_key, ...); also ca.crt (a private CA, PEM) and proxy_url. It is read again when it changes.
+    /// Secret in the Dataset's namespace, whose keys are names of object_store (aws_access_key_id, aws_secret_access_key,
+    /// ...), also ca.crt (a private CA, PEM) and proxy_url. Read again every minute, every 5 s while something is wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretReference>,
 
-    /// A ServiceAccount in the Dataset's namespace whose web identity token the source is asked with, instead of a
+    /// ServiceAccount in the Dataset's namespace whose token authenticates to the source (web identity), instead of a
     /// Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub service_account_name: Option<String>,
 
-    /// Only files that match one of these globs, relative to the source, for example **/*.jpg. Empty: all.
+    /// Only files that match one of these globs, relative to the source, for example **/*.jpg. Default: all files.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub include: Vec<String>,
 
-    /// No files that match one of these globs. Empty: none are left out.
+    /// Files that match one of these globs are left out. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub exclude: Vec<String>,
 }
 
 impl Mount {
-    /// Where the source is shown.
-    pub fn shown_at(&self) -> String {
+    /// Returns the path of the source in the mount.
+    pub fn path_in_tree(&self) -> String {
         match (&self.path, &self.name) {
             (Some(path), _) => path.clone(),
             (None, Some(name)) => format!("/{name}"),
@@ -183,32 +180,32 @@ impl Mount {
 /// The name of a Secret in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SecretReference {
-    /// Its name.
+    /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
 
-/// What makes room.
+/// Eviction policies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Eviction {
-    /// Nothing.
+    /// Cached objects stay, others bypass the cache.
     #[default]
     Never,
-    /// The least recently used goes.
+    /// The least recently used object is evicted.
     #[serde(rename = "LRU")]
     Lru,
-    /// The least often used goes.
+    /// The least frequently used object is evicted.
     #[serde(rename = "TinyLFU")]
     TinyLfu,
 }
 
-/// When everything is fetched ahead.
+/// When all files are prefetched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Prefetch {
-    /// On request.
+    /// Only by a DataLoad.
     #[default]
     Never,
-    /// At once.
+    /// After the first listing.
     OnCreate,
 }
 
@@ -216,31 +213,31 @@ pub enum Prefetch {
 #[derive(KubeSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Refresh {
-    /// The time between two listings, for example 10m. At least 10s.
+    /// Time between two listings, for example 10m. At least 10s.
     #[x_kube(validation = Rule::new("duration(self) >= duration('10s')").message("interval must be at least 10s"))]
     pub interval: Span,
 }
 
-/// What a pod sees of changes.
+/// Which changes a pod sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum View {
-    /// None.
+    /// None: the listing at its start.
     #[default]
     Snapshot,
     /// Each new listing.
     Live,
 }
 
-/// Access modes that a PVC of a Dataset may ask for.
+/// Access modes of the PVC of a Dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AccessMode {
-    /// Many nodes, reading.
+    /// Read-only on many nodes.
     ReadOnlyMany,
-    /// For tools that insist on it; reading all the same.
+    /// For tools that require it; read-only as well.
     ReadWriteMany,
 }
 
-/// Whom files belong to.
+/// Owner, group and mode of files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Owner {
@@ -275,20 +272,20 @@ impl Owner {
     }
 }
 
-/// Who else may use a Dataset.
+/// Other namespaces that may use a Dataset.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SharedWith {
-    /// Names of namespaces.
+    /// Names of namespaces. Default: none.
     #[serde(default)]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "set"))]
     pub namespaces: Vec<String>,
 }
 
-/// What a Dataset is.
+/// Observed state of a Dataset.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DatasetStatus {
-    /// The generation of the spec that this status speaks of.
+    /// Generation of the spec that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
@@ -296,11 +293,11 @@ pub struct DatasetStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<DatasetPhase>,
 
-    /// The pool that keeps the data.
+    /// The pool that caches the data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
 
-    /// Number of the newest catalog: each listing that found a change makes a new one.
+    /// Number of the newest catalog: each listing that finds a change creates one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub catalog_generation: Option<i64>,
 
@@ -308,15 +305,15 @@ pub struct DatasetStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<i64>,
 
-    /// Their size.
+    /// Their size in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total_size: Option<ByteQuantity>,
 
-    /// Of these, what the pool holds at least once.
+    /// Bytes of the newest catalog cached on the worker that has most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cached: Option<ByteQuantity>,
 
-    /// What the pool may hold of the Dataset.
+    /// Capacity for the Dataset on one worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache_capacity: Option<ByteQuantity>,
 
@@ -324,29 +321,29 @@ pub struct DatasetStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cached_percentage: Option<String>,
 
-    /// Bytes read from the cache of all bytes read since the workers started, for example 98.5%.
+    /// Bytes read from the cache / bytes read, since the start of the workers, for example 98.5%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hit_ratio: Option<String>,
 
-    /// Workers of the pool that serve the Dataset.
+    /// Workers that serve the Dataset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workers: Option<i32>,
 
-    /// What is true of the Dataset: Ready, SourceReachable, CatalogReady, Warm.
+    /// Conditions: Ready, SourceReachable, CatalogReady, Warm, DeletionBlocked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
 
-/// A Dataset in one word.
+/// Phases of a Dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DatasetPhase {
-    /// There is no catalog yet.
+    /// The sources are being listed, or the volume is being bound.
     Pending,
     /// Pods can use it.
     Bound,
-    /// Pods can use it, but something is wrong: see the conditions.
+    /// Pods can use it, but there is a problem: see the conditions.
     Degraded,
-    /// Its spec cannot be carried out until somebody changes something: see the conditions.
+    /// Pods cannot use it because of a problem with the spec, a source or a tier: see the conditions.
     Failed,
 }

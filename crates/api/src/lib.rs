@@ -1,12 +1,12 @@
-//! The Kubernetes API of Millpond: what users write and read.
+//! The Kubernetes API of Millpond.
 //!
-//! Three kinds in the group `millpond.io/v1alpha1`: a [`CachePool`] is where data is kept, a [`Dataset`] what data, a
-//! [`DataLoad`] an order to fetch it ahead. The doc comments of their fields are what `kubectl explain` shows, and the
-//! rules that one object can break by itself are CEL rules here, so that the API server refuses it with the field's
-//! name; what depends on other objects is a condition ([`condition`]).
+//! Three kinds in `millpond.io/v1alpha1`: a [`CachePool`] caches data on nodes, a [`Dataset`] names the data, a [`DataLoad`]
+//! prefetches it. `kubectl explain` shows the doc comments of their fields. Rules about one object alone are CEL rules here,
+//! so that the API server refuses the object with the name of the field; what depends on other objects is a condition
+//! ([`condition`]).
 //!
-//! Invariants: a field is never renamed or given another meaning; every optional field says what leaving it out means;
-//! names of everything that is made for these objects are in [`names`], once.
+//! Invariants: a field is never renamed and never changes its meaning; every optional field documents its default; the names
+//! of all objects that the controller creates are in [`names`].
 
 #![expect(
     clippy::duplicated_attributes,
@@ -35,7 +35,7 @@ pub use quantity::{ByteQuantity, ParseQuantityError, Span};
 /// The API group.
 pub const GROUP: &str = "millpond.io";
 
-/// The CRDs, in the order in which they are installed.
+/// Returns the CRDs in the order in which they are installed.
 pub fn crds()
 -> Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> {
     use kube::CustomResourceExt;

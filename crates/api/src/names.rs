@@ -1,4 +1,4 @@
-//! Names, labels and annotations of everything that is made for the API's objects.
+//! Names, labels and annotations of the objects that the controller creates.
 
 use kube::ResourceExt;
 
@@ -6,44 +6,41 @@ use crate::{CachePool, Dataset};
 
 pub use millpond_core::CSI_DRIVER;
 
-/// Who applies objects, and reports events.
+/// The field manager of all objects, and the reporter of all Events.
 pub const MANAGER: &str = "millpond-controller";
 
-/// Marks everything that the controller made.
+/// The label of every object that Millpond manages.
 pub const LABEL_MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", MANAGER);
 
-/// The pool that an object belongs to.
+/// The label with the pool of an object.
 pub const LABEL_POOL: &str = "millpond.io/pool";
 
-/// The name of the Dataset that an object belongs to.
+/// The label with the name of the Dataset of an object.
 pub const LABEL_DATASET: &str = "millpond.io/dataset";
 
-/// The namespace of the Dataset that an object (a cluster-scoped one) belongs to.
+/// The label with the namespace of the Dataset of a cluster-scoped object.
 pub const LABEL_DATASET_NAMESPACE: &str = "millpond.io/dataset-namespace";
 
-/// On a CachePool: "true" makes it the pool of Datasets that name none.
+/// The annotation of a CachePool that, with the value "true", makes it the pool of Datasets that name none.
 pub const ANNOTATION_DEFAULT_POOL: &str = "millpond.io/is-default-pool";
 
-/// On a Dataset: a new value makes its sources be listed once more.
+/// The annotation of a Dataset whose new value requests another listing of its sources.
 pub const ANNOTATION_REFRESH: &str = "millpond.io/refresh";
 
-/// On a pod: the number of the catalog that its views of a Dataset show.
-pub const ANNOTATION_GENERATION: &str = "millpond.io/generation";
-
-/// Keeps a Dataset until what owner references cannot remove (its volume, its bytes on nodes) is gone.
+/// The finalizer of a Dataset, for what owner references do not delete: its volume, and its bytes on nodes.
 pub const FINALIZER: &str = "millpond.io/dataset";
 
-/// The workers' DaemonSet, and their Service, of a pool.
+/// Returns the name of the DaemonSet and of the Service of a pool's workers.
 pub fn worker(pool: &CachePool) -> String {
     format!("millpond-worker-{}", pool.name_any())
 }
 
-/// The PVC of a Dataset, in its namespace.
+/// Returns the name of the PVC of a Dataset.
 pub fn claim(dataset: &Dataset) -> String {
     dataset.name_any()
 }
 
-/// The volume behind it. `None` for a Dataset that the API server has not seen.
+/// Returns the name of the volume of a Dataset; `None` without a uid, which the API server sets.
 pub fn volume(dataset: &Dataset) -> Option<String> {
     dataset.uid().map(|uid| format!("millpond-{uid}"))
 }

@@ -1,4 +1,4 @@
-//! Where data is kept: workers with the same tiers, on the nodes that a selector names.
+//! CachePools: workers with the same tiers, on the nodes that a selector matches.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::quantity::ByteQuantity;
 
-/// What a pool is to be.
+/// Desired state of a CachePool.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "millpond.io",
@@ -22,7 +22,7 @@ use crate::quantity::ByteQuantity;
     status = "CachePoolStatus",
     derive = "PartialEq",
     cel,
-    doc = "A CachePool keeps the data of Datasets on the nodes that it selects: one cache worker a node, each with the same tiers of memory and disk.",
+    doc = "A CachePool caches the data of Datasets on the nodes that it selects: one cache worker per node, each with the same tiers of memory and disk.",
     scale(
         spec_replicas_path = ".spec.replicas",
         status_replicas_path = ".status.workers",
@@ -32,25 +32,25 @@ use crate::quantity::ByteQuantity;
         name = "Workers",
         type_ = "integer",
         json_path = ".status.workers",
-        description = "Workers there are to be"
+        description = "Desired workers"
     ),
     printcolumn(
         name = "Ready",
         type_ = "integer",
         json_path = ".status.readyWorkers",
-        description = "Workers that serve"
+        description = "Ready workers"
     ),
     printcolumn(
         name = "Capacity",
         type_ = "string",
         json_path = ".status.capacity",
-        description = "What all workers can hold"
+        description = "Total capacity"
     ),
     printcolumn(
         name = "Used",
         type_ = "string",
         json_path = ".status.used",
-        description = "What they hold"
+        description = "Bytes used"
     ),
     printcolumn(
         name = "Datasets",
@@ -63,34 +63,33 @@ use crate::quantity::ByteQuantity;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct CachePoolSpec {
-    /// Labels that a node must have to get a worker. Empty: every node. May be changed: workers come and go, data is
-    /// fetched again where it is missing.
+    /// Labels of the nodes that get a worker. Default: every node. Mutable: workers are created and deleted, and a new
+    /// worker starts with an empty cache.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
 
-    /// Taints that workers tolerate, as in a pod. Empty: none. May be changed.
+    /// Taints that workers tolerate, as in a pod. Default: none. Mutable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub tolerations: Vec<Toleration>,
 
-    /// How many of the selected nodes get a worker. Left out: all of them. May be changed, also by
-    /// `kubectl scale`; which nodes give up their worker first, Millpond chooses.
+    /// Number of selected nodes that get a worker. Default: all of them. Mutable, also by `kubectl scale`; nodes that have a
+    /// worker are chosen first, then others by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10_000))]
     pub replicas: Option<i32>,
 
-    /// Where a worker keeps data, fastest first: at most one tier of each medium. Capacities may be changed; the medium
-    /// and the path of a tier may not, since its data would be left behind: make another pool.
+    /// Where a worker caches data, fastest first: at most one tier of each medium, one of them Disk. Capacities are mutable;
+    /// the path of a tier is not, since its data would be left behind.
     #[schemars(length(min = 1, max = 2), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["medium"]))]
     #[x_kube(
-        validation = Rule::new("self.exists(t, t.medium == 'Disk')").message("one tier must have the medium Disk: catalogs and large files are kept there"),
-        validation = Rule::new("self.all(t, !oldSelf.exists(o, o.medium == t.medium) || oldSelf.exists(o, o.medium == t.medium && has(o.path) == has(t.path) && (!has(t.path) || o.path == t.path)))").message("the path of a tier cannot be changed: make another pool")
+        validation = Rule::new("self.exists(t, t.medium == 'Disk')").message("one tier must have the medium Disk: catalogs and large files are stored there"),
+        validation = Rule::new("self.all(t, !oldSelf.exists(o, o.medium == t.medium) || oldSelf.exists(o, o.medium == t.medium && has(o.path) == has(t.path) && (!has(t.path) || o.path == t.path)))").message("the path of a tier cannot be changed: create another pool")
     )]
     pub tiers: Vec<Tier>,
 
-    /// CPU and memory of the worker's container, as in a pod. Left out: 100m of CPU and 256Mi of memory
-    /// are asked for, and nothing is limited. May be changed: workers
-    /// are restarted one after the other, and find their data again.
+    /// CPU and memory of the worker's container, as in a pod. Default: requests of 100m CPU and 256Mi memory, no limits.
+    /// Mutable: workers restart one after the other, with their cached data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
 }
@@ -104,28 +103,26 @@ pub struct CachePoolSpec {
     validation = Rule::new("!has(self.path) || (self.path.startsWith('/') && !self.path.contains('..'))").message("path must be absolute and without ..")
 )]
 pub struct Tier {
-    /// Memory (a tmpfs of the node, which counts against no pod) or Disk (a directory of the node).
+    /// Memory (a tmpfs of the node, not counted against any pod) or Disk (a directory of the node).
     pub medium: Medium,
 
-    /// The directory on the node, below one of the host directories that the installation allows. Needed for Disk; left
-    /// out for Memory: Millpond's own.
+    /// Directory on the node, below one of the host directories that the installation allows. Required for Disk, without
+    /// effect for Memory. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub path: Option<String>,
 
-    /// How much of it a worker may use at most, for example 3Ti. Never exceeded, data in flight included: Datasets that
-    /// evict begin to at 95 % of it.
+    /// Maximum bytes of the tier, in-flight data included, for example 3Ti. Eviction starts at 95 %. Mutable.
     pub capacity: ByteQuantity,
 
-    /// Of a disk: how many percent of its file system stay free, whatever the capacity, so that the kubelet has no reason to
-    /// evict pods. Where less is free, Datasets that evict make room and others take in nothing new. Left out: 20 where the
-    /// kubelet or the container runtime have their directories on it, 0 on a disk of its own. May be changed.
+    /// Percent of the disk's file system kept free, so that the kubelet evicts no pods. Below it Datasets with an eviction
+    /// policy evict, others store nothing new. Default 20 on a disk of the kubelet or container runtime, else 0. Mutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 90))]
     pub min_free_percent: Option<i32>,
 }
 
-/// What a tier is made of.
+/// Media of tiers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum Medium {
     /// A tmpfs.
@@ -134,11 +131,11 @@ pub enum Medium {
     Disk,
 }
 
-/// What a pool is.
+/// Observed state of a CachePool.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CachePoolStatus {
-    /// The generation of the spec that this status speaks of.
+    /// Generation of the spec that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
@@ -146,11 +143,11 @@ pub struct CachePoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<PoolPhase>,
 
-    /// Workers that there are to be.
+    /// Desired workers.
     #[serde(default)]
     pub workers: i32,
 
-    /// Workers that serve.
+    /// Ready workers.
     #[serde(default)]
     pub ready_workers: i32,
 
@@ -158,33 +155,33 @@ pub struct CachePoolStatus {
     #[serde(default)]
     pub datasets: i32,
 
-    /// What all workers together can hold, without what they cannot use (see the condition CapacityUsable).
+    /// Total capacity of the workers, without what is withheld (see the condition CapacityUsable).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<ByteQuantity>,
 
-    /// What they hold, rounded to the percent of the capacity, so that it changes seldom.
+    /// Bytes used, rounded down to a percent of the capacity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<ByteQuantity>,
 
-    /// The label selector of the pool's worker pods, for the scale subresource.
+    /// Label selector of the pool's worker pods, for the scale subresource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
 
-    /// What is true of the pool: Ready, CapacityUsable.
+    /// Conditions: Ready, CapacityUsable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
 
-/// A pool in one word.
+/// Phases of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PoolPhase {
-    /// No worker serves yet.
+    /// No worker is ready.
     Pending,
-    /// All workers serve.
+    /// All workers are ready.
     Ready,
-    /// Some workers serve.
+    /// Some workers are ready.
     Degraded,
-    /// The spec cannot be carried out.
+    /// The spec is invalid: see the conditions.
     Failed,
 }

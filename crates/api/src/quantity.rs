@@ -1,4 +1,4 @@
-//! Numbers with units, as users write them: `200Gi`, `10m`.
+//! Numbers with units: `200Gi`, `10m`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A value cannot be read.
+/// Why a value with a unit is invalid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseQuantityError {
     expected: &'static str,
@@ -24,7 +24,7 @@ impl fmt::Display for ParseQuantityError {
 
 impl std::error::Error for ParseQuantityError {}
 
-/// A number of bytes, written as Kubernetes quantities are: `200Gi`, `3Ti`, `500M`, `1048576`.
+/// A number of bytes in the format of Kubernetes quantities: `200Gi`, `3Ti`, `500M`, `1048576`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ByteQuantity(pub u64);
 
@@ -42,7 +42,7 @@ impl FromStr for ByteQuantity {
 }
 
 impl fmt::Display for ByteQuantity {
-    /// The largest binary unit that loses nothing.
+    /// Writes the largest binary unit that divides it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const UNITS: [(u32, &str); 6] = [
             (60, "Ei"),
@@ -52,10 +52,10 @@ impl fmt::Display for ByteQuantity {
             (20, "Mi"),
             (10, "Ki"),
         ];
-        let whole = UNITS
+        let exact = UNITS
             .iter()
             .find(|(shift, _)| self.0 != 0 && self.0.trailing_zeros() >= *shift);
-        match whole {
+        match exact {
             Some((shift, unit)) => write!(f, "{}{unit}", self.0 >> shift),
             None => write!(f, "{}", self.0),
         }
@@ -115,7 +115,7 @@ impl FromStr for Span {
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without spaces, as the pattern has it.
+        // Without spaces, which the pattern does not allow.
         let text = humantime::format_duration(self.0).to_string();
         f.write_str(&text.replace(' ', ""))
     }
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_written_so_that_they_read_the_same() {
+    fn written_bytes_parse_to_the_same_number() {
         for bytes in [0, 1, 1000, 1 << 20, 3 << 40, (3 << 40) + 1, u64::MAX] {
             let written = ByteQuantity(bytes).to_string();
             assert_eq!(written.parse(), Ok(ByteQuantity(bytes)), "{written}");

@@ -1,51 +1,44 @@
 //! One Dataset on this node: the worker that a driver talks to.
 //!
-//! A [`Dataset`] puts together what the other modules offer: [`Source`](crate::source::Source)s that are listed
-//! into one catalog ([`mounts`], [`refresh`](Dataset::refresh)), for each an [`Origin`](crate::fetch::Origin) that
-//! brings bytes of a certain version, and a [`Store`](crate::store::Store) that keeps them. It answers a driver
-//! through [`millpond_core::Worker`]:
+//! A [`Dataset`] combines the other modules: [`Source`](crate::source::Source)s that are listed into one catalog
+//! ([`mounts`], [`refresh`](Dataset::refresh)), for each an [`Origin`](crate::fetch::Origin) that fetches bytes of
+//! a given version, and a [`Store`] that keeps them. It serves a driver through
+//! [`millpond_core::Worker`]:
 //!
-//! - `land` fetches a small object whole ([`small_object`]) and watches for walks through directories ([`directory_prefetch`]);
-//! - `read` answers from the partial file of a large object, fetching what is missing and, for a reader that goes
-//!   forward, what comes next ([`block_reader`], [`readahead`]);
-//! - every file that FUSE may have to read for is a use of its object, which is not evicted then ([`uses`]);
-//! - objects of versions that no catalog names any more go ([`unreferenced`]);
-//! - what there is no room for is served through, its blocks kept in memory for a moment ([`transient`]);
+//! - `fetch_to_landing` fetches a complete small object ([`read_path`]) and detects sequential access to
+//!   directories ([`directory_prefetch`]);
+//! - `read` answers from the partial file of a large object; it fetches missing blocks and, for a sequential
+//!   reader, those that follow;
+//! - a file that is open through FUSE pins its object against eviction;
+//! - objects that no catalog references are removed ([`unreferenced`]);
+//! - an object that the store has no space for bypasses the cache, its blocks held in memory for a short time;
 //! - its options may change while it is read ([`reconfigure`](Dataset::reconfigure)).
 //!
 //! Invariants:
-//! - The object id fixes the version, its validator goes with every request: bytes of two versions never meet, and
-//!   an error is never kept as data.
-//! - The same object or block wanted twice at once is one request.
-//! - Every buffer with an object's bytes has its part of one budget. Under pressure read-ahead is left out first,
-//!   then readers wait.
+//! - The object id fixes the version, and its validator goes with every request: bytes of two versions never mix,
+//!   and an error is never stored as data.
+//! - Concurrent requests for one object or block cause one fetch.
+//! - Every buffer with an object's bytes holds its share of one memory budget. Under pressure readahead is left out
+//!   first, then readers wait.
 //! - Every task is owned by the Dataset; [`Dataset::stop`] ends and joins them.
 //!
-//! Locks: the table of an object's runs comes before those of its blocks (on disk and in memory); all others are
-//! leaves. None is held over requests or file contents.
+//! Locks: the table of an object's fetch runs comes before those of its blocks (on disk and in memory); all others
+//! are leaves. None is held over requests or file contents.
 
-mod block_reader;
 mod catalogs;
 mod directory_prefetch;
 mod failure;
-mod fetch_run;
 mod load;
 mod mounts;
-mod object_state;
 mod options;
 mod read_counters;
-mod readahead;
+mod read_path;
 mod reconfigure;
 mod record;
 mod refresh;
-mod sequential;
-mod small_object;
 mod sources;
 mod stats;
-mod streams;
-mod transient;
 mod unreferenced;
-mod uses;
 mod worker;
 
 use std::sync::Arc;
@@ -68,30 +61,26 @@ pub use stats::{
     TierStats,
 };
 
-use crate::fetch::{Budget, OriginOptions, SingleFlight};
+use crate::fetch::{Budget, OriginOptions};
 use crate::metrics::{DatasetMetrics, WorkerMetrics};
 use crate::store::{Store, StoreError, StoreOptions};
-use block_reader::BlockReader;
 use catalogs::Catalogs;
 use directory_prefetch::DirectoryPrefetcher;
 use mounts::MountContext;
 use options::MIN_MEMORY_BYTES;
 use read_counters::ReadCounters;
+use read_path::{BlockReader, FetchContext, OpenFiles, SmallObjectFetcher, Transient};
 use reconfigure::Current;
 use refresh::{RefreshSettings, RefreshState, Refresher};
-use small_object::{FetchContext, SmallObjectFetcher};
 use sources::Sources;
-use streams::Streams;
-use transient::Transient;
-use uses::OpenFiles;
 
-/// At most this much of the budget holds blocks that there is no room for on disk.
+/// The largest part of the budget for blocks that the store has no space for.
 const MAX_TRANSIENT_BYTES: u64 = 48 << 20;
 
 /// Why a Dataset cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// A mount cannot be used as it was described.
+    /// A mount is invalid.
     #[error(transparent)]
     Mount(#[from] MountError),
     /// The cache directory cannot be used.
@@ -106,8 +95,8 @@ pub enum OpenError {
         #[source]
         source: std::io::Error,
     },
-    /// The process is ending.
-    #[error("opening was interrupted")]
+    /// The process is shutting down.
+    #[error("shutdown interrupted the opening")]
     Interrupted,
 }
 
@@ -123,13 +112,12 @@ pub struct Dataset {
     store: Arc<Store>,
     catalogs: Arc<Catalogs>,
     budget: Budget,
-    fetching: Arc<FetchContext>,
+    fetch_context: Arc<FetchContext>,
     refresher: Arc<Refresher>,
-    small: Arc<SmallObjectFetcher>,
-    large: Arc<BlockReader>,
-    walks: Arc<DirectoryPrefetcher>,
-    streams: Streams,
-    reads: Arc<ReadCounters>,
+    small_objects: Arc<SmallObjectFetcher>,
+    block_reader: Arc<BlockReader>,
+    directory_prefetcher: Arc<DirectoryPrefetcher>,
+    read_counters: Arc<ReadCounters>,
     metrics: DatasetMetrics,
     tasks: TaskTracker,
     runtime: Handle,
@@ -137,7 +125,7 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Opens a Dataset: its cache directory and the catalog that is there. Does not talk to the source yet.
+    /// Opens a Dataset: its cache directory and the catalog in it. Sends no request to the source yet.
     ///
     /// # Errors
     /// Names what cannot be used, and why.
@@ -148,11 +136,11 @@ impl Dataset {
     ) -> Result<Arc<Self>, OpenError> {
         let metrics = metrics.of(&options.name, &options.namespace);
         let bytes = options.memory_bytes.max(MIN_MEMORY_BYTES);
-        let budget = match &options.common_memory {
-            Some(common) => Budget::sharing(bytes, common),
+        let budget = match &options.shared_memory {
+            Some(shared) => Budget::sharing(bytes, shared),
             None => Budget::new(bytes),
         };
-        let opening = MountContext {
+        let context = MountContext {
             environment: options.environment.clone(),
             clients: options.clients.clone(),
             origin: origin_options(&options, &budget),
@@ -160,7 +148,7 @@ impl Dataset {
         };
         let parts = {
             let options = options.clone();
-            let open = tokio::task::spawn_blocking(move || open_directory(&options, &opening, views));
+            let open = tokio::task::spawn_blocking(move || open_directory(&options, &context, views));
             open.await.map_err(|_panicked| OpenError::Interrupted)??
         };
         let (bytes, inodes) = parts.catalogs.disk_usage();
@@ -187,31 +175,28 @@ impl Dataset {
             stop: stop.clone(),
             state: RefreshState::default(),
         });
-        let fetching = Arc::new(FetchContext {
+        let fetch_context = Arc::new(FetchContext {
             store: Arc::clone(&store),
             sources: Arc::clone(&sources),
             budget: budget.clone(),
             catalogs: Arc::clone(&catalogs),
             refresher: Arc::clone(&refresher),
             transient: Transient::new(usize::try_from(transient_bytes).unwrap_or(usize::MAX)),
-            uses: OpenFiles::default(),
+            open_files: OpenFiles::default(),
         });
-        let small = Arc::new(SmallObjectFetcher::new(
-            Arc::clone(&fetching),
-            SingleFlight::new(tasks.clone()),
-        ));
-        let large = BlockReader::new(
-            Arc::clone(&fetching),
-            Arc::clone(&small),
+        let small_objects = Arc::new(SmallObjectFetcher::new(Arc::clone(&fetch_context), tasks.clone()));
+        let block_reader = BlockReader::new(
+            Arc::clone(&fetch_context),
+            Arc::clone(&small_objects),
             small_object_bytes,
             tasks.clone(),
         );
-        let reads = Arc::new(ReadCounters::new(metrics.reads.clone()));
-        let walks = DirectoryPrefetcher::new(
+        let read_counters = Arc::new(ReadCounters::new(metrics.reads.clone()));
+        let directory_prefetcher = DirectoryPrefetcher::new(
             Arc::clone(&catalogs),
             Arc::clone(&store),
-            Arc::clone(&small),
-            Arc::clone(&reads),
+            Arc::clone(&small_objects),
+            Arc::clone(&read_counters),
             small_object_bytes,
             tasks.clone(),
             stop.clone(),
@@ -226,13 +211,12 @@ impl Dataset {
             store,
             catalogs,
             budget,
-            fetching,
+            fetch_context,
             refresher,
-            small,
-            large,
-            walks,
-            streams: Streams::default(),
-            reads,
+            small_objects,
+            block_reader,
+            directory_prefetcher,
+            read_counters,
             metrics,
             tasks,
             runtime: Handle::current(),
@@ -240,10 +224,10 @@ impl Dataset {
         })
     }
 
-    /// Makes sure that there is a catalog, and starts to keep it fresh. Call it once, before anything is shown.
+    /// Ensures that there is a catalog, and starts to keep it fresh. Call it once, before the catalog is mounted.
     ///
-    /// A catalog from before is taken as it is, and the source listed in the background, unless the options ask
-    /// for a fresh one.
+    /// A catalog of the previous run is used as it is, and the source listed in the background, unless the options
+    /// ask for a fresh one.
     ///
     /// # Errors
     /// There is no catalog, and the source cannot be listed.
@@ -252,73 +236,74 @@ impl Dataset {
         if listed {
             self.refresher.refresh().await?;
         }
-        self.tasks.spawn(unreferenced::remove_all(
+        self.tasks.spawn(unreferenced::run(
             Arc::clone(&self.catalogs),
             Arc::clone(&self.store),
             self.stop.clone(),
         ));
-        let (fetching, stop) = (Arc::clone(&self.fetching), self.stop.clone());
+        let (fetch_context, stop) = (Arc::clone(&self.fetch_context), self.stop.clone());
         self.tasks.spawn(async move {
-            stop.run_until_cancelled(fetching.transient.keep_young()).await;
+            stop.run_until_cancelled(fetch_context.transient.expire_blocks())
+                .await;
         });
         let refresher = Arc::clone(&self.refresher);
-        self.tasks
-            .spawn(async move { refresher.keep_fresh(!listed).await });
+        self.tasks.spawn(async move { refresher.run(!listed).await });
         Ok(())
     }
 
-    /// Lists the source now; a new generation if anything changed.
+    /// Lists the source now, into a new generation if anything changed.
     ///
     /// # Errors
-    /// The source could not be listed or the catalog not be written; the old one stays.
+    /// The source could not be listed or the catalog could not be written; the old one stays.
     pub async fn refresh(&self) -> Result<RefreshOutcome, RefreshError> {
         self.refresher.refresh().await
     }
 
-    /// Why the last listing failed; `None`: it did not.
+    /// Returns why the last listing failed; `None`: it succeeded.
     pub fn refresh_error(&self) -> Option<RefreshError> {
         self.refresher.last().error
     }
 
-    /// How far a listing is.
+    /// Returns the progress of the listing, now and later.
     pub fn listing(&self) -> watch::Receiver<ListingProgress> {
         self.refresher.progress()
     }
 
-    /// The files of a generation that is still here.
+    /// Returns the files of a generation that is still on disk.
     pub fn catalog(&self, generation: millpond_core::Generation) -> Option<Arc<millpond_core::CatalogFile>> {
         self.catalogs.get(generation).map(|open| Arc::clone(&open.file))
     }
 
-    /// Whom the cache directory belongs to.
+    /// Returns the owner recorded in the cache directory.
     pub fn identity(&self) -> &str {
         &self.identity
     }
 
-    /// Whether an object is here, whole.
+    /// Returns whether an object is completely cached.
     pub fn has(&self, id: millpond_core::ObjectId) -> bool {
         self.store.has(id)
     }
 
-    /// What of the disk may be evicted.
+    /// Returns how many bytes of the disk may be evicted.
     pub fn evictable_bytes(&self) -> u64 {
         self.store.evictable_bytes()
     }
 
-    /// Evicts so much of the disk, where anything may be evicted, because others need it.
+    /// Evicts so many bytes of the disk, as far as the policy allows, because others need the space.
     ///
     /// # Cancel safety
-    /// Safe: what was begun goes on.
-    pub async fn give_way(&self, bytes: u64) {
+    /// Safe: an eviction that has begun completes.
+    pub async fn evict_bytes(&self, bytes: u64) {
         self.store.give_way(bytes).await;
     }
 
-    /// Sets the gauges to what is true now: call it before metrics are read out.
+    /// Sets the gauges to the current values: call it before metrics are gathered.
     pub fn update_gauges(&self) {
-        self.metrics.update(&self.stats());
+        self.stats().export(&self.metrics);
     }
 
-    /// Ends all tasks, marks the cache directory as cleanly left, and takes the metrics away. Nothing is served any more.
+    /// Ends all tasks, marks the cache directory as cleanly closed, and removes the metrics. Nothing is served
+    /// afterwards.
     pub async fn stop(&self) {
         self.stop.cancel();
         self.tasks.close();
@@ -336,7 +321,7 @@ impl Dataset {
     }
 }
 
-/// What a Dataset is made of that is found on disk, or takes files to open.
+/// The parts of a Dataset that are on disk, or that open files.
 struct Parts {
     identity: String,
     sources: Arc<Sources>,
@@ -344,13 +329,13 @@ struct Parts {
     catalogs: Arc<Catalogs>,
 }
 
-/// Opens sources, store and catalogs, which all may walk directories.
+/// Opens sources, store and catalogs, which may all walk directories.
 fn open_directory(
     options: &DatasetOptions,
-    opening: &MountContext,
+    context: &MountContext,
     views: Arc<dyn Views>,
 ) -> Result<Parts, OpenError> {
-    let mounts = mounts::open_all(&options.mounts, opening, &[])?;
+    let mounts = mounts::open_all(&options.mounts, context, &[])?;
     let identity = options.identity.clone().unwrap_or_else(|| {
         let ids: Vec<_> = mounts.iter().map(|mount| mount.info.id.as_str()).collect();
         ids.join(" ")

@@ -1,11 +1,11 @@
-//! Getting an object's bytes from its source: quickly when the source is well, not at all wrongly, and within
-//! a deadline when it is not.
+//! Fetching an object's bytes from its source: fast while the source is healthy, by a deadline when it is not, and
+//! never wrong ones.
 //!
-//! [`Origin`] is the one way to a source: every GET carries the version that the catalog names, and what comes
-//! back is checked against it before anybody sees a byte. It retries, hedges and keeps to a number of requests
-//! at once that sinks when the source asks for less ([`Concurrency`]). Whoever is going to hold the bytes takes
-//! their number from a [`Budget`] first, and [`SingleFlight`] makes sure that two who want the same thing at
-//! the same time cause one fetch. [`Bandwidth`] slows down loads that nobody waits for.
+//! [`Origin`] is the one way to a source: every GET carries the version that the catalog names, and the response is
+//! checked against it before a caller sees a byte. It retries, hedges and limits the requests in flight, fewer of
+//! them when the source throttles ([`Concurrency`]). A caller that will hold the bytes reserves them from a
+//! [`Budget`] first, and [`SingleFlight`] makes concurrent requests for the same thing one fetch. [`Bandwidth`]
+//! slows down loads.
 
 mod bandwidth;
 mod budget;
@@ -25,11 +25,11 @@ pub use origin::{FetchedBlock, Origin, OriginOptions, Request};
 pub use priority_semaphore::PriorityPermit;
 pub use single_flight::{FlightLost, SingleFlight};
 
-/// Who waits for the bytes.
+/// The priority of a fetch: what waits for its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
-    /// Nobody yet: read-ahead, loads.
+    /// No reader yet: readahead, prefetch, loads.
     Background,
-    /// A reader: goes before all that is not waited for.
+    /// A reader waits: granted before all background work.
     Reader,
 }

@@ -1,20 +1,20 @@
-//! Listing a source, many prefixes at once, as a stream of batches.
+//! Listing a source, many prefixes concurrently, as a stream of batches.
 //!
-//! The tree of prefixes is walked by a number of workers: each takes a prefix, reads its pages, hands over
-//! their objects and leaves the prefixes found there to whoever is free (`frontier`). A prefix is in
-//! the hands of one worker, from its first page to its last, so no key comes twice. As soon as there are more
-//! prefixes than workers can make use of, each is listed as a whole tree; and a directory of many small ones is
-//! listed as one tree from the start, so that a million directories of one file each are not a million requests
-//! (where the source can list trees: the stores can, WebDAV and file systems cannot).
+//! The tree of prefixes is walked by a number of workers: each takes a prefix, reads its pages, sends their objects
+//! and queues the prefixes found there for the next free worker (`frontier`). One worker lists a prefix from its
+//! first page to its last, so no key occurs twice. As soon as more prefixes are queued than the workers can use,
+//! each is listed as one tree; and a directory of many small ones is listed as one tree from the start, so that a
+//! million directories of one file each are not a million requests (where the source can list trees: the stores
+//! can, WebDAV and file systems cannot).
 //!
-//! Memory: a bounded queue of batches, a page for each worker, and the prefixes that wait: at most
-//! [`MOST_WAITING`]; a worker that finds more lists them itself, one after the other.
+//! Memory: a bounded queue of batches, a page for each worker, and at most [`MAX_QUEUED_PREFIXES`]; a worker that
+//! finds more lists them itself, one after the other.
 //!
-//! A page that does not come is asked for again until its deadline; then the listing is over, with an error: half
-//! a listing is none.
+//! A page that fails is retried until its deadline; then the listing ends with an error: there is no partial
+//! listing.
 //!
-//! Not here: whether a key is a good file name. What could never be *read* is refused here, the rest is the
-//! catalog's to judge.
+//! Not here: whether a key is a valid file name. An object that could never be *read* is refused here, the rest is
+//! for the catalog to decide.
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,23 +34,23 @@ mod worker;
 use frontier::Frontier;
 use worker::Worker;
 
-/// Batches that wait for whoever builds the catalog: a page each, some hundred KiB.
-const QUEUE: usize = 16;
+/// Batches queued for the catalog's builder: a page each, some hundred KiB.
+const QUEUED_BATCHES: usize = 16;
 
-/// Prefixes that wait to be listed, of up to a KiB each.
-const MOST_WAITING: usize = 16 * 1024;
+/// Prefixes queued for listing, of up to a KiB each.
+const MAX_QUEUED_PREFIXES: usize = 16 * 1024;
 
 /// One object that the source holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
-    /// Its whole key, exactly as the source spells it: it need not be a good file name. One that ends in `/`
-    /// is a directory's marker.
+pub struct ListedObject {
+    /// Its full key, exactly as the source spells it: it need not be a valid file name. One that ends in `/` is a
+    /// directory's marker.
     pub key: String,
     /// Its size.
     pub size_bytes: u64,
     /// When it was last changed.
     pub modified: Time,
-    /// What a GET of it must carry.
+    /// The validator that a GET of it carries.
     pub validator: Validator,
 }
 
@@ -69,9 +69,9 @@ pub struct Refused {
 pub enum RefusedBecause {
     /// The key is not UTF-8.
     NotUnicode,
-    /// The source cannot be asked for exactly this key again: it holds control characters.
+    /// The client cannot request exactly this key: it holds control characters.
     CannotBeAskedFor,
-    /// The source says nothing that tells this version from another, or no size.
+    /// The source reports nothing that distinguishes this version from another, or no size.
     NoValidator,
     /// A symbolic link that leads out of the source's directory.
     LinkOutside,
@@ -82,13 +82,13 @@ pub enum RefusedBecause {
 /// A part of a listing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// Objects, in no particular order; no key comes twice.
-    pub objects: Vec<Listed>,
-    /// What was left out.
+    /// Objects, in no particular order; no key occurs twice.
+    pub objects: Vec<ListedObject>,
+    /// Objects that were left out.
     pub refused: Vec<Refused>,
 }
 
-/// How far a listing is.
+/// Progress of a listing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ListProgress {
     /// Objects found.
@@ -101,14 +101,14 @@ pub struct ListProgress {
     pub pages: u64,
     /// Prefixes listed to their end.
     pub prefixes_done: u64,
-    /// Prefixes known and not yet done.
+    /// Prefixes found and not yet done.
     pub prefixes_waiting: u64,
 }
 
-/// Why a listing did not come to its end.
+/// Why a listing failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ListError {
-    /// The source knows us and says no, or does not know us.
+    /// The source rejects the credentials, or the access.
     #[error("the source denies the listing of {prefix:?}: {reason}")]
     Denied {
         /// What was listed.
@@ -132,7 +132,7 @@ pub enum ListError {
         /// Why, and what helps.
         reason: String,
     },
-    /// The source did not answer well before the deadline.
+    /// The source did not answer correctly before the deadline.
     #[error("failed to list {prefix:?}: {reason}")]
     Unavailable {
         /// What was listed.
@@ -142,17 +142,17 @@ pub enum ListError {
     },
 }
 
-/// How a listing is done.
+/// Settings of a listing.
 #[derive(Clone, Copy, Debug)]
 pub struct ListOptions {
-    /// Prefixes listed at once.
+    /// Prefixes listed concurrently.
     pub workers: usize,
     /// Longest wait for one page, its retries included.
     pub page_deadline: Duration,
 }
 
 impl Default for ListOptions {
-    /// Sixteen keep a source busy without being told to slow down; a page takes some 100 ms.
+    /// Sixteen keep a source busy without being throttled; a page takes some 100 ms.
     fn default() -> Self {
         Self {
             workers: 16,
@@ -161,7 +161,7 @@ impl Default for ListOptions {
     }
 }
 
-/// A listing under way. Dropping it ends it.
+/// A listing in progress. Dropping it ends it.
 pub struct Listing {
     batches: mpsc::Receiver<Batch>,
     progress: watch::Receiver<ListProgress>,
@@ -179,10 +179,10 @@ impl fmt::Debug for Listing {
 impl Listing {
     /// Starts to list everything below the source's prefix.
     pub fn start(source: Arc<Source>, options: ListOptions, metrics: OriginMetrics) -> Self {
-        let (batch, batches) = mpsc::channel(QUEUE);
+        let (batch, batches) = mpsc::channel(QUEUED_BATCHES);
         let (report, progress) = watch::channel(ListProgress::default());
         let count = options.workers.max(1);
-        let frontier = Arc::new(Frontier::new(source.prefix().to_owned(), MOST_WAITING));
+        let frontier = Arc::new(Frontier::new(source.prefix().to_owned(), MAX_QUEUED_PREFIXES));
         let report = Arc::new(report);
         let mut workers = JoinSet::new();
         for _ in 0..count {
@@ -193,7 +193,7 @@ impl Listing {
                 progress: Arc::clone(&report),
                 metrics: metrics.clone(),
                 page_deadline: options.page_deadline,
-                // Each worker has some to choose from, so that none is idle while another has a large one.
+                // Each worker has some to choose from, so that none is idle while another lists a large one.
                 enough_prefixes: count * 8,
                 workers: count,
                 wide: count * 4,
@@ -207,10 +207,10 @@ impl Listing {
         }
     }
 
-    /// The next batch; `None` when all were given.
+    /// Returns the next batch; `None` after the last one.
     ///
     /// # Errors
-    /// The listing is over and incomplete.
+    /// The listing ended incomplete.
     ///
     /// # Cancel safety
     /// Nothing is lost.
@@ -221,7 +221,7 @@ impl Listing {
                 Some(ended) = self.workers.join_next() => self.ended(ended)?,
                 batch = self.batches.recv() => match batch {
                     Some(batch) => return Ok(Some(batch)),
-                    // All workers let go of the queue: what they have to say is in the set.
+                    // All workers dropped their senders: their results are in the set.
                     None => match self.workers.join_next().await {
                         Some(ended) => self.ended(ended)?,
                         None => return Ok(None),
@@ -231,7 +231,7 @@ impl Listing {
         }
     }
 
-    /// How far it is, now and later.
+    /// Returns the progress, now and later.
     pub fn progress(&self) -> watch::Receiver<ListProgress> {
         self.progress.clone()
     }
@@ -243,7 +243,7 @@ impl Listing {
         let result = worker.unwrap_or_else(|panic| {
             Err(ListError::Unavailable {
                 prefix: String::new(),
-                reason: format!("a worker ended: {panic}"),
+                reason: format!("a listing task ended: {panic}"),
             })
         });
         if result.is_err() {

@@ -8,8 +8,6 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
-use crate::dataset::DatasetStats;
-
 mod family;
 mod origin;
 
@@ -186,15 +184,15 @@ pub struct DatasetMetrics {
     pub origin: OriginMetrics,
     read_bytes: CounterFamily,
     read_opens: CounterFamily,
-    budget_capacity: IntGauge,
-    budget_used: IntGauge,
-    budget_waiting: IntGauge,
-    catalog_generation: IntGauge,
-    catalog_files: IntGauge,
-    catalog_bytes: IntGauge,
-    tier_capacity: GaugeFamily,
-    tier_used: GaugeFamily,
-    tier_objects: GaugeFamily,
+    pub(crate) budget_capacity: IntGauge,
+    pub(crate) budget_used: IntGauge,
+    pub(crate) budget_waiting: IntGauge,
+    pub(crate) catalog_generation: IntGauge,
+    pub(crate) catalog_files: IntGauge,
+    pub(crate) catalog_bytes: IntGauge,
+    pub(crate) tier_capacity: GaugeFamily,
+    pub(crate) tier_used: GaugeFamily,
+    pub(crate) tier_objects: GaugeFamily,
     store_events: CounterFamily,
     /// Held by who shows the counts: two at once would count twice.
     showing: Arc<Mutex<()>>,
@@ -233,33 +231,10 @@ impl DatasetMetrics {
         }
     }
 
-    /// Sets the gauges.
-    pub fn update(&self, stats: &DatasetStats) {
-        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        self.budget_capacity.set(number(stats.memory.capacity_bytes));
-        self.budget_used.set(number(stats.memory.used_bytes));
-        self.budget_waiting.set(number(stats.memory.waiting));
-        if let Some(catalog) = &stats.catalog {
-            self.catalog_generation.set(number(catalog.generation));
-            self.catalog_files.set(number(catalog.files));
-            self.catalog_bytes.set(number(catalog.bytes));
-        }
-        for tier in &stats.tiers {
-            let medium = tier.medium.as_str();
-            self.tier_capacity.of(medium).set(number(tier.capacity_bytes));
-            self.tier_used.of(medium).set(number(tier.used_bytes));
-            self.tier_objects.of(medium).set(number(tier.objects));
-        }
-        let store = &stats.store;
+    /// Raises the counters of store events to the store's own counts.
+    pub(crate) fn raise_store_events(&self, counts: [(&str, u64); 6]) {
         let _alone = self.showing.lock();
-        for (event, count) in [
-            ("evicted", store.evicted_objects),
-            ("spared", store.spared_objects),
-            ("corrupt", store.corrupt),
-            ("verified", store.verified_objects),
-            ("refused", store.refused),
-            ("failure", store.failures),
-        ] {
+        for (event, count) in counts {
             // Counted elsewhere, and only ever grows.
             let shown = self.store_events.of(event);
             shown.inc_by(count.saturating_sub(shown.get()));

@@ -1,16 +1,16 @@
-//! Where a Dataset's truth lies: a bucket, a WebDAV server or a directory, listed and read in one version.
+//! The source of a Dataset's files: a bucket, a WebDAV server or a directory, listed and read in one version.
 //!
-//! [`SourceUrl`] understands what a person wrote, `connect` makes object_store's clients of it, and `wire` looks
-//! at every answer before object_store makes something of its own of it: its paths cannot hold every key and
-//! its errors do not say what the server said. `file` reads directories of this host.
+//! [`SourceUrl`] parses the URL that a user wrote, `connect` builds object_store's clients, and `wire` reads every
+//! response before object_store does: its paths cannot hold every key, and its errors do not carry the server's
+//! status. `file` reads directories of this host.
 //!
-//! A [`Source`] asks once and says what happened. Patience - retries, deadlines, hedges - is in `fetch` and in
+//! A [`Source`] sends one request and returns its result. Retries, deadlines and hedges are in `fetch` and in
 //! `listing`.
 //!
 //! Invariants:
-//! - What a GET returns is of the version asked for: the request carries the validator, and the answer is
-//!   checked against it too, for servers that ignore conditions.
-//! - A key is asked for exactly as it was listed, or not at all.
+//! - A GET returns bytes of the requested version: the request carries the validator, and the response is checked
+//!   against it too, for servers that ignore conditions.
+//! - A key is requested exactly as it was listed, or not at all.
 //!
 //! Not here: assuming roles, SSO and credential programs of AWS profiles; credentials for HTTP sources, web
 //! identities at Google.
@@ -46,28 +46,28 @@ pub use environment::Environment;
 pub use location::SourceUrl;
 pub(crate) use page::{Entry, Page, path_of};
 
-/// Why a source cannot be used as it was described.
+/// Why a source cannot be used as configured.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// A field of the description is wrong.
+    /// A field of the configuration is invalid.
     #[error("{field}: {problem}; {fix}")]
     Invalid {
         /// The field.
         field: String,
         /// What is wrong with it.
         problem: String,
-        /// What helps.
+        /// How to correct it.
         fix: String,
     },
-    /// A directory that is named is not there.
-    #[error("{field}: {problem}; name a directory that is there")]
+    /// A configured directory does not exist.
+    #[error("{field}: {problem}; name an existing directory")]
     NotFound {
         /// The field.
         field: String,
-        /// What is not there.
+        /// What does not exist.
         problem: String,
     },
-    /// A directory that is named may not be read.
+    /// A configured directory may not be read.
     #[error("{field}: {problem}; name a directory that Millpond may read")]
     Denied {
         /// The field.
@@ -75,17 +75,17 @@ pub enum SourceError {
         /// What may not be read.
         problem: String,
     },
-    /// The source was described well and cannot be used now.
+    /// The configuration is valid and the source cannot be used now.
     #[error("failed to open source {source_id}: {reason}")]
     Unavailable {
-        /// Which.
+        /// The source.
         source_id: String,
         /// Why.
         reason: String,
     },
 }
 
-/// How a person describes a source.
+/// The configuration of a source.
 #[derive(Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SourceOptions {
     /// `s3://bucket/prefix`, `gs://`, `az://` or `abfs://`, `http(s)://`, `file:///directory`.
@@ -99,10 +99,10 @@ pub struct SourceOptions {
     /// The bucket's region; `None`: the environment's, else the provider's default.
     #[serde(default)]
     pub region: Option<String>,
-    /// Asks without credentials.
+    /// Sends requests without credentials.
     #[serde(default)]
     pub anonymous: bool,
-    /// Certificates of authorities that the server's may be signed by, beside the system's; PEM.
+    /// Certificates of authorities that may sign the server's certificate, beside the system's; PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_certificates: Option<String>,
     /// A web identity token (a JWT) to be exchanged for credentials: of an S3 source with the option `aws_role_arn`, of an
@@ -112,7 +112,7 @@ pub struct SourceOptions {
 }
 
 impl std::fmt::Debug for SourceOptions {
-    /// Without the options' values: they are credentials.
+    /// Omits the options' values: they are credentials.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self {
             url,
@@ -135,7 +135,7 @@ impl std::fmt::Debug for SourceOptions {
     }
 }
 
-/// What to ask a source for. The range is not empty and lies within the size.
+/// A request for a range of an object. The range is not empty and lies within the size.
 #[derive(Clone, Debug)]
 pub(crate) struct GetRequest {
     pub(crate) key: String,
@@ -147,35 +147,35 @@ pub(crate) struct GetRequest {
 /// How far below a prefix a page reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Depth {
-    /// What lies directly below it; deeper keys show as prefixes.
+    /// The level directly below it; deeper keys are reported as prefixes.
     Level,
-    /// All of it.
+    /// The whole tree below it.
     Tree,
 }
 
-/// Why an answer is not what was asked for.
+/// Why an attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AttemptError {
-    #[error("it is not there in this version")]
+    #[error("this version is not at the source")]
     Changed,
     #[error("{0}")]
     Denied(String),
-    #[error("the source asks for fewer requests: {reason}")]
+    #[error("throttled by the source: {reason}")]
     Throttled {
         reason: String,
-        /// How long the source wants to be left alone.
+        /// The wait that the source asks for.
         after: Option<Duration>,
     },
-    /// Another try may help.
+    /// A retry may help.
     #[error("{0}")]
     Failed(String),
-    /// Another try cannot help.
+    /// A retry cannot help.
     #[error("{0}")]
-    Hopeless(String),
-    /// There is no such bucket, container or directory at all.
+    Permanent(String),
+    /// The bucket, container or directory does not exist at all.
     #[error("{0}")]
     Missing(String),
-    /// The source can never do this.
+    /// The source never supports this.
     #[error("{0}")]
     Unsupported(String),
 }
@@ -186,7 +186,7 @@ pub struct Source {
     identity: String,
     prefix: String,
     backend: Backend,
-    /// Is there for as long as the client may look for it.
+    /// Exists for as long as the client may read it.
     _token: Option<IdentityToken>,
 }
 
@@ -197,18 +197,19 @@ enum Backend {
 }
 
 impl Source {
-    /// Opens the source that `options` describe, with this process's environment. Does not talk to it yet.
+    /// Opens the source that `options` describe, with this process's environment. Sends no request yet.
     ///
     /// # Errors
-    /// Names the field that is wrong and what helps.
+    /// Names the field that is wrong and how to correct it.
     pub fn open(options: &SourceOptions) -> Result<Self, SourceError> {
         Self::open_in(options, &Environment::of_process(), &Clients::default())
     }
 
-    /// Opens the source that `options` describe, with the credentials that `environment` leads to and one of `clients`.
+    /// Opens the source that `options` describe, with the credentials that `environment` gives and one of
+    /// `clients`.
     ///
     /// # Errors
-    /// Names the field that is wrong and what helps.
+    /// Names the field that is wrong and how to correct it.
     pub fn open_in(
         options: &SourceOptions,
         environment: &Environment,
@@ -216,9 +217,9 @@ impl Source {
     ) -> Result<Self, SourceError> {
         let url = SourceUrl::parse(&options.url)?;
         let token = identity_token(options)?;
-        let (backend, endpoint) = match &url.place {
+        let (backend, endpoint) = match &url.location {
             SourceLocation::File { directory } => {
-                only_a_url(options)?;
+                refuse_other_fields(options)?;
                 if !environment.may_open(directory) {
                     return Err(SourceError::Denied {
                         field: "url".to_owned(),
@@ -247,12 +248,12 @@ impl Source {
         })
     }
 
-    /// Makes a source of any store, for tests.
+    /// Returns a source of any store, for tests.
     pub fn of_store(identity: &str, prefix: &str, store: Arc<dyn ObjectStore>) -> Self {
         let remote = Remote {
             store,
-            lister: Lister::Whole,
-            wired: false,
+            lister: Lister::Directory,
+            on_wire: false,
             endpoint: None,
         };
         Self {
@@ -263,29 +264,29 @@ impl Source {
         }
     }
 
-    /// The source's name in object ids and catalogs: canonical, with the endpoint if one was given by whatever
-    /// way (another server's bucket of the same name holds other objects), and without any credentials.
+    /// Returns the source's name in object ids and catalogs: canonical, with the endpoint if one is configured in
+    /// any way (another server's bucket of the same name holds other objects), and without credentials.
     pub fn identity(&self) -> &str {
         &self.identity
     }
 
-    /// What all its keys begin with: empty, or ends with `/`.
+    /// Returns the prefix of all its keys: empty, or ends with `/`.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// Asks once for a range of one version of an object. The stream may end early, or bring too much.
+    /// Sends one request for a range of one version of an object. The stream may end early, or deliver too much.
     pub(crate) async fn get(
         &self,
-        ask: &GetRequest,
+        request: &GetRequest,
     ) -> Result<BoxStream<'static, Result<Bytes, AttemptError>>, AttemptError> {
         match &self.backend {
-            Backend::Remote(remote) => remote.get(ask).await,
-            Backend::File(directory) => directory.get(ask).await,
+            Backend::Remote(remote) => remote.get(request).await,
+            Backend::File(directory) => directory.get(request).await,
         }
     }
 
-    /// Asks once for a page of a listing.
+    /// Sends one request for a page of a listing.
     pub(crate) async fn page(
         &self,
         prefix: &str,
@@ -298,7 +299,7 @@ impl Source {
         }
     }
 
-    /// Whether [`Depth::Tree`] can be asked for.
+    /// Returns whether [`Depth::Tree`] can be requested.
     pub(crate) const fn lists_trees(&self) -> bool {
         matches!(
             &self.backend,
@@ -309,8 +310,8 @@ impl Source {
         )
     }
 
-    /// Whether a GET can ask for exactly `key`.
-    pub(crate) fn can_ask_for(&self, key: &str) -> bool {
+    /// Returns whether a GET can request exactly `key`.
+    pub(crate) fn can_request(&self, key: &str) -> bool {
         match &self.backend {
             Backend::Remote(_) => path_of(key).is_some(),
             // Every name that the kernel listed can be opened.
@@ -323,11 +324,11 @@ fn identity_token(options: &SourceOptions) -> Result<Option<IdentityToken>, Sour
     let token = options.web_identity_token.as_deref().map(IdentityToken::new);
     token.transpose().map_err(|error| SourceError::Unavailable {
         source_id: options.url.clone(),
-        reason: format!("failed to keep the web identity token: {error}"),
+        reason: format!("failed to store the web identity token: {error}"),
     })
 }
 
-fn only_a_url(options: &SourceOptions) -> Result<(), SourceError> {
+fn refuse_other_fields(options: &SourceOptions) -> Result<(), SourceError> {
     let SourceOptions {
         url: _,
         options: others,
@@ -354,7 +355,7 @@ fn only_a_url(options: &SourceOptions) -> Result<(), SourceError> {
     };
     Err(SourceError::Invalid {
         field: given,
-        problem: "a directory has no such thing".to_owned(),
+        problem: "a directory source has no such setting".to_owned(),
         fix: "remove it".to_owned(),
     })
 }

@@ -1,7 +1,8 @@
-//! A node process's certificate: got from the controller by the ServiceAccount's token, and renewed before it ends.
+//! The certificate of a node process: requested from the controller with a ServiceAccount token, and renewed before it
+//! expires.
 //!
-//! The key never leaves the process and is a new one each time. While the controller is away the certificate that is
-//! there is used on.
+//! The key never leaves the process and is a new one each time. While the controller is unavailable the last certificate
+//! stays in use.
 
 use std::io;
 use std::path::PathBuf;
@@ -18,54 +19,56 @@ use tracing::{info, warn};
 use crate::connect::{ConnectError, Controller, connect};
 use crate::identity::{Identity, IdentityError, anonymous_config};
 
+/// Of one request for a certificate.
 const ISSUE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two attempts to reach the controller.
 pub(crate) const BACKOFF_MIN: Duration = Duration::from_millis(200);
 pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
-/// How a process comes by its first certificate.
+/// What a process needs to request certificates.
 #[derive(Clone, Debug)]
 pub struct Bootstrap {
-    /// Who gives it.
+    /// The issuer.
     pub controller: Controller,
-    /// A file with the authorities to trust, in PEM. Read each time: the kubelet keeps it fresh.
+    /// A file with the authorities to trust, in PEM. Read for each request: the kubelet updates it.
     pub authorities: PathBuf,
-    /// A file with a ServiceAccount token with the audience [`crate::TOKEN_AUDIENCE`]. Read each time.
+    /// A file with a ServiceAccount token with the audience [`crate::TOKEN_AUDIENCE`]. Read for each request.
     pub token: PathBuf,
 }
 
-/// Why there is no certificate.
+/// Why no certificate was issued.
 #[derive(Debug, thiserror::Error)]
-pub enum MembershipError {
-    /// A file of the bootstrap cannot be read.
+pub enum CertificateError {
+    /// A file of [`Bootstrap`] cannot be read.
     #[error("failed to read {}", path.display())]
     File {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// No request could be made.
-    #[error("failed to make a certificate request")]
+    /// The certificate request could not be created.
+    #[error("failed to create a certificate request")]
     Request(#[from] rcgen::Error),
     /// The controller cannot be reached.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// No replica of the controller has issued one.
-    #[error("the controller issues no certificate: {}", status.message())]
+    /// No replica of the controller has issued a certificate.
+    #[error("the controller refused to issue a certificate: {}", status.message())]
     Refused {
-        /// What the last one said.
+        /// The response of the last replica.
         status: Box<tonic::Status>,
     },
-    /// There is no replica.
+    /// The controller has no replica.
     #[error("the controller has no address")]
-    Nobody,
-    /// What came cannot be used.
+    NoReplica,
+    /// The issued certificate is invalid.
     #[error(transparent)]
     Identity(#[from] IdentityError),
 }
 
-/// Keeps a certificate.
+/// Requests and renews the certificate of this process.
 #[derive(Debug)]
 pub struct CertificateManager {
     bootstrap: Bootstrap,
@@ -73,7 +76,7 @@ pub struct CertificateManager {
 }
 
 impl CertificateManager {
-    /// Begins without a certificate; [`Self::keep`] gets it.
+    /// Creates a manager without a certificate; [`Self::run`] requests it.
     pub fn new(bootstrap: Bootstrap) -> Self {
         Self {
             bootstrap,
@@ -81,40 +84,43 @@ impl CertificateManager {
         }
     }
 
-    /// The newest identity; `None` until the first is there.
+    /// Watches the newest identity; `None` until the first certificate is issued.
     pub fn identity(&self) -> watch::Receiver<Option<Arc<Identity>>> {
         self.identity.subscribe()
     }
 
-    /// Gets certificates until `stop`.
-    pub async fn keep(self, stop: CancellationToken) {
-        // Ended only by `stop`.
+    /// Requests and renews certificates until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        // Ends only by `stop`.
         let _stopped = stop.run_until_cancelled(self.renew()).await;
     }
 
     async fn renew(&self) {
         let mut delays = backoff(BACKOFF_MIN, BACKOFF_MAX);
         loop {
-            let pause = match self.issue().await {
+            let delay = match self.issue().await {
                 Ok(identity) => {
-                    info!(not_after = ?identity.not_after(), "got a certificate");
-                    let pause = identity.renew_at().duration_since(SystemTime::now());
+                    info!(not_after = ?identity.not_after(), "certificate issued");
+                    let delay = identity.renew_at().duration_since(SystemTime::now());
                     self.identity.send_replace(Some(Arc::new(identity)));
                     delays = millpond_process::backoff(BACKOFF_MIN, BACKOFF_MAX);
-                    pause.unwrap_or(BACKOFF_MIN).max(BACKOFF_MIN)
+                    delay.unwrap_or(BACKOFF_MIN).max(BACKOFF_MIN)
                 }
                 Err(error) => {
-                    let pause = delays.next().unwrap_or(BACKOFF_MAX);
-                    warn!(error = with_causes(&error), again_in = ?pause, "failed to get a certificate");
-                    pause
+                    let delay = delays.next().unwrap_or(BACKOFF_MAX);
+                    warn!(
+                        error = with_causes(&error),
+                        "failed to get a certificate; retrying in {delay:?}"
+                    );
+                    delay
                 }
             };
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(delay).await;
         }
     }
 
-    /// Asks one replica after the other.
-    async fn issue(&self) -> Result<Identity, MembershipError> {
+    /// Requests a certificate from one replica after the other.
+    async fn issue(&self) -> Result<Identity, CertificateError> {
         let authorities = read(&self.bootstrap.authorities).await?;
         let token = read(&self.bootstrap.token).await?.trim().to_owned();
         let key = rcgen::KeyPair::generate()?;
@@ -123,14 +129,14 @@ impl CertificateManager {
             csr_pem: request.pem()?,
             token,
         };
-        let mut last = MembershipError::Nobody;
+        let mut last = CertificateError::NoReplica;
         for address in self.bootstrap.controller.replicas().await? {
             let config = anonymous_config(&authorities)?;
-            let asked = async {
+            let requested = async {
                 let channel = connect(address, self.bootstrap.controller.host(), config).await?;
-                ask(channel, request.clone()).await
+                request_certificate(channel, request.clone()).await
             };
-            match asked.await {
+            match requested.await {
                 Ok(IssueResponse {
                     certificate_pem,
                     authorities_pem,
@@ -145,24 +151,24 @@ impl CertificateManager {
     }
 }
 
-async fn ask(
+async fn request_certificate(
     channel: tonic::transport::Channel,
     request: IssueRequest,
-) -> Result<IssueResponse, MembershipError> {
+) -> Result<IssueResponse, CertificateError> {
     let mut request = tonic::Request::new(request);
     request.set_timeout(ISSUE_TIMEOUT);
-    let answer = CertificatesClient::new(channel).issue(request).await;
-    answer
+    let response = CertificatesClient::new(channel).issue(request).await;
+    response
         .map(tonic::Response::into_inner)
-        .map_err(|status| MembershipError::Refused {
+        .map_err(|status| CertificateError::Refused {
             status: Box::new(status),
         })
 }
 
-async fn read(path: &PathBuf) -> Result<String, MembershipError> {
+async fn read(path: &PathBuf) -> Result<String, CertificateError> {
     tokio::fs::read_to_string(path)
         .await
-        .map_err(|source| MembershipError::File {
+        .map_err(|source| CertificateError::File {
             path: path.clone(),
             source,
         })

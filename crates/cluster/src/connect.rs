@@ -1,4 +1,4 @@
-//! Channels to other processes.
+//! Opens channels to other processes.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,46 +12,46 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 
-/// Connecting takes one round trip and a handshake; a node that is gone does not answer at all.
+/// Connecting takes one round trip and a handshake; a dead node does not respond at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A side that has been silent for so long is asked whether it is there, and has as long to answer.
+/// The interval of HTTP/2 pings, and the timeout of each.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// Room on its way for each answer: a block and its frame.
+/// Flow control windows: of a stream a block with its frame, of a connection four of them.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
-/// Why there is no channel.
+/// Why no channel was opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// An address has no name or port.
     #[error("{address:?} is not an address of the form host:port")]
     Address {
-        /// What it is.
+        /// The invalid address.
         address: String,
     },
     /// A name has no address.
     #[error("failed to find the address of {address}")]
     Resolve {
-        /// What was looked up.
+        /// The address.
         address: String,
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// Nobody answers, or somebody else.
+    /// The other side does not respond, or has another certificate.
     #[error("failed to connect to {address}")]
     Connect {
-        /// Where.
+        /// The address.
         address: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: tonic::transport::Error,
     },
 }
 
-/// The controller's address: that of a headless Service, which stands for all of its replicas.
+/// The controller's address: that of a headless Service, which resolves to all replicas.
 #[derive(Clone, Debug)]
 pub struct Controller {
     address: String,
@@ -59,7 +59,7 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Reads `host:port`. Its certificate must be for the host.
+    /// Parses `host:port`. The certificate of a replica must be for the host.
     ///
     /// # Errors
     /// It is not of that form.
@@ -77,7 +77,7 @@ impl Controller {
         })
     }
 
-    /// The addresses of all replicas now.
+    /// Resolves the addresses of all replicas.
     pub(crate) async fn replicas(&self) -> Result<Vec<SocketAddr>, ConnectError> {
         let failed = |source| ConnectError::Resolve {
             address: self.address.clone(),
@@ -96,7 +96,7 @@ impl Controller {
 /// Connects to `address`, whose certificate must be for `server_name`.
 ///
 /// # Errors
-/// Nobody answers there in time, or it is another one.
+/// The other side does not respond in time, or has another certificate.
 pub async fn connect(
     address: SocketAddr,
     server_name: &str,
@@ -118,7 +118,7 @@ pub async fn connect(
         address: address.to_string(),
         source,
     };
-    // The address is the connector's.
+    // A placeholder: the connector has the address.
     Endpoint::from_static("http://millpond.internal")
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEP_ALIVE)

@@ -1,4 +1,4 @@
-//! A certificate, its key, and the authorities that it trusts.
+//! The identity of a process: a certificate, its key, and the authorities to trust.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,38 +10,38 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// What is spoken over every connection: HTTP/2.
+/// The protocol of every connection: HTTP/2.
 const PROTOCOL: &[u8] = b"h2";
 
-/// Why an identity cannot be used.
+/// Why an identity is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// A part is no PEM, or not of its kind.
+    /// A part is not PEM, or not of its kind.
     #[error("failed to read the {part} of an identity: {reason}")]
     Unreadable {
         /// `certificate`, `key` or `authorities`.
         part: &'static str,
-        /// What is wrong.
+        /// The cause.
         reason: String,
     },
-    /// The parts do not go together.
+    /// The key does not belong to the certificate, or TLS refuses them.
     #[error("failed to use an identity for TLS")]
     Tls(#[from] rustls::Error),
-    /// Certificates of others could not be checked with it.
+    /// The authorities cannot verify the certificates of peers.
     #[error("failed to use an identity's authorities")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
-/// Whether who connects must show a certificate.
+/// Whether clients must present a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientCertPolicy {
-    /// Without one there is no connection.
-    MustShow,
-    /// Who has none may ask for one.
-    MayShow,
+    /// A connection without one is refused.
+    Required,
+    /// A connection without one is accepted, to request one.
+    Optional,
 }
 
-/// Who a process is to others, and whom it believes.
+/// The certificate and key of a process, and the authorities that it trusts.
 pub struct Identity {
     certificates: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -52,7 +52,7 @@ pub struct Identity {
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without the key.
+        // Never the key.
         f.debug_struct("Identity")
             .field("not_after", &self.not_after)
             .finish_non_exhaustive()
@@ -63,7 +63,7 @@ impl Identity {
     /// Reads an identity from its parts in PEM.
     ///
     /// # Errors
-    /// A part is not what it should be.
+    /// A part is invalid.
     pub fn from_pem(certificate: &str, key: &str, authorities: &str) -> Result<Self, IdentityError> {
         let certificates = read_certificates("certificate", certificate)?;
         let first = certificates.first().ok_or(IdentityError::Unreadable {
@@ -85,18 +85,18 @@ impl Identity {
         })
     }
 
-    /// When the certificate ends.
+    /// Returns when the certificate expires.
     pub const fn not_after(&self) -> SystemTime {
         self.not_after
     }
 
-    /// When to get another: two thirds through its life.
+    /// Returns when to renew the certificate: after two thirds of its lifetime.
     pub fn renew_at(&self) -> SystemTime {
-        let life = self.not_after.duration_since(self.not_before);
-        self.not_before + life.unwrap_or(Duration::ZERO) * 2 / 3
+        let lifetime = self.not_after.duration_since(self.not_before);
+        self.not_before + lifetime.unwrap_or(Duration::ZERO) * 2 / 3
     }
 
-    /// For connections to others.
+    /// Returns the TLS configuration of outgoing connections.
     ///
     /// # Errors
     /// The key does not belong to the certificate.
@@ -104,18 +104,18 @@ impl Identity {
         let config = ClientConfig::builder()
             .with_root_certificates(Arc::clone(&self.authorities))
             .with_client_auth_cert(self.certificates.clone(), self.key.clone_key())?;
-        Ok(speaking(config))
+        Ok(with_protocol(config))
     }
 
-    /// For connections from others.
+    /// Returns the TLS configuration of incoming connections.
     ///
     /// # Errors
     /// The key does not belong to the certificate, or there are no authorities.
     pub fn server_config(&self, clients: ClientCertPolicy) -> Result<ServerConfig, IdentityError> {
         let verifier = WebPkiClientVerifier::builder(Arc::clone(&self.authorities));
         let verifier = match clients {
-            ClientCertPolicy::MustShow => verifier,
-            ClientCertPolicy::MayShow => verifier.allow_unauthenticated(),
+            ClientCertPolicy::Required => verifier,
+            ClientCertPolicy::Optional => verifier.allow_unauthenticated(),
         };
         let mut config = ServerConfig::builder()
             .with_client_cert_verifier(verifier.build()?)
@@ -125,15 +125,15 @@ impl Identity {
     }
 }
 
-/// For connections of who has no certificate yet.
+/// Returns the TLS configuration of outgoing connections of a process without a certificate.
 pub(crate) fn anonymous_config(authorities: &str) -> Result<ClientConfig, IdentityError> {
     let config = ClientConfig::builder()
         .with_root_certificates(read_authorities(authorities)?)
         .with_no_client_auth();
-    Ok(speaking(config))
+    Ok(with_protocol(config))
 }
 
-fn speaking(mut config: ClientConfig) -> ClientConfig {
+fn with_protocol(mut config: ClientConfig) -> ClientConfig {
     config.alpn_protocols = vec![PROTOCOL.to_vec()];
     config
 }

@@ -1,12 +1,12 @@
-//! How the processes of a cluster reach and trust each other.
+//! Connections and certificates of the processes of a cluster.
 //!
-//! - [`Identity`] is a certificate with its key and the authorities it trusts; [`Peer`] is who the other side is, by its
-//!   certificate. Every connection over the network is mutual TLS, except where a process gets its first certificate.
-//! - [`Incoming`] accepts connections, [`connect`] makes channels. Both take the newest identity for each connection, so
+//! - [`Identity`] is a certificate with its key and the authorities to trust; [`Peer`] is the other side, by its
+//!   certificate. Every connection over the network is mutual TLS, but for the request of a process's certificate.
+//! - [`Incoming`] accepts connections, [`connect()`] opens channels. Both use the newest identity for each connection, so that
 //!   a rotated certificate needs no restart.
-//! - [`CertificateManager`] gets a certificate from the controller and renews it; [`Follower`] follows the controller's plan.
+//! - [`CertificateManager`] requests a certificate from the controller and renews it; [`Follower`] follows the controller's plan.
 //!
-//! Invariant: nothing that the other side says of itself is believed, only what its certificate says.
+//! Invariant: a peer is identified by its certificate alone, never by what it sends.
 
 mod certificate;
 mod connect;
@@ -15,12 +15,12 @@ mod listen;
 mod peer;
 mod plan_stream;
 
-pub use certificate::{Bootstrap, CertificateManager, MembershipError};
+pub use certificate::{Bootstrap, CertificateError, CertificateManager};
 pub use connect::{ConnectError, Controller, connect};
 pub use identity::{ClientCertPolicy, Identity, IdentityError};
 pub use listen::{ConnectedPeer, Connection, Incoming};
 pub use peer::{Peer, PeerError, Role};
 pub use plan_stream::{DriverPlan, Follower, POOL_METADATA, PlanEvent, PlanService, WorkerPlan};
 
-/// The audience of the ServiceAccount tokens that the controller takes.
+/// The audience of the ServiceAccount tokens that the controller accepts.
 pub const TOKEN_AUDIENCE: &str = "millpond-controller";

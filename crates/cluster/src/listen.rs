@@ -1,7 +1,7 @@
-//! Connections from other processes, each with who made it.
+//! Accepts connections from other processes, each with its peer.
 //!
-//! A handshake that does not come to its end is given up after [`HANDSHAKE_TIMEOUT`], and at most
-//! [`MAX_CONCURRENT_HANDSHAKES`] are under way: a peer that connects and says nothing keeps nobody else out.
+//! A handshake is aborted after [`HANDSHAKE_TIMEOUT`], and at most [`MAX_CONCURRENT_HANDSHAKES`] are in progress: a peer that
+//! connects and sends nothing does not block others for longer.
 
 use std::io;
 use std::pin::Pin;
@@ -26,10 +26,10 @@ use crate::peer::{Peer, PeerError};
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_CONCURRENT_HANDSHAKES: usize = 64;
 
-/// How long to wait where the process has no descriptor left for a connection.
+/// The delay before another `accept` after an error, which is mostly a lack of descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Who made a connection: in the extensions of each request of it.
+/// The peer of a connection. It is in the extensions of each request of the connection.
 #[derive(Clone, Debug)]
 pub struct ConnectedPeer(pub Result<Peer, PeerError>);
 
@@ -40,7 +40,7 @@ pub struct Connection {
     peer: ConnectedPeer,
 }
 
-/// Accepted connections, for a tonic server.
+/// The accepted connections, for a tonic server.
 #[derive(Debug)]
 pub struct Incoming {
     ready: mpsc::Receiver<Connection>,
@@ -48,8 +48,7 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Accepts at `listener`, each connection with the newest identity; connections wait while there is none yet.
-    /// Ends when dropped.
+    /// Accepts connections at `listener`, each with the newest identity; they wait while there is none. Ends when dropped.
     pub fn new(
         listener: TcpListener,
         identity: watch::Receiver<Option<Arc<Identity>>>,
@@ -104,18 +103,18 @@ async fn accept(
         };
         let ready = ready.clone();
         handshakes.spawn(async move {
-            let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, shake_hands(stream, &identity, clients));
+            let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(stream, &identity, clients));
             match handshake.await {
-                // Nobody serves any more where it cannot be sent.
+                // A failure to send means that the server has ended.
                 Ok(Ok(connection)) => drop(ready.send(connection).await),
-                Ok(Err(error)) => debug!(%error, "a connection was refused"),
-                Err(_elapsed) => debug!("a connection came to no handshake"),
+                Ok(Err(error)) => debug!(%error, "TLS handshake failed"),
+                Err(_elapsed) => debug!("TLS handshake timed out"),
             }
         });
     }
 }
 
-async fn shake_hands(
+async fn handshake(
     stream: TcpStream,
     identity: &Identity,
     clients: ClientCertPolicy,

@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection, by its certificate.
+//! The process at the other end of a connection, by its certificate.
 
 use std::fmt;
 
@@ -6,13 +6,13 @@ use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Every name in a certificate of ours begins with it.
+/// The prefix of every name in a certificate of the authority.
 const SCHEME: &str = "millpond://";
 
-/// A node's name is a DNS name.
+/// The maximum length of a DNS name, which a node's name is.
 const MAX_NODE_BYTES: usize = 253;
 
-/// What a process does.
+/// The role of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// A cache worker.
@@ -22,7 +22,8 @@ pub enum Role {
 }
 
 impl Role {
-    const fn word(self) -> &'static str {
+    /// Returns the name of the role.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Worker => "worker",
             Self::Driver => "driver",
@@ -33,7 +34,7 @@ impl Role {
 /// A node process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Peer {
-    /// What it does.
+    /// Its role.
     pub role: Role,
     /// The name of its node.
     pub node: String,
@@ -41,32 +42,32 @@ pub struct Peer {
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{SCHEME}{}/{}", self.role.word(), self.node)
+        write!(f, "{SCHEME}{}/{}", self.role.as_str(), self.node)
     }
 }
 
-/// Why a certificate says of nobody who it is.
+/// Why a certificate does not identify a node process.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PeerError {
     /// There is no certificate.
-    #[error("the other side has shown no certificate")]
+    #[error("the peer has presented no certificate")]
     Missing,
-    /// It cannot be read.
-    #[error("the other side's certificate cannot be read: {reason}")]
+    /// It cannot be parsed.
+    #[error("the certificate of the peer cannot be parsed: {reason}")]
     Unreadable {
-        /// Why.
+        /// The cause.
         reason: String,
     },
-    /// It names nobody, or more than one.
-    #[error("the other side's certificate does not name one node process")]
+    /// It does not name exactly one process.
+    #[error("the certificate of the peer does not name exactly one node process")]
     Nameless,
 }
 
 impl Peer {
-    /// Reads the name of a node process: `millpond://worker/NODE` or `millpond://driver/NODE`.
+    /// Parses the name of a node process: `millpond://worker/NODE` or `millpond://driver/NODE`.
     ///
     /// # Errors
-    /// It is none.
+    /// It has another form.
     pub fn parse(name: &str) -> Result<Self, PeerError> {
         let (role, node) = name
             .strip_prefix(SCHEME)
@@ -87,7 +88,7 @@ impl Peer {
         })
     }
 
-    /// Who has shown these certificates, the first of which TLS has verified.
+    /// Returns the peer that has presented these certificates, the first of which TLS has verified.
     ///
     /// # Errors
     /// They do not name exactly one node process.
@@ -110,9 +111,9 @@ impl Peer {
         }
     }
 
-    /// The DNS name in its certificate, by which whoever connects to it checks that it is the one.
+    /// Returns the DNS name in the certificate of the process, which its clients verify.
     pub fn server_name(&self) -> String {
-        format!("{}.{}.millpond.internal", self.node, self.role.word())
+        format!("{}.{}.millpond.internal", self.node, self.role.as_str())
     }
 }
 
@@ -121,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_as_they_are_written() {
+    fn a_written_name_parses_to_the_same_peer() {
         let peer = Peer {
             role: Role::Driver,
             node: "gpu-1.example".to_owned(),
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_are_nobodys() {
+    fn other_names_are_refused() {
         for name in [
             "",
             "millpond://",

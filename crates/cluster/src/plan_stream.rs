@@ -1,8 +1,8 @@
-//! Following the controller's plan.
+//! The stream of the controller's plan.
 //!
-//! A [`Follower`] keeps one stream to the replica that leads, and begins another whenever it ends. Its owner sees
-//! [`PlanEvent`]s: at each [`PlanEvent::Connected`] it says by the given sender what is on its node, then the changes of the
-//! plan come, from the beginning.
+//! A [`Follower`] keeps one stream to the leader open, and opens another whenever it ends. Its owner receives
+//! [`PlanEvent`]s: at each [`PlanEvent::Connected`] it reports by the given sender what is on its node; the changes of the
+//! complete plan follow.
 
 use std::sync::Arc;
 
@@ -23,33 +23,33 @@ use crate::connect::{ConnectError, Controller, connect};
 use crate::identity::{Identity, IdentityError};
 
 /// Changes that wait for the owner; reports that wait for the network.
-const QUEUED: usize = 256;
+const QUEUE_CAPACITY: usize = 256;
 
-/// A plan is at most a Dataset's mounts with their globs and a private authority each.
+/// The largest change is a Dataset whose mounts all have globs and a private authority.
 const MAX_CHANGE_BYTES: usize = 16 << 20;
 
-/// Where a worker's stream names its pool.
+/// The metadata key under which a worker's stream names its pool.
 pub const POOL_METADATA: &str = "millpond-pool";
 
-/// What happens with the plan.
+/// An event of the plan stream.
 #[derive(Debug)]
 pub enum PlanEvent<S: PlanService> {
-    /// A stream has begun: say by this sender what is here. The plan follows from its beginning.
+    /// A stream was opened: the owner reports its state by this sender. The complete plan follows.
     Connected(mpsc::Sender<S::Report>),
-    /// A change.
+    /// A change of the plan.
     Change(S::Change),
-    /// The stream has ended: the last plan holds on.
-    Lost,
+    /// The stream has ended: the last plan stays in force.
+    Disconnected,
 }
 
-/// Which plan.
+/// The plan of one kind of process.
 pub trait PlanService: Send + Sync + 'static {
-    /// What the controller says.
+    /// What the controller sends.
     type Change: Send + 'static;
-    /// What is said to it.
+    /// What the process reports.
     type Report: Send + 'static;
 
-    /// Begins a stream.
+    /// Opens a stream.
     fn follow(
         client: PlansClient<Channel>,
         reports: Request<ReceiverStream<Self::Report>>,
@@ -94,10 +94,10 @@ enum FollowError {
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    #[error("the controller gives no plan: {}", .0.message())]
+    #[error("the controller refused the plan stream: {}", .0.message())]
     Refused(Box<Status>),
     #[error("the controller has no address")]
-    Nobody,
+    NoReplica,
 }
 
 /// See the module's documentation.
@@ -106,13 +106,13 @@ pub struct Follower<S: PlanService> {
     controller: Controller,
     identity: watch::Receiver<Option<Arc<Identity>>>,
     events: mpsc::Sender<PlanEvent<S>>,
-    /// Of a worker.
+    /// The pool of a worker; `None` for a driver.
     pool: Option<AsciiMetadataValue>,
 }
 
 impl Follower<WorkerPlan> {
-    /// A follower of the plan of one pool's workers, and its events. A pool's name is a DNS name; whether this process is
-    /// a worker of it is for the controller to know.
+    /// Returns a follower of the plan of one pool's workers, and its events. A pool's name is a DNS name; the controller
+    /// checks whether this process is a worker of it.
     pub fn for_pool(
         controller: Controller,
         identity: watch::Receiver<Option<Arc<Identity>>>,
@@ -125,12 +125,12 @@ impl Follower<WorkerPlan> {
 }
 
 impl<S: PlanService> Follower<S> {
-    /// A follower and its events; [`Self::keep`] follows.
+    /// Returns a follower and its events; [`Self::run`] opens the stream.
     pub fn new(
         controller: Controller,
         identity: watch::Receiver<Option<Arc<Identity>>>,
     ) -> (Self, mpsc::Receiver<PlanEvent<S>>) {
-        let (events, receiver) = mpsc::channel(QUEUED);
+        let (events, receiver) = mpsc::channel(QUEUE_CAPACITY);
         let follower = Self {
             controller,
             identity,
@@ -140,9 +140,9 @@ impl<S: PlanService> Follower<S> {
         (follower, receiver)
     }
 
-    /// Follows until `stop`, or nobody takes the events any more.
-    pub async fn keep(mut self, stop: CancellationToken) {
-        // Ended only by `stop`, or by a receiver that is gone.
+    /// Follows the plan until `stop` or until the receiver of the events is dropped.
+    pub async fn run(mut self, stop: CancellationToken) {
+        // Ends only by `stop` or a dropped receiver.
         let _ended = stop.run_until_cancelled(self.follow()).await;
     }
 
@@ -158,26 +158,29 @@ impl<S: PlanService> Follower<S> {
                 return;
             };
             let Some(identity) = identity else { continue };
-            match self.begin(&identity).await {
+            match self.open(&identity).await {
                 Ok((changes, reports)) => {
-                    info!("follows the controller's plan");
+                    info!("connected to the controller");
                     delays = millpond_process::backoff(BACKOFF_MIN, BACKOFF_MAX);
-                    self.pass_on(changes, reports).await;
+                    self.forward(changes, reports).await;
                 }
-                Err(error) => debug!(error = with_causes(&error), "failed to follow the plan"),
+                Err(error) => debug!(
+                    error = with_causes(&error),
+                    "failed to connect to the controller; retrying"
+                ),
             }
-            if let Some(pause) = delays.next() {
-                tokio::time::sleep(pause).await;
+            if let Some(delay) = delays.next() {
+                tokio::time::sleep(delay).await;
             }
         }
     }
 
-    /// Finds the replica that leads.
-    async fn begin(
+    /// Opens a stream to the leader, which is the replica that accepts it.
+    async fn open(
         &self,
         identity: &Identity,
     ) -> Result<(Streaming<S::Change>, mpsc::Sender<S::Report>), FollowError> {
-        let mut last = FollowError::Nobody;
+        let mut last = FollowError::NoReplica;
         for address in self.controller.replicas().await? {
             let config = identity.client_config()?;
             let channel = match connect(address, self.controller.host(), config).await {
@@ -188,20 +191,20 @@ impl<S: PlanService> Follower<S> {
                 }
             };
             let client = PlansClient::new(channel).max_decoding_message_size(MAX_CHANGE_BYTES);
-            let (sender, reports) = mpsc::channel(QUEUED);
+            let (sender, reports) = mpsc::channel(QUEUE_CAPACITY);
             let mut request = Request::new(ReceiverStream::new(reports));
             if let Some(pool) = &self.pool {
                 request.metadata_mut().insert(POOL_METADATA, pool.clone());
             }
             match S::follow(client, request).await {
-                Ok(answer) => return Ok((answer.into_inner(), sender)),
+                Ok(response) => return Ok((response.into_inner(), sender)),
                 Err(status) => last = FollowError::Refused(Box::new(status)),
             }
         }
         Err(last)
     }
 
-    async fn pass_on(&self, mut changes: Streaming<S::Change>, reports: mpsc::Sender<S::Report>) {
+    async fn forward(&self, mut changes: Streaming<S::Change>, reports: mpsc::Sender<S::Report>) {
         if self.events.send(PlanEvent::Connected(reports)).await.is_err() {
             return;
         }
@@ -214,12 +217,12 @@ impl<S: PlanService> Follower<S> {
                 }
                 Ok(None) => break,
                 Err(status) => {
-                    info!(reason = status.message(), "lost the controller");
+                    info!(reason = status.message(), "disconnected from the controller");
                     break;
                 }
             }
         }
-        // Who does not take it any more needs not know.
-        let _gone = self.events.send(PlanEvent::Lost).await;
+        // A dropped receiver ends the follower by the check of its loop.
+        let _dropped = self.events.send(PlanEvent::Disconnected).await;
     }
 }

@@ -18,9 +18,10 @@ impl fmt::Display for Generation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Inode(pub u64);
 
-/// Reference to a source object in one version, by one of its positions in a catalog.
+/// One source object in one version, and a place in a catalog that references it.
 ///
-/// The id alone determines the bytes; by generation and inode the worker finds the key without a search.
+/// The id alone fixes the bytes. The worker finds the key by generation and id, in the index of that catalog: a
+/// file's inode does not lead to its directory, and so not to its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ObjectRef {
     /// Generation whose catalog contains the object.

@@ -1,6 +1,6 @@
-//! From the messages between driver and worker to the values of [`millpond_core::Worker`], and back.
+//! Converts the messages between driver and worker to the values of [`millpond_core::Worker`], and back.
 //!
-//! What comes from the other side is not trusted: each value is checked here, once.
+//! Received messages are not trusted: each value is checked here, once.
 
 use bytes::Bytes;
 use millpond_core::ObjectId;
@@ -8,19 +8,19 @@ use millpond_core::ObjectId;
 use crate::worker as wire;
 use millpond_core::{Generation, Inode, LandOutcome, ObjectRef, OpenCount, ReadError};
 
-/// The bytes of an object's id.
+/// The length of an object's id.
 const ID_BYTES: usize = 16;
 
-/// A message that means nothing.
+/// Why a message is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidMessage {
-    /// A part is missing that every sender writes.
+    /// A part is missing that every sender sets.
     #[error("a message has no {part}")]
     Missing {
-        /// Which.
+        /// The name of the part.
         part: &'static str,
     },
-    /// An object's id has another length.
+    /// The id of an object has another length.
     #[error("an object's id has {length} bytes instead of 16")]
     Id {
         /// Its length.
@@ -28,25 +28,25 @@ pub enum InvalidMessage {
     },
 }
 
-/// Reads an object's id.
+/// Parses the id of an object.
 ///
 /// # Errors
-/// It has not its length.
+/// It has another length.
 pub fn id(bytes: &[u8]) -> Result<ObjectId, InvalidMessage> {
     let bytes =
         <[u8; ID_BYTES]>::try_from(bytes).map_err(|_length| InvalidMessage::Id { length: bytes.len() })?;
     Ok(ObjectId::from_bytes(bytes))
 }
 
-/// Writes an object's id.
+/// Returns the bytes of the id of an object.
 pub fn id_bytes(id: ObjectId) -> Bytes {
     Bytes::copy_from_slice(id.as_bytes())
 }
 
-/// Reads which object is meant.
+/// Parses a reference to an object.
 ///
 /// # Errors
-/// It is missing, or its id is none.
+/// It is missing, or its id is invalid.
 pub fn object(object: Option<wire::Object>) -> Result<ObjectRef, InvalidMessage> {
     let wire::Object {
         generation,
@@ -62,10 +62,10 @@ pub fn object(object: Option<wire::Object>) -> Result<ObjectRef, InvalidMessage>
     })
 }
 
-/// Reads how often an object was opened.
+/// Parses a count of opens.
 ///
 /// # Errors
-/// Its id is none.
+/// The id is invalid.
 pub fn opens(opens: &wire::Opens) -> Result<OpenCount, InvalidMessage> {
     Ok(OpenCount {
         id: id(&opens.id)?,
@@ -137,7 +137,7 @@ impl From<ReadError> for wire::Failure {
 }
 
 impl wire::Failure {
-    /// What became of the question about `id`.
+    /// Returns the error of the request for `id`.
     pub fn of(self, id: ObjectId) -> ReadError {
         match self.kind() {
             wire::FailureKind::FailureChanged => ReadError::Changed { id },
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn objects_come_through_as_they_are() {
+    fn a_sent_object_parses_to_the_same_object() {
         let sent = ObjectRef {
             generation: Generation(7),
             inode: Inode(1 << 35),
@@ -207,8 +207,8 @@ mod tests {
             },
         ];
         for error in errors {
-            let words = error.to_string();
-            assert_eq!(wire::Failure::from(error).of(id).to_string(), words);
+            let text = error.to_string();
+            assert_eq!(wire::Failure::from(error).of(id).to_string(), text);
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What the controller says to the processes of the nodes, and they to it: `proto/plan.proto` as Rust.
+//! The protocol between the controller and the node processes: `proto/plan.proto` as Rust.
 //!
-//! These are plain values, and mean what the comments of the definition say. Maps and options may hold credentials, so
-//! none of these is ever logged whole.
+//! The definition documents the messages. Maps and options may hold credentials, so that no message is ever logged as a
+//! unit.
 
 #![expect(
     missing_docs,

@@ -1,6 +1,6 @@
-//! What a driver and a worker say to each other over a socket: `proto/worker.proto` as Rust.
+//! The protocol between a driver and a worker: `proto/worker.proto` as Rust.
 //!
-//! The values that both sides work with are [`millpond_core::Worker`]'s; [`crate::convert`] leads from one to the other.
+//! Both sides work with the values of [`millpond_core::Worker`]; [`crate::convert`] converts.
 
 #![expect(
     missing_docs,

@@ -18,6 +18,8 @@ mod record;
 mod reports;
 mod request;
 mod target;
+#[cfg(any(test, feature = "test-util"))]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 mod tiers;

@@ -188,7 +188,7 @@ impl PlanSync {
                         incoming = Some(Plan::default());
                         stream = self.reports.all(&sender).await.then_some(sender);
                     }
-                    Some(PlanEvent::Lost) => {
+                    Some(PlanEvent::Disconnected) => {
                         incoming = None;
                         stream = None;
                     }

@@ -1,6 +1,5 @@
 //! The command line, and the course of a run.
 
-use std::fmt::Display;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,12 +7,16 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
+use harness::Scratch;
+use harness::report::complain;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::figure::Figure;
 use crate::lab::{Lab, Programs, Sizes};
 use crate::report::Report;
-use crate::scratch::Scratch;
+
+/// The directory of a run: one name, so that a second run is refused and what a killed one left is found.
+const SCRATCH: &str = "millpond-figures-scratch";
 
 /// Measures Millpond on this machine and shows the figures beside their goals. Needs root.
 #[derive(Debug, Parser)]
@@ -66,7 +69,7 @@ impl Command {
                 program.display()
             );
         }
-        let scratch = Scratch::claim(self.dir.as_deref().unwrap_or(here), &programs.millpond)?;
+        let scratch = Scratch::claim(self.dir.as_deref().unwrap_or(here), SCRATCH)?;
         clear_when_interrupted(scratch.removal())?;
         let sizes = if self.quick { Sizes::QUICK } else { Sizes::FULL };
         self.measure(Lab::new(programs, scratch, sizes)?)
@@ -109,13 +112,7 @@ impl Command {
     }
 }
 
-/// Says something to whoever watches.
-pub(crate) fn complain(words: impl Display) {
-    // Where nobody listens nobody has to be told.
-    let _unheard = writeln!(std::io::stderr(), "{words}");
-}
-
-/// Clears up and ends this process when it is told to end. The thread lives as long as the process.
+/// Clears up and ends this process on SIGINT and SIGTERM. The thread lives as long as the process.
 fn clear_when_interrupted(clear: impl Fn() -> Result<()> + Send + 'static) -> Result<()> {
     /// As a shell names an end by SIGINT.
     const INTERRUPTED: i32 = 130;

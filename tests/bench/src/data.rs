@@ -51,7 +51,7 @@ impl Set {
         format!("s3://{BUCKET}/{}", self.name)
     }
 
-    /// How the server is told of it.
+    /// The words that give it to the server.
     pub(crate) fn objects(&self) -> String {
         let Self {
             name,

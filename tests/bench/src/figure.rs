@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 use clap::ValueEnum;
+use harness::View;
 use serde::Serialize;
 
 use crate::figures::{cpu, epochs, first_pass, first_read, half, kept, large, million, peak, start, walk};
 use crate::lab::Lab;
-use crate::mount::View;
 use crate::row::Row;
 
 /// What is measured at once and can be repeated alone.

@@ -3,18 +3,20 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use harness::{Millpond, OriginServer, Scratch, View};
 use millpond_measure::{Caches, drop_caches, reading};
 use rustix::mount::{MountFlags, mount};
 use tokio::runtime::Runtime;
 
 use crate::data::{BUCKET, Set};
 use crate::memory::Peak;
-use crate::mount::{Mount, MountCommand, View};
-use crate::scratch::Scratch;
-use crate::server::Server;
+use crate::mount::{MeasuredCommand, MeasuredMount};
 
 /// Bytes of a small file: 25 pages, so that what is counted in blocks of the disk is what is counted in bytes.
 const SMALL_BYTES: u64 = 100 << 10;
+
+/// Where the mounts of a run are, one after the other.
+const MOUNT_POINT: &str = "mnt/data";
 
 /// Threads that read what shall be in the page cache.
 const WARMING_THREADS: usize = 2;
@@ -59,8 +61,9 @@ pub(crate) struct Programs {
 /// See the module's documentation. Fields are dropped in this order: servers end before their data goes.
 #[derive(Debug)]
 pub(crate) struct Lab {
-    programs: Programs,
-    server: Option<Server>,
+    millpond: Millpond,
+    origin: PathBuf,
+    server: Option<OriginServer>,
     pub(crate) runtime: Runtime,
     pub(crate) large: Set,
     pub(crate) small: Set,
@@ -85,7 +88,8 @@ impl Lab {
             .build()
             .context("failed to start the threads of the plain programs")?;
         Ok(Self {
-            programs,
+            millpond: Millpond::at(&programs.millpond, &scratch)?,
+            origin: programs.origin,
             server: None,
             runtime,
             large: Set::new("data/large", 1, sizes.large_bytes, 1, 1),
@@ -107,7 +111,7 @@ impl Lab {
     }
 
     /// The server of the large and the small files. It serves them from memory, which dropped caches leave alone.
-    pub(crate) fn server(&mut self) -> Result<&Server> {
+    pub(crate) fn server(&mut self) -> Result<&OriginServer> {
         if self.server.is_none() {
             let data = self.scratch.fresh("origin")?;
             mount(
@@ -119,7 +123,7 @@ impl Lab {
             )
             .with_context(|| format!("failed to mount a file system in memory at {}", data.display()))?;
             let sets = [self.large.objects(), self.small.objects()];
-            self.server = Some(Server::start(&self.programs.origin, &sets, Some(&data))?);
+            self.server = Some(OriginServer::start(&self.origin, &sets, Some(&data))?);
         }
         self.server.as_ref().context("the server was just started")
     }
@@ -139,45 +143,45 @@ impl Lab {
     }
 
     /// A server of files that are only listed, for one figure.
-    pub(crate) fn server_of(&self, set: &Set) -> Result<Server> {
-        Server::start(&self.programs.origin, &[set.objects()], None)
+    pub(crate) fn server_of(&self, set: &Set) -> Result<OriginServer> {
+        OriginServer::start(&self.origin, &[set.objects()], None)
     }
 
     /// A mount command with the cache in `cache`.
     pub(crate) fn command(
         &self,
         source: &str,
-        server: &Server,
+        server: &OriginServer,
         cache: &Path,
         view: View,
-    ) -> Result<MountCommand> {
-        let directory = self.scratch.mountpoint("data")?;
+    ) -> Result<MeasuredCommand> {
+        let directory = self.scratch.try_directory(MOUNT_POINT)?;
         let from = (source, server.endpoint());
-        Ok(MountCommand::new(
-            &self.programs.millpond,
+        Ok(MeasuredCommand::new(
+            self.millpond.clone(),
             from,
-            directory,
+            &directory,
             cache,
             view,
         ))
     }
 
     /// The same of a source of [`server`](Self::server).
-    pub(crate) fn data_command(&mut self, source: &str, cache: &Path, view: View) -> Result<MountCommand> {
+    pub(crate) fn data_command(&mut self, source: &str, cache: &Path, view: View) -> Result<MeasuredCommand> {
         self.server()?;
         let server = self.server.as_ref().context("the server was just started")?;
         self.command(source, server, cache, view)
     }
 
     /// Unmounts, and remembers what memory the mount took.
-    pub(crate) fn unmount(&mut self, mount: Mount) -> Result<()> {
+    pub(crate) fn unmount(&mut self, mount: MeasuredMount) -> Result<()> {
         self.peaks.push(mount.unmount()?);
         Ok(())
     }
 
     /// Native copies of the large and the small files: plain files on the file system of the caches.
     pub(crate) fn native(&mut self) -> Result<Native> {
-        let root = self.scratch.path("native");
+        let root = self.scratch.join("native");
         let native = Native {
             large: root.join("large"),
             small: root.join("small"),
@@ -197,9 +201,9 @@ impl Lab {
     }
 
     /// The command for a mount of everything, whose cache holds all of it.
-    pub(crate) fn kept_command(&mut self, view: View) -> Result<MountCommand> {
+    pub(crate) fn kept_command(&mut self, view: View) -> Result<MeasuredCommand> {
         let source = Self::whole_source();
-        let cache = self.scratch.path("kept");
+        let cache = self.scratch.join("kept");
         let command = self.data_command(&source, &cache, view)?;
         if !self.warm {
             self.scratch.fresh("kept")?;
@@ -268,7 +272,7 @@ pub(crate) enum Which {
 /// See [`Lab::kept`].
 #[derive(Debug)]
 pub(crate) struct Kept {
-    pub(crate) mount: Mount,
+    pub(crate) mount: MeasuredMount,
     /// The set's files on the disk.
     pub(crate) native: PathBuf,
     /// The same through the mount.

@@ -26,8 +26,6 @@ mod mount;
 mod plain;
 mod report;
 mod row;
-mod scratch;
-mod server;
 
 pub use cluster::ClusterCommand;
 pub use command::Command;

@@ -23,7 +23,8 @@ pub(crate) struct Peak {
 pub(crate) struct Watch {
     /// `None`: they come and go, and are looked for each time.
     known: Arc<Mutex<Option<Vec<i32>>>>,
-    peak: MemoryPeak,
+    /// `None`: it was finished.
+    peak: Option<MemoryPeak>,
 }
 
 impl Watch {
@@ -34,7 +35,10 @@ impl Watch {
             let known: Option<Vec<i32>> = shared.lock().clone();
             known.unwrap_or_else(|| processes().unwrap_or_default())
         });
-        Self { known, peak }
+        Self {
+            known,
+            peak: Some(peak),
+        }
     }
 
     /// From now on only these are watched, which costs the machine next to nothing.
@@ -42,8 +46,16 @@ impl Watch {
         *self.known.lock() = Some(pids.to_vec());
     }
 
-    pub(crate) fn finish(self) -> Memory {
-        self.peak.finish()
+    pub(crate) fn finish(mut self) -> Memory {
+        self.peak.take().map_or_else(Memory::default, MemoryPeak::finish)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(peak) = self.peak.take() {
+            peak.finish();
+        }
     }
 }
 

@@ -1,76 +1,50 @@
-//! A mount made by the real command.
+//! A mount under watch: how long it took to be usable, and what memory its processes take.
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
+use harness::{Millpond, Mount, MountCommand, View, poll};
 use rustix::process::{Pid, WaitOptions};
+use serde_json::Value;
 
 use crate::memory::{Peak, Watch, processes};
 
 /// How long a listing behind a mount may take before it is an error.
-const PATIENCE: Duration = Duration::from_secs(120);
+const LISTING_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Between two looks at a mount.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum View {
-    Kernel,
-    Fuse,
-}
-
-impl View {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Kernel => "kernel",
-            Self::Fuse => "fuse",
-        }
-    }
-
-    /// In words, for people.
-    pub(crate) const fn words(self) -> &'static str {
-        match self {
-            Self::Kernel => "kernel view",
-            Self::Fuse => "FUSE view",
-        }
-    }
-}
-
-/// The words of a `millpond mount`.
+/// A `millpond mount` that will be measured.
 #[derive(Debug, Clone)]
-pub(crate) struct MountCommand {
-    millpond: PathBuf,
-    directory: PathBuf,
-    words: Vec<OsString>,
-    /// What is done with it, for the record of its memory.
+pub(crate) struct MeasuredCommand {
+    command: MountCommand,
+    /// What is done with the mount, for the record of its memory.
     during: String,
 }
 
-impl MountCommand {
+impl MeasuredCommand {
     pub(crate) fn new(
-        millpond: &Path,
+        millpond: Millpond,
         (source, endpoint): (&str, &str),
-        directory: PathBuf,
+        directory: &Path,
         cache: &Path,
         view: View,
     ) -> Self {
-        let mut words: Vec<OsString> = ["--anonymous", "--endpoint", endpoint, "--view", view.name()]
-            .map(OsString::from)
-            .to_vec();
-        words.extend(["--cache-dir".into(), cache.into(), source.into()]);
+        let command = MountCommand::by(millpond, source, directory)
+            .switch("--anonymous")
+            .with("--endpoint", endpoint)
+            .with("--view", view.name())
+            .with("--cache-dir", cache);
         Self {
-            millpond: millpond.to_owned(),
-            during: format!("{source}, {}", view.words()),
-            directory,
-            words,
+            command,
+            during: format!("{source}, {}", view.label()),
         }
     }
 
     pub(crate) fn with(mut self, flag: &str, value: &str) -> Self {
-        self.words.extend([flag, value].map(OsString::from));
+        self.command.flag(flag, value);
         self
     }
 
@@ -79,30 +53,16 @@ impl MountCommand {
         self
     }
 
-    /// Mounts, and returns when the mount is usable.
-    pub(crate) fn run(&self) -> Result<()> {
-        let output = Command::new(&self.millpond)
-            .arg("mount")
-            .args(&self.words)
-            .arg(&self.directory)
-            .stdin(Stdio::null())
-            .output()
-            .with_context(|| format!("failed to run {}", self.millpond.display()))?;
-        if !output.status.success() {
-            bail!(
-                "millpond mount: {}\n{}",
-                output.status,
-                String::from_utf8_lossy(&output.stderr)
-            );
-        }
-        Ok(())
+    /// Mounts, and returns when the mount is usable. Its processes are not watched.
+    pub(crate) fn run(&self) -> Result<Mount> {
+        self.command.try_mount()
     }
 
     /// Mounts under watch.
-    pub(crate) fn mount(&self) -> Result<Mount> {
+    pub(crate) fn mount(&self) -> Result<MeasuredMount> {
         let watch = Watch::start();
         let begun = Instant::now();
-        self.run()?;
+        let mount = self.run()?;
         let took = begun.elapsed();
         let pids = processes()?;
         ensure!(
@@ -111,49 +71,47 @@ impl MountCommand {
             pids.len()
         );
         watch.settle(&pids);
-        Ok(Mount {
-            command: self.clone(),
+        Ok(MeasuredMount {
+            mount,
+            during: self.during.clone(),
             pids,
-            watch: Some(watch),
+            watch,
             took,
         })
     }
 
-    /// Takes a mount away that [`run`](Self::run) made.
-    pub(crate) fn unmount(&self) -> Result<()> {
-        let pids = processes()?;
-        self.unmount_processes(&pids)
-    }
-
-    fn unmount_processes(&self, pids: &[i32]) -> Result<()> {
-        command(&self.millpond, &["unmount"], &self.directory)?;
-        for pid in pids.iter().filter_map(|&pid| Pid::from_raw(pid)) {
-            // A server is its supervisor's to reap, and gone.
-            let _gone = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
-        }
-        let left = processes()?;
-        ensure!(left.is_empty(), "processes left after unmount: {left:?}");
-        Ok(())
-    }
-
     pub(crate) fn directory(&self) -> &Path {
-        &self.directory
+        self.command.directory()
     }
 }
 
-/// A mount that is up.
+/// Unmounts, and reaps the processes, whose reaper this process is.
+pub(crate) fn unmount(mount: Mount) -> Result<()> {
+    let pids = processes()?;
+    mount.try_unmount()?;
+    for pid in pids.iter().filter_map(|&pid| Pid::from_raw(pid)) {
+        // A server is its supervisor's to reap, and has been.
+        let _reaped = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
+    }
+    let left = processes()?;
+    ensure!(left.is_empty(), "processes left after unmount: {left:?}");
+    Ok(())
+}
+
+/// A mount that is up and watched.
 #[derive(Debug)]
-pub(crate) struct Mount {
-    command: MountCommand,
+pub(crate) struct MeasuredMount {
+    // Dropped in this order after an error: the mount's processes end under watch.
+    mount: Mount,
+    watch: Watch,
+    during: String,
     pids: Vec<i32>,
-    /// `None`: it was unmounted.
-    watch: Option<Watch>,
     took: Duration,
 }
 
-impl Mount {
+impl MeasuredMount {
     pub(crate) fn path(&self) -> &Path {
-        &self.command.directory
+        self.mount.path()
     }
 
     /// Supervisor and server.
@@ -168,13 +126,12 @@ impl Mount {
 
     /// Fetches everything.
     pub(crate) fn warm_up(&self) -> Result<()> {
-        command(&self.command.millpond, &["warmup"], self.path()).map(drop)
+        self.mount.try_succeed(&["warmup"]).map(drop)
     }
 
-    /// What `millpond stats --json` says.
-    pub(crate) fn stats(&self) -> Result<serde_json::Value> {
-        let said = command(&self.command.millpond, &["stats", "--json"], self.path())?;
-        serde_json::from_str(&said).context("millpond stats --json did not print JSON")
+    /// What `millpond stats --json` prints.
+    pub(crate) fn stats(&self) -> Result<Value> {
+        self.mount.try_stats()
     }
 
     /// Waits for the listing that follows a mount of a known catalog, so that it runs beside nothing that is timed.
@@ -182,62 +139,24 @@ impl Mount {
         let begun = Instant::now();
         loop {
             let stats = self.stats()?;
-            let catalog = stats.get("catalog");
-            let at = catalog.and_then(|catalog| catalog.get("refreshed_at_seconds"));
+            let at = stats.pointer("/catalog/refreshed_at_seconds");
             if at.is_some_and(|at| !at.is_null()) {
                 return Ok(());
             }
             ensure!(
-                begun.elapsed() < PATIENCE,
-                "no listing ended behind the mount for {PATIENCE:?}: {stats}"
+                begun.elapsed() < LISTING_TIMEOUT,
+                "no listing ended behind the mount for {LISTING_TIMEOUT:?}: {stats}"
             );
-            pause(LOOK_INTERVAL);
+            poll(POLL_INTERVAL);
         }
     }
 
-    /// Unmounts, and says what memory the mount took.
-    pub(crate) fn unmount(mut self) -> Result<Peak> {
-        self.command.unmount_processes(&self.pids)?;
-        let watch = self.watch.take().context("it was unmounted already")?;
+    /// Unmounts, and returns what memory the mount took.
+    pub(crate) fn unmount(self) -> Result<Peak> {
+        unmount(self.mount)?;
         Ok(Peak {
-            during: self.command.during.clone(),
-            memory: watch.finish(),
+            during: self.during,
+            memory: self.watch.finish(),
         })
     }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        if let Some(watch) = self.watch.take() {
-            // After an error. What this leaves the scratch directory's end takes away.
-            let _failed = command(&self.command.millpond, &["unmount", "--force"], self.path());
-            watch.finish();
-        }
-    }
-}
-
-fn command(millpond: &Path, words: &[&str], directory: &Path) -> Result<String> {
-    let output = Command::new(millpond)
-        .args(words)
-        .arg(directory)
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("failed to run {}", millpond.display()))?;
-    if !output.status.success() {
-        bail!(
-            "millpond {words:?}: {}\n{}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// Waits for what cannot say that it is done.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "there is no event to wait for, and nothing else to do"
-)]
-pub(crate) fn pause(length: Duration) {
-    std::thread::sleep(length);
 }

@@ -1,4 +1,4 @@
-//! Ctrl-C, and the signals that mean the same: everything ends as soon as it looks here, and is then taken away.
+//! Ctrl-C, and the signals that mean the same: each step ends when it checks for one, and everything is then removed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-/// Whether somebody wants this to end.
+/// Whether a signal to end has come.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// Takes the signals from now on.
+    /// Handles the signals from now on.
     pub(crate) fn on_signals() -> Result<Self> {
         let interrupt = Self::default();
         for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -21,7 +21,7 @@ impl Interrupt {
         Ok(interrupt)
     }
 
-    /// An error once somebody wants this to end.
+    /// Returns an error once a signal has come.
     pub(crate) fn check(&self) -> Result<()> {
         if self.0.load(Ordering::Relaxed) {
             bail!("interrupted");

@@ -1,31 +1,49 @@
-//! `make demo-local`: a bucket becomes a local directory, shown on a real S3 server, with every byte checked.
-//!
-//! It starts versitygw with credentials of its own, uploads a data set that follows from a seed, mounts it with the
-//! real `millpond mount`, reads all of it three times in random order beside the same reads from the local disk, kills
-//! the mount's server in the middle of the last pass, and takes everything away again: also where it fails, and on
-//! Ctrl-C.
+//! `millpond-demo`: Millpond on this machine (`local`, `make demo-local`) and in a real Kubernetes on this machine
+//! (`cluster`, `make demo`).
 
 #![forbid(unsafe_code)]
 
-mod bucket;
-mod dataset;
-mod epoch;
+mod cluster;
 mod interrupt;
-mod metrics;
-mod mounted;
-mod report;
-mod run;
-mod server;
+mod local;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use harness::report::complain;
+
+use crate::interrupt::Interrupt;
+
+/// Shows Millpond at work, with every byte checked, and removes everything again.
+#[derive(Debug, Parser)]
+#[command(name = "millpond-demo", version)]
+struct Arguments {
+    #[command(subcommand)]
+    place: Place,
+}
+
+#[derive(Debug, Subcommand)]
+enum Place {
+    /// A bucket as a local directory, on a real S3 server: `make demo-local`.
+    Local(local::Arguments),
+    /// A Dataset in a real Kubernetes on this machine, and a pod that reads it: `make demo`.
+    Cluster(cluster::Arguments),
+}
 
 fn main() -> ExitCode {
-    match run::run(&run::Arguments::parse()) {
+    let arguments = Arguments::parse();
+    let run = || -> Result<()> {
+        let interrupt = Interrupt::on_signals()?;
+        match &arguments.place {
+            Place::Local(arguments) => local::run(arguments, &interrupt),
+            Place::Cluster(arguments) => cluster::run(arguments, &interrupt),
+        }
+    };
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            report::complain(format_args!("\nerror: {error:#}"));
+            complain(format_args!("\nerror: {error:#}"));
             ExitCode::FAILURE
         }
     }

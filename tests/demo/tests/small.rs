@@ -1,4 +1,4 @@
-//! The demonstration with little data: all of its steps, and that nothing is left, also where somebody ends it.
+//! The demonstration on one machine with little data: all of its steps, and that nothing is left, also after a signal.
 //! Needs root or fusermount3, /dev/fuse, versitygw (scripts/deps) and `millpond` beside it.
 
 use std::io::{BufRead, BufReader, Read};
@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal};
 
 fn demo(directory: &Path, words: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_millpond-demo"))
-        .arg("--directory")
+        .args(["local", "--directory"])
         .arg(directory)
         .args(words)
         .stdout(Stdio::piped())

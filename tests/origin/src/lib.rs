@@ -4,7 +4,7 @@
 //! project says how), and none fails on request. So this one answers the part of S3 that a reader of datasets uses,
 //! path style: GetObject, HeadObject, ListObjectsV2, PutObject, DeleteObject, multipart uploads, with conditions,
 //! ranges and signatures as S3 has them. It passes the same
-//! checks (`tests/conformance`) as versitygw, which is the real one
+//! checks (`tests/it/conformance`) as versitygw, which is the real one
 //! ([`Versitygw`] starts it).
 //!
 //! - [`Origin`]: the server, in the caller's runtime or in a thread of its own; all its methods are synchronous.

@@ -1,9 +1,9 @@
-//! The generations on this node's disk: which is the newest, which are still shown, and where an object is named.
+//! The generations on this node's disk: the newest, the mounted ones, and the lookup of objects in them.
 //!
-//! The directory holds `gen-N.erofs`, `gen-N.index` and `gen-N.json` for each generation. The newest whole one is
-//! current after a restart; what a crash left half written is removed then. A generation is deleted when it is
-//! neither the newest nor shown by any view, as the driver says. Before the driver has spoken for the first time
-//! after a start all are kept, since views outlive the worker.
+//! The directory holds `gen-N.erofs`, `gen-N.index` and `gen-N.json` for each generation. The newest complete one
+//! is current after a restart; files that a crash left incomplete are removed then. A generation is deleted when it
+//! is neither the newest nor mounted by a view, as the driver reports. Until the driver's first report after a
+//! start all generations stay, since views outlive the worker.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,13 +22,13 @@ use tracing::{info, warn};
 use super::record::{ListingSummary, Record, files, record_path};
 use super::sources::ObjectLocation;
 
-/// One opened generation.
+/// One open generation.
 #[derive(Debug)]
 pub(super) struct OpenCatalog {
     pub(super) file: Arc<CatalogFile>,
     pub(super) catalog: Catalog,
     pub(super) record: Record,
-    /// As the index has them, by position.
+    /// The sources of the index, by position.
     sources: Vec<Arc<SourceInfo>>,
 }
 
@@ -43,7 +43,7 @@ impl OpenCatalog {
         }
     }
 
-    /// Says how to fetch the object at a place.
+    /// Returns how to fetch the object at a place.
     pub(super) fn locate(&self, place: Place) -> millpond_catalog::Result<ObjectLocation> {
         let object = self.catalog.describe(place)?;
         match self.sources.get(usize::from(object.source)) {
@@ -52,7 +52,7 @@ impl OpenCatalog {
                 source: Arc::clone(source),
             }),
             None => Err(millpond_catalog::Error::Options(
-                "there is no such source".to_owned(),
+                "the index has no such source".to_owned(),
             )),
         }
     }
@@ -65,26 +65,27 @@ pub(super) struct Catalogs {
     boot_id: String,
     newest: ArcSwapOption<OpenCatalog>,
     announced: watch::Sender<Option<Arc<CatalogFile>>>,
-    /// Generations were deleted.
+    /// Notified when generations were deleted.
     deleted: Notify,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    /// The highest number ever seen here.
+    /// The highest number that was ever used here.
     last: Generation,
-    /// Whole generations, and those of them that are open.
-    known: BTreeMap<Generation, Option<Arc<OpenCatalog>>>,
-    /// What views show; `None` until the driver has said so.
-    in_use: Option<BTreeSet<Generation>>,
+    /// Complete generations, with those that are open.
+    generations: BTreeMap<Generation, Option<Arc<OpenCatalog>>>,
+    /// The generations that views have mounted; `None` until the driver's first report.
+    mounted: Option<BTreeSet<Generation>>,
 }
 
 impl Catalogs {
-    /// Opens the directory, making it if needed, and the newest whole generation in it.
+    /// Opens the directory, creating it if needed, and the newest complete generation in it.
     ///
-    /// A generation of another `identity` (another owner, say) stays for the views that show it, but is never
-    /// current. New ones have numbers from `first` on. Blocks: after a boot it reads the newest generation once.
+    /// A generation of another `identity` (another owner, say) stays for the views that have it mounted, but is
+    /// never current. New ones have numbers from `first` on. Blocks: after a boot it reads the newest generation
+    /// once.
     pub(super) fn open(
         directory: PathBuf,
         boot_id: &str,
@@ -92,21 +93,21 @@ impl Catalogs {
         first: Generation,
     ) -> io::Result<Self> {
         fs::create_dir_all(&directory)?;
-        let (last, whole) = take_stock(&directory)?;
-        let mut known: BTreeMap<_, _> = whole.iter().map(|generation| (*generation, None)).collect();
+        let (last, complete) = scan(&directory)?;
+        let mut generations: BTreeMap<_, _> = complete.iter().map(|generation| (*generation, None)).collect();
         let mut newest = None;
-        for generation in whole.into_iter().rev() {
+        for generation in complete.into_iter().rev() {
             match open_generation(&directory, generation, boot_id) {
                 Ok(open) if open.record.identity == identity => {
                     let open = Arc::new(open);
-                    known.insert(generation, Some(Arc::clone(&open)));
+                    generations.insert(generation, Some(Arc::clone(&open)));
                     newest = Some(open);
                     break;
                 }
                 Ok(_other) => {}
                 Err(error) => {
-                    warn!(%generation, %error, "dropped a damaged catalog");
-                    known.remove(&generation);
+                    warn!(%generation, %error, "the catalog is damaged; removing it");
+                    generations.remove(&generation);
                     remove(&directory, generation);
                 }
             }
@@ -120,28 +121,28 @@ impl Catalogs {
             deleted: Notify::new(),
             state: Mutex::new(State {
                 last: last.max(Generation(first.0.saturating_sub(1))),
-                known,
-                in_use: None,
+                generations,
+                mounted: None,
             }),
         })
     }
 
-    /// The directory of all generations.
+    /// Returns the directory of all generations.
     pub(super) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The newest generation's files, now and later.
+    /// Returns the newest generation's files, now and later.
     pub(super) fn watch(&self) -> watch::Receiver<Option<Arc<CatalogFile>>> {
         self.announced.subscribe()
     }
 
-    /// The newest generation.
+    /// Returns the newest generation.
     pub(super) fn newest(&self) -> Option<Arc<OpenCatalog>> {
         self.newest.load_full()
     }
 
-    /// Takes the next number, and says where its files go.
+    /// Allocates the next number, and returns the paths of its files.
     pub(super) fn next(&self) -> CatalogFile {
         let mut state = self.state.lock();
         state.last = Generation(state.last.0.saturating_add(1));
@@ -162,7 +163,7 @@ impl Catalogs {
         let open = Arc::new(OpenCatalog::new(file, catalog, record));
         self.state
             .lock()
-            .known
+            .generations
             .insert(generation, Some(Arc::clone(&open)));
         self.newest.store(Some(Arc::clone(&open)));
         self.announced.send_replace(Some(Arc::clone(&open.file)));
@@ -170,7 +171,7 @@ impl Catalogs {
         Ok(open)
     }
 
-    /// The catalog of a generation that is still here.
+    /// Returns the catalog of a generation, if it is still on disk.
     pub(super) fn get(&self, generation: Generation) -> Option<Arc<OpenCatalog>> {
         let newest = self.newest.load();
         if let Some(newest) = newest
@@ -179,7 +180,7 @@ impl Catalogs {
         {
             return Some(Arc::clone(newest));
         }
-        if let Some(open) = self.state.lock().known.get(&generation)? {
+        if let Some(open) = self.state.lock().generations.get(&generation)? {
             return Some(Arc::clone(open));
         }
         let open = open_generation(&self.directory, generation, &self.boot_id)
@@ -188,15 +189,15 @@ impl Catalogs {
         let open = Arc::new(open);
         self.state
             .lock()
-            .known
+            .generations
             .insert(generation, Some(Arc::clone(&open)));
         Some(open)
     }
 
-    /// Says how to fetch an object, and which directory holds it.
+    /// Returns how to fetch an object, and the directory that holds it.
     ///
     /// # Errors
-    /// No catalog that is here names it in that size.
+    /// No catalog on disk references it in that size.
     pub(super) fn find(&self, object: &ObjectRef) -> Result<(ObjectLocation, Place), ReadError> {
         let unknown = ReadError::Unknown { id: object.id };
         let Some(open) = self.get(object.generation) else {
@@ -211,39 +212,39 @@ impl Catalogs {
             }
             Ok(_other) => Err(unknown),
             Err(error) => {
-                warn!(generation = %object.generation, id = %object.id, %error, "failed to read the catalog");
+                warn!(generation = %object.generation, id = %object.id, %error, "failed to look an object up in the catalog");
                 Err(unknown)
             }
         }
     }
 
-    /// The sources of all generations that are here; `None`: one of them cannot be read.
+    /// Returns the sources of all generations on disk; `None`: one of them cannot be read.
     pub(super) fn sources(&self) -> Option<Vec<Arc<SourceInfo>>> {
-        let known: Vec<_> = self.state.lock().known.keys().copied().collect();
+        let generations: Vec<_> = self.state.lock().generations.keys().copied().collect();
         let mut sources = Vec::new();
-        for generation in known {
+        for generation in generations {
             sources.extend(self.get(generation)?.sources.iter().cloned());
         }
         Some(sources)
     }
 
-    /// Says which generations views show, and deletes those that nobody needs.
-    pub(super) fn in_use(&self, generations: &BTreeSet<Generation>) {
-        self.state.lock().in_use = Some(generations.clone());
+    /// Sets the generations that views have mounted, and deletes those that are neither mounted nor the newest.
+    pub(super) fn retain(&self, generations: &BTreeSet<Generation>) {
+        self.state.lock().mounted = Some(generations.clone());
         self.remove_unused();
     }
 
-    /// Bytes and files of all generations that are here.
+    /// Returns the bytes and files of all generations on disk.
     pub(super) fn disk_usage(&self) -> (u64, u64) {
-        let known = self.state.lock().known.keys().copied().collect::<Vec<_>>();
-        let bytes = known.iter().flat_map(|generation| {
+        let generations = self.state.lock().generations.keys().copied().collect::<Vec<_>>();
+        let bytes = generations.iter().flat_map(|generation| {
             let files = files(&self.directory, *generation);
             [files.image, files.index].map(|path| fs::metadata(path).map_or(0, |found| found.len()))
         });
-        (bytes.sum(), known.len() as u64 * 3)
+        (bytes.sum(), generations.len() as u64 * 3)
     }
 
-    /// Waits until generations were deleted, since this was last waited for.
+    /// Waits until generations were deleted, since the last call.
     ///
     /// # Cancel safety
     /// Safe.
@@ -251,20 +252,20 @@ impl Catalogs {
         self.deleted.notified().await;
     }
 
-    /// Whether any generation that is here may name an object: one that cannot be read may.
+    /// Returns whether a generation on disk may reference an object: one that cannot be read may.
     pub(super) fn may_reference(&self, id: ObjectId) -> bool {
-        let known: Vec<_> = self.state.lock().known.keys().copied().collect();
-        known.is_empty()
-            || known.into_iter().any(|generation| {
+        let generations: Vec<_> = self.state.lock().generations.keys().copied().collect();
+        generations.is_empty()
+            || generations.into_iter().any(|generation| {
                 self.get(generation)
                     .is_none_or(|open| open.catalog.find(id).is_some())
             })
     }
 
     fn remove_unused(&self) {
-        let unused = self.forget_unused();
+        let unused = self.drop_unused();
         for generation in &unused {
-            info!(%generation, "removing a catalog that no view shows");
+            info!(%generation, "removing an old catalog that no view has mounted");
             remove(&self.directory, *generation);
         }
         if !unused.is_empty() {
@@ -272,20 +273,20 @@ impl Catalogs {
         }
     }
 
-    fn forget_unused(&self) -> Vec<Generation> {
+    fn drop_unused(&self) -> Vec<Generation> {
         let newest = self.newest.load().as_ref().map(|open| open.file.generation);
         let mut state = self.state.lock();
-        let (Some(newest), Some(in_use)) = (newest, &state.in_use) else {
+        let (Some(newest), Some(mounted)) = (newest, &state.mounted) else {
             return Vec::new();
         };
         let unused: Vec<Generation> = state
-            .known
+            .generations
             .range(..newest)
             .map(|(generation, _)| *generation)
-            .filter(|g| !in_use.contains(g))
+            .filter(|g| !mounted.contains(g))
             .collect();
         for generation in &unused {
-            state.known.remove(generation);
+            state.generations.remove(generation);
         }
         unused
     }
@@ -298,11 +299,11 @@ fn open_generation(directory: &Path, generation: Generation, boot_id: &str) -> i
     Ok(OpenCatalog::new(file, catalog, record))
 }
 
-/// Finds the highest number and the whole generations; removes what was never finished.
-fn take_stock(directory: &Path) -> io::Result<(Generation, BTreeSet<Generation>)> {
+/// Returns the highest number and the complete generations; removes incomplete ones.
+fn scan(directory: &Path) -> io::Result<(Generation, BTreeSet<Generation>)> {
     let mut last = Generation(0);
-    let mut whole = BTreeSet::new();
-    let mut unfinished = Vec::new();
+    let mut complete = BTreeSet::new();
+    let mut incomplete = Vec::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -313,25 +314,25 @@ fn take_stock(directory: &Path) -> io::Result<(Generation, BTreeSet<Generation>)
             .split_once('.')
             .and_then(|(number, suffix)| Some((number.parse().ok()?, suffix)));
         let Some((number, suffix)) = number else {
-            unfinished.push(entry.path());
+            incomplete.push(entry.path());
             continue;
         };
         let generation = Generation(number);
         last = last.max(generation);
         if suffix == "json" {
-            whole.insert(generation);
+            complete.insert(generation);
         } else if !record_path(directory, generation).exists() {
-            unfinished.push(entry.path());
+            incomplete.push(entry.path());
         }
     }
-    for path in unfinished {
-        warn!(path = %path.display(), "removing what is left of an unfinished catalog");
+    for path in incomplete {
+        warn!(path = %path.display(), "removing an incomplete catalog");
         fs::remove_file(path)?;
     }
-    Ok((last, whole))
+    Ok((last, complete))
 }
 
-/// Deletes a generation, its record first: what is left if that is interrupted counts as unfinished.
+/// Deletes a generation, its record first: what an interruption leaves counts as incomplete.
 fn remove(directory: &Path, generation: Generation) {
     let files = files(directory, generation);
     for path in [record_path(directory, generation), files.image, files.index] {

@@ -1,4 +1,4 @@
-//! Fetches the next files of a directory for a reader that walks it.
+//! Prefetching the next files of a directory for a reader that accesses it sequentially.
 
 use std::sync::Arc;
 
@@ -12,40 +12,43 @@ use tracing::{Instrument, debug};
 
 use super::catalogs::Catalogs;
 use super::read_counters::ReadCounters;
-use super::sequential::{PrefetchRange, SequentialDetector};
-use super::small_object::{FetchOutcome, SmallObjectFetcher};
+use super::read_path::{FetchOutcome, SmallObjectFetcher};
 use super::sources::ObjectLocation;
 use crate::fetch::Priority;
 use crate::store::{ReservePolicy, Store};
 
-/// Files on their way at once for one walk.
+mod sequential;
+
+use sequential::{PrefetchRange, SequentialDetector};
+
+/// Concurrent fetches of one directory's prefetch.
 const MAX_CONCURRENT_FILES: usize = 32;
 
-/// Walks that are fetched ahead of at once; those beyond it go without.
-const MAX_CONCURRENT_WALKS: usize = 8;
+/// Directories prefetched concurrently; further ones are not prefetched.
+const MAX_CONCURRENT_DIRECTORIES: usize = 8;
 
-/// Bytes fetched ahead of one walk, as for a sequential reader.
+/// Bytes prefetched of one directory in one batch, as for a sequential reader.
 const MAX_BATCH_BYTES: u64 = 64 << 20;
 
-/// A distance in inode numbers within which a few parallel readers of one walk are: 16 files at about 10 slots of
-/// 32 bytes each.
+/// Distance in inode numbers within which a few parallel readers of one directory are: 16 files at about 10 slots
+/// of 32 bytes each.
 const NEAR: u64 = 160;
 
-/// Watches misses for walks.
+/// Detects sequential access to directories by its misses, and prefetches.
 #[derive(Debug)]
 pub(super) struct DirectoryPrefetcher {
-    neighbours: SequentialDetector,
+    detector: SequentialDetector,
     catalogs: Arc<Catalogs>,
     store: Arc<Store>,
-    small: Arc<SmallObjectFetcher>,
-    reads: Arc<ReadCounters>,
+    small_objects: Arc<SmallObjectFetcher>,
+    read_counters: Arc<ReadCounters>,
     small_object_bytes: u64,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
-/// The files of one step ahead.
+/// The files of one prefetch.
 #[derive(Debug, Default)]
 struct Batch {
     objects: Vec<ObjectLocation>,
@@ -58,47 +61,47 @@ impl DirectoryPrefetcher {
     pub(super) fn new(
         catalogs: Arc<Catalogs>,
         store: Arc<Store>,
-        small: Arc<SmallObjectFetcher>,
-        reads: Arc<ReadCounters>,
+        small_objects: Arc<SmallObjectFetcher>,
+        read_counters: Arc<ReadCounters>,
         small_object_bytes: u64,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        let places = Arc::new(Semaphore::new(MAX_CONCURRENT_WALKS));
-        let neighbours = SequentialDetector::new(NEAR);
+        let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_DIRECTORIES));
+        let detector = SequentialDetector::new(NEAR);
         Arc::new(Self {
-            neighbours,
+            detector,
             catalogs,
             store,
-            small,
-            reads,
+            small_objects,
+            read_counters,
             small_object_bytes,
-            places,
+            permits,
             tasks,
             stop,
         })
     }
 
-    /// Takes note of a miss, and starts to fetch what comes next if this is a walk.
+    /// Records a miss, and starts a prefetch if the access is sequential.
     pub(super) fn on_miss(self: &Arc<Self>, generation: Generation, object: &Object, place: Place) {
-        let Some(ahead) = self.neighbours.missed(place.parent.0, place.inode.0) else {
+        let Some(range) = self.detector.on_miss(place.parent.0, place.inode.0) else {
             return;
         };
-        let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             return;
         };
-        let Some(batch) = self.next_files(generation, object, place, ahead) else {
+        let Some(batch) = self.next_files(generation, object, place, range) else {
             return;
         };
-        self.neighbours
-            .extended(place.parent.0, batch.due, batch.until, batch.cookie);
-        debug!(files = batch.objects.len(), "fetching ahead of a walk");
-        let walks = Arc::clone(self);
+        self.detector
+            .on_prefetch(place.parent.0, batch.due, batch.until, batch.cookie);
+        debug!(files = batch.objects.len(), "prefetching a directory");
+        let prefetcher = Arc::clone(self);
         let task = async move {
             let _permit = permit;
             tokio::select! {
-                () = walks.stop.cancelled() => {}
-                () = walks.fetch(batch.objects) => {}
+                () = prefetcher.stop.cancelled() => {}
+                () = prefetcher.fetch(batch.objects) => {}
             }
         };
         self.tasks.spawn(task.in_current_span());
@@ -110,7 +113,7 @@ impl DirectoryPrefetcher {
         while let Some(fetched) = fetches.next().await {
             match fetched {
                 Ok(FetchOutcome::Cached | FetchOutcome::Fetched | FetchOutcome::Joined) => {}
-                // Those who come to read are told; there is no point in going on.
+                // A reader of these files gets the error; the rest would fail too.
                 Ok(FetchOutcome::NotStored | FetchOutcome::NoFreeSpace) | Err(_) => return,
             }
         }
@@ -118,28 +121,28 @@ impl DirectoryPrefetcher {
 
     async fn fetch_one(&self, object: ObjectLocation) -> Result<FetchOutcome, ReadError> {
         let id = object.object.id;
-        self.reads.prefetch_started(id);
+        self.read_counters.prefetch_started(id);
         let fetched = self
-            .small
+            .small_objects
             .fetch(object, Priority::Background, ReservePolicy::MayEvict)
             .await;
         if !matches!(fetched, Ok(FetchOutcome::Fetched)) {
-            self.reads.prefetch_cancelled(id);
+            self.read_counters.prefetch_cancelled(id);
         }
         fetched
     }
 
-    /// The files that follow in the directory, and are small, and not here.
+    /// Returns the small files that follow in the directory and are not cached.
     fn next_files(
         &self,
         generation: Generation,
         object: &Object,
         place: Place,
-        ahead: PrefetchRange,
+        range: PrefetchRange,
     ) -> Option<Batch> {
         let open = self.catalogs.get(generation)?;
         let image = open.catalog.image();
-        let cookie = match ahead.cookie {
+        let cookie = match range.cookie {
             Some(cookie) => cookie,
             None => {
                 let name = object.key.rsplit('/').next().unwrap_or(&object.key);
@@ -147,24 +150,24 @@ impl DirectoryPrefetcher {
             }
         };
         let mut batch = Batch {
-            until: ahead.after,
+            until: range.after,
             cookie,
             ..Batch::default()
         };
         let mut bytes = 0_u64;
-        let mut seen = 0;
+        let mut files = 0;
         for entry in image.read_dir(place.parent, cookie).ok()? {
             let entry = entry.ok()?;
-            if seen >= ahead.files || bytes >= MAX_BATCH_BYTES {
+            if files >= range.files || bytes >= MAX_BATCH_BYTES {
                 break;
             }
             batch.cookie = entry.next;
-            if entry.kind != Kind::File || entry.nid <= Nid(ahead.after) {
+            if entry.kind != Kind::File || entry.nid <= Nid(range.after) {
                 continue;
             }
-            seen += 1;
+            files += 1;
             batch.until = entry.nid.0;
-            if seen <= ahead.files / 2 {
+            if files <= range.files / 2 {
                 batch.due = entry.nid.0;
             }
             let next = Place {

@@ -1,4 +1,4 @@
-//! What kind of failure it is, for those who tell people what to do about it.
+//! The kind of a failure, for callers that tell a user how to correct it.
 
 use super::OpenError;
 use super::mounts::{MountError, MountId};
@@ -7,23 +7,23 @@ use super::refresh::RefreshError;
 use crate::listing::ListError;
 use crate::source::SourceError;
 
-/// The kinds of failures of a source that a person does something different about.
+/// The kinds of failures of a source, by what a user does about them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FailureKind {
-    /// The source does not know the credentials, or does not let them in.
+    /// The source rejects the credentials, or the access.
     AccessDenied,
-    /// There is no such bucket, container or directory.
+    /// The bucket, container or directory does not exist.
     SourceNotFound,
-    /// A mount is described wrongly: its URL, an option, its path, a glob; or it can never be listed.
+    /// The configuration of a mount is invalid: its URL, an option, its path, a glob; or it can never be listed.
     InvalidSource,
-    /// The source does not answer, or not well: it may do so later.
+    /// The source does not answer, or not correctly: a retry may help.
     Unreachable,
-    /// No source's fault: this node's disk, or the end of the process.
+    /// Not a source's failure: this node's disk, or the shutdown of the process.
     Other,
 }
 
 impl SourceError {
-    /// What kind of failure it is.
+    /// Returns the kind of the failure.
     pub const fn kind(&self) -> FailureKind {
         match self {
             Self::Invalid { .. } => FailureKind::InvalidSource,
@@ -35,7 +35,7 @@ impl SourceError {
 }
 
 impl ListError {
-    /// What kind of failure it is.
+    /// Returns the kind of the failure.
     pub const fn kind(&self) -> FailureKind {
         match self {
             Self::Denied { .. } => FailureKind::AccessDenied,
@@ -47,7 +47,7 @@ impl ListError {
 }
 
 impl MountError {
-    /// What kind of failure it is.
+    /// Returns the kind of the failure.
     pub const fn kind(&self) -> FailureKind {
         match self {
             Self::Source { source, .. } => source.kind(),
@@ -59,12 +59,12 @@ impl MountError {
 }
 
 impl RefreshError {
-    /// The error with its causes, on one line.
+    /// Returns the error with its causes, on one line.
     pub fn describe(&self) -> String {
         millpond_process::with_causes(self)
     }
 
-    /// What kind of failure it is.
+    /// Returns the kind of the failure.
     pub const fn kind(&self) -> FailureKind {
         match self {
             Self::List { source, .. } => source.kind(),
@@ -72,7 +72,7 @@ impl RefreshError {
         }
     }
 
-    /// The mount that failed; `None`: none did.
+    /// Returns the mount that failed; `None`: the failure is not a mount's.
     pub fn mount(&self) -> Option<&MountId> {
         match self {
             Self::List { mount, .. } => Some(mount),
@@ -82,19 +82,19 @@ impl RefreshError {
 }
 
 impl ReconfigureError {
-    /// The error with its causes, on one line.
+    /// Returns the error with its causes, on one line.
     pub fn describe(&self) -> String {
         millpond_process::with_causes(self)
     }
 }
 
 impl OpenError {
-    /// The error with its causes, on one line.
+    /// Returns the error with its causes, on one line.
     pub fn describe(&self) -> String {
         millpond_process::with_causes(self)
     }
 
-    /// What kind of failure it is.
+    /// Returns the kind of the failure.
     pub const fn kind(&self) -> FailureKind {
         match self {
             Self::Mount(error) => error.kind(),
@@ -102,7 +102,7 @@ impl OpenError {
         }
     }
 
-    /// The mount that failed; `None`: none did.
+    /// Returns the mount that failed; `None`: the failure is not a mount's.
     pub fn mount(&self) -> Option<&MountId> {
         match self {
             Self::Mount(error) => error.mount(),

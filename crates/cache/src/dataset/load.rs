@@ -1,8 +1,8 @@
-//! Loads: fetching a Dataset, or a part of it, before anybody reads it.
+//! Loads: fetching a Dataset, or a part of it, before it is read.
 //!
-//! A load goes through the newest catalog in the order of its directories. What is here already is skipped, so a
-//! load that was interrupted goes on where it was. It never evicts in order to load: it takes what is free, below the
-//! level at which eviction begins, and what finds no room there is left out, and counted with its reason.
+//! A load walks the newest catalog in directory order. Cached files are skipped, so an interrupted load continues
+//! where it was. It never evicts: it takes free space only, below the level at which eviction begins, and a file
+//! that finds none is left out and counted with its reason.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,24 +17,24 @@ use tracing::debug;
 
 use super::Dataset;
 use super::catalogs::OpenCatalog;
-use super::small_object::FetchOutcome;
+use super::read_path::FetchOutcome;
 use super::sources::ObjectLocation;
 use crate::fetch::{Bandwidth, Priority};
 use crate::store::ReservePolicy;
 
-/// Files found and not yet begun.
+/// Files found and not yet started.
 const QUEUED_FILES: usize = 1_024;
 
-/// Failures whose paths are kept.
+/// Failures whose paths are reported.
 const MAX_SAMPLES: usize = 20;
 
-/// Runs of one large object at once.
+/// Concurrent fetch runs of one large object.
 const MAX_CONCURRENT_RUNS: usize = 4;
 
-/// The deepest tree that is walked: a path is at most 4,096 bytes where it is opened by name.
+/// The deepest tree that is walked: a path that is opened by name has at most 4,096 bytes.
 const MAX_DEPTH: usize = 2_048;
 
-/// How often progress is shown at most.
+/// The shortest interval between progress updates.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What to load, and how fast.
@@ -42,30 +42,30 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 pub struct LoadOptions {
     /// Paths from the root of the tree: a file, a directory, or a glob (`train/**/*.jpg`). Empty: everything.
     pub paths: Vec<String>,
-    /// Files at once; 0: 64.
+    /// Files loaded concurrently; 0: 64.
     pub threads: usize,
-    /// Bytes a second; absent: as fast as it goes.
+    /// Bytes per second; absent: no limit.
     pub bandwidth_bytes_per_second: Option<u64>,
 }
 
-/// How far a load is.
+/// Progress of a load.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadProgress {
-    /// Files that match, as far as they are known; final when `counted`.
+    /// Files that match, of those walked so far; final when `counted`.
     pub files_total: u64,
     /// Their bytes.
     pub bytes_total: u64,
     /// Whether the totals are final.
     pub counted: bool,
-    /// Files that are here now.
+    /// Files that are cached now.
     pub files_done: u64,
-    /// Bytes that are here now.
+    /// Bytes that are cached now.
     pub bytes_done: u64,
     /// Of those, bytes that this load fetched.
     pub bytes_fetched: u64,
     /// Files that could not be loaded.
     pub failed: u64,
-    /// Of those, files that were left out because there is no free room for them.
+    /// Of those, files that were left out because there is no free space for them.
     #[serde(default)]
     pub left_out: u64,
     /// Some of the files that could not be loaded, and why.
@@ -74,7 +74,7 @@ pub struct LoadProgress {
     pub finished: bool,
 }
 
-/// Why a load did not begin.
+/// Why a load did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// A path is not a glob.
@@ -92,7 +92,7 @@ pub enum LoadError {
     /// No file matches.
     #[error("no file matches {paths}")]
     NothingMatches {
-        /// What was asked for.
+        /// The requested paths.
         paths: String,
     },
 }
@@ -100,13 +100,13 @@ pub enum LoadError {
 /// Why one file was not loaded.
 #[derive(Debug, thiserror::Error)]
 enum NotLoaded {
-    #[error("there is no free room for it in the cache, and a load evicts nothing")]
-    NoRoom,
+    #[error("no free space for it in the cache, and a load evicts nothing")]
+    NoFreeSpace,
     #[error(transparent)]
     Read(#[from] ReadError),
 }
 
-/// Which files are meant.
+/// The selected files.
 #[derive(Debug)]
 struct Selection {
     everything: bool,
@@ -124,7 +124,7 @@ impl Selection {
                 source,
             };
             let trimmed = path.trim_matches('/');
-            // A name may hold characters that mean something in a glob, so every path also stands for itself.
+            // A name may hold characters that have a meaning in a glob, so every path also matches literally.
             prefixes.push(trimmed.to_owned());
             if trimmed.contains(['*', '?', '[', '{']) {
                 globs.add(
@@ -158,10 +158,10 @@ impl Selection {
 }
 
 impl Dataset {
-    /// Loads what `options` name, and tells `progress` how far it is.
+    /// Loads the files that `options` select, and reports to `progress`.
     ///
     /// # Errors
-    /// Nothing can be loaded. Files that cannot be are counted in the progress instead.
+    /// Nothing can be loaded. Single files that fail are counted in the progress instead.
     ///
     /// # Cancel safety
     /// Dropping the future ends the load; what it fetched stays.
@@ -206,12 +206,12 @@ impl Dataset {
                 };
                 let loading = dataset.load_one(reference, located.clone(), bandwidth.as_deref());
                 let result = loading.await;
-                dataset.record(&located.object, result, &progress);
+                dataset.count(&located.object, result, &progress);
             });
         }
         while tasks.join_next().await.is_some() {}
         if walking.await.is_err() {
-            debug!("the walk of a load ended early");
+            debug!("failed to walk all of the catalog for a load");
         }
         progress.send_modify(|progress| progress.finished = true);
         let end = progress.borrow().clone();
@@ -223,7 +223,7 @@ impl Dataset {
         Ok(end)
     }
 
-    /// Loads one file; says how many bytes had to be fetched.
+    /// Loads one file; returns the number of bytes that had to be fetched.
     async fn load_one(
         &self,
         reference: ObjectRef,
@@ -239,25 +239,23 @@ impl Dataset {
                 bandwidth.take(size_bytes).await;
             }
             let fetch = self
-                .small
+                .small_objects
                 .fetch(located, Priority::Background, ReservePolicy::FreeOnly);
             return match fetch.await? {
                 FetchOutcome::Cached | FetchOutcome::Joined => Ok(0),
                 FetchOutcome::Fetched => Ok(size_bytes),
-                FetchOutcome::NotStored | FetchOutcome::NoFreeSpace => Err(NotLoaded::NoRoom),
+                FetchOutcome::NotStored | FetchOutcome::NoFreeSpace => Err(NotLoaded::NoFreeSpace),
             };
         }
-        let active = self.large.open_for_load(reference).await?;
-        let active = active.ok_or(NotLoaded::NoRoom)?;
-        Ok(self.large.load(&active, MAX_CONCURRENT_RUNS, bandwidth).await?)
+        let state = self.block_reader.open_for_load(reference).await?;
+        let state = state.ok_or(NotLoaded::NoFreeSpace)?;
+        Ok(self
+            .block_reader
+            .load(&state, MAX_CONCURRENT_RUNS, bandwidth)
+            .await?)
     }
 
-    fn record(
-        &self,
-        object: &Object,
-        result: Result<u64, NotLoaded>,
-        progress: &watch::Sender<LoadProgress>,
-    ) {
+    fn count(&self, object: &Object, result: Result<u64, NotLoaded>, progress: &watch::Sender<LoadProgress>) {
         match &result {
             Ok(fetched) => {
                 self.metrics.load_files.inc();
@@ -273,7 +271,7 @@ impl Dataset {
             }
             Err(reason) => {
                 progress.failed += 1;
-                progress.left_out += u64::from(matches!(reason, NotLoaded::NoRoom));
+                progress.left_out += u64::from(matches!(reason, NotLoaded::NoFreeSpace));
                 if progress.failed_samples.len() < MAX_SAMPLES {
                     progress.failed_samples.push(format!("{}: {reason}", object.key));
                 }
@@ -282,14 +280,14 @@ impl Dataset {
     }
 }
 
-/// A file that a load found.
+/// A file that the walk found.
 #[derive(Debug)]
 struct FoundFile {
     inode: Nid,
     located: ObjectLocation,
 }
 
-/// Sends every file of the catalog that is selected. Ends early when nobody takes them any more.
+/// Sends every selected file of the catalog. Returns early when the receiver is dropped.
 fn walk(
     catalog: &OpenCatalog,
     selection: &Selection,
@@ -297,10 +295,10 @@ fn walk(
     progress: &watch::Sender<LoadProgress>,
 ) {
     let image = catalog.catalog.image();
-    let mut open = vec![(image.root(), 0_u64, String::new())];
+    let mut stack = vec![(image.root(), 0_u64, String::new())];
     let mut total = (0_u64, 0_u64);
-    let mut shown = std::time::Instant::now();
-    while let Some((directory, cookie, path)) = open.pop() {
+    let mut reported = std::time::Instant::now();
+    while let Some((directory, cookie, path)) = stack.pop() {
         let Ok(entries) = image.read_dir(directory, cookie) else {
             continue;
         };
@@ -316,9 +314,9 @@ fn walk(
                 format!("{path}/{name}")
             };
             match entry.kind {
-                Kind::Directory if open.len() < MAX_DEPTH => {
-                    open.push((directory, entry.next, path));
-                    open.push((entry.nid, 0, below));
+                Kind::Directory if stack.len() < MAX_DEPTH => {
+                    stack.push((directory, entry.next, path));
+                    stack.push((entry.nid, 0, below));
                     break;
                 }
                 Kind::File if selection.matches(&below) => {
@@ -330,9 +328,9 @@ fn walk(
                         continue;
                     };
                     total = (total.0 + 1, total.1 + located.object.size_bytes);
-                    if shown.elapsed() >= PROGRESS_INTERVAL {
-                        show(progress, total);
-                        shown = std::time::Instant::now();
+                    if reported.elapsed() >= PROGRESS_INTERVAL {
+                        report(progress, total);
+                        reported = std::time::Instant::now();
                     }
                     if found
                         .blocking_send(FoundFile {
@@ -348,9 +346,9 @@ fn walk(
             }
         }
     }
-    show(progress, total);
+    report(progress, total);
 }
 
-fn show(progress: &watch::Sender<LoadProgress>, (files, bytes): (u64, u64)) {
+fn report(progress: &watch::Sender<LoadProgress>, (files, bytes): (u64, u64)) {
     progress.send_modify(|progress| (progress.files_total, progress.bytes_total) = (files, bytes));
 }

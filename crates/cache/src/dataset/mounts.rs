@@ -1,8 +1,8 @@
-//! What a Dataset shows, and where: its mounts, each a source at a path of the tree.
+//! The mounts of a Dataset: each a source at a path of the tree.
 //!
-//! [`MountOptions`] are what somebody wrote; a [`Mount`] is one that was understood: its source is open, its globs are
-//! compiled, its path is checked. Mounts are kept in the order in which the catalog wants them, which is also
-//! their rank where two sources have a file of the same path: the deepest path first, else as they were written.
+//! [`MountOptions`] are the configuration; a [`Mount`] is a validated one: its source is open, its globs are
+//! compiled, its path is checked. Mounts are in the order of the catalog's sources, which is also their precedence
+//! where two sources have a file of the same path: the deepest path first, else in the configured order.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,30 +14,31 @@ use crate::fetch::{Origin, OriginOptions};
 use crate::metrics::OriginMetrics;
 use crate::source::{Clients, Environment, Source, SourceError, SourceOptions, SourceUrl};
 
-/// As many as a catalog holds.
+/// The limit of the catalog.
 const MAX_MOUNTS: usize = 1_024;
 
 /// The kernel's NAME_MAX and PATH_MAX.
 const MAX_NAME_BYTES: usize = 255;
 const MAX_PATH_BYTES: usize = 4_095;
 
-/// One source of a Dataset, and where its files are shown.
+/// One source of a Dataset, and the path of its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountOptions {
-    /// Where the files come from.
+    /// The source of the files.
     pub source: SourceOptions,
-    /// The directory of the tree that shows them: `/`, or `/train`.
+    /// The directory of the tree that its files appear in: `/`, or `/train`.
     pub path: String,
-    /// What people call it, for messages; `None`: it has no name.
+    /// A name for messages; `None`: it has none.
     pub name: Option<String>,
-    /// Globs of the keys to show, relative to the source's prefix (`**/*.jpg`); `*` does not match a `/`. Empty: all.
+    /// Globs of the keys to include, relative to the source's prefix (`**/*.jpg`); `*` does not match a `/`. Empty:
+    /// all.
     pub include: Vec<String>,
-    /// Globs of keys that are left out all the same.
+    /// Globs of keys to leave out, even if included.
     pub exclude: Vec<String>,
 }
 
 impl MountOptions {
-    /// All of a source, at the root of the tree.
+    /// Returns a mount of a complete source at the root of the tree.
     pub fn at_root(source: SourceOptions) -> Self {
         Self {
             source,
@@ -49,7 +50,7 @@ impl MountOptions {
     }
 }
 
-/// Names a mount in messages.
+/// Identifies a mount in messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountId {
     /// Its position in the options.
@@ -85,7 +86,7 @@ impl fmt::Display for MountId {
     }
 }
 
-/// Why the mounts cannot be used as they were described.
+/// Why the mounts are invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
     /// A source cannot be opened.
@@ -97,7 +98,7 @@ pub enum MountError {
         #[source]
         source: SourceError,
     },
-    /// A glob cannot be understood.
+    /// A glob is invalid.
     #[error(
         "{mount}: {field} has the glob {glob:?}, which cannot be used; write it relative to the source, as **/*.jpg"
     )]
@@ -108,7 +109,7 @@ pub enum MountError {
         field: &'static str,
         /// The glob.
         glob: String,
-        /// What is wrong with it; `None`: it is well written, and matches nothing.
+        /// What is wrong with it; `None`: it is well formed, and can match nothing.
         #[source]
         source: Option<globset::Error>,
     },
@@ -122,8 +123,8 @@ pub enum MountError {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// One source is there twice at one path.
-    #[error("{mount} shows what {other} shows at the same path; remove one of them")]
+    /// One source is mounted twice at one path.
+    #[error("{mount} has the source and the path of {other}; remove one of them")]
     Twice {
         /// The later one.
         mount: Arc<MountId>,
@@ -139,7 +140,7 @@ pub enum MountError {
 }
 
 impl MountError {
-    /// The mount that is wrong; `None`: all of them together are.
+    /// Returns the mount that is invalid; `None`: all of them together are.
     pub fn mount(&self) -> Option<&MountId> {
         match self {
             Self::Source { mount, .. }
@@ -151,7 +152,7 @@ impl MountError {
     }
 }
 
-/// A mount that was understood.
+/// A validated mount.
 #[derive(Debug)]
 pub(super) struct Mount {
     pub(super) id: Arc<MountId>,
@@ -163,14 +164,14 @@ pub(super) struct Mount {
 }
 
 impl Mount {
-    /// Whether a key of the source is to be shown.
-    pub(super) fn shows(&self, key: &str) -> bool {
+    /// Returns whether a key of the source is part of the tree.
+    pub(super) fn includes(&self, key: &str) -> bool {
         let relative = key.strip_prefix(self.info.prefix.as_str()).unwrap_or(key);
         self.filter.matches(relative)
     }
 }
 
-/// What is needed to open mounts.
+/// What context a mount needs.
 #[derive(Clone, Debug)]
 pub(super) struct MountContext {
     pub(super) environment: Environment,
@@ -179,10 +180,10 @@ pub(super) struct MountContext {
     pub(super) metrics: OriginMetrics,
 }
 
-/// Opens all mounts, taking over those of `known` that did not change. Blocks: a source may be a directory.
+/// Opens all mounts, reusing those of `known` that did not change. Blocks: a source may be a directory.
 pub(super) fn open_all(
     mounts: &[MountOptions],
-    opening: &MountContext,
+    context: &MountContext,
     known: &[Arc<Mount>],
 ) -> Result<Arc<[Arc<Mount>]>, MountError> {
     if mounts.is_empty() || mounts.len() > MAX_MOUNTS {
@@ -196,7 +197,7 @@ pub(super) fn open_all(
             .find(|known| known.id == id && known.options == *options);
         let mount = match same {
             Some(known) => Arc::clone(known),
-            None => Arc::new(open(id, options, opening)?),
+            None => Arc::new(open(id, options, context)?),
         };
         if let Some(other) = opened.iter().find(|other| other.info == mount.info) {
             return Err(MountError::Twice {
@@ -210,14 +211,14 @@ pub(super) fn open_all(
     Ok(opened.into())
 }
 
-fn open(id: Arc<MountId>, options: &MountOptions, opening: &MountContext) -> Result<Mount, MountError> {
+fn open(id: Arc<MountId>, options: &MountOptions, context: &MountContext) -> Result<Mount, MountError> {
     let path = checked_path(&options.path).map_err(|problem| MountError::Path {
         mount: Arc::clone(&id),
         path: options.path.clone(),
         problem,
     })?;
     let filter = Filter::new(&id, options)?;
-    let source = Source::open_in(&options.source, &opening.environment, &opening.clients);
+    let source = Source::open_in(&options.source, &context.environment, &context.clients);
     let source = Arc::new(source.map_err(|source| MountError::Source {
         mount: Arc::clone(&id),
         source,
@@ -232,8 +233,8 @@ fn open(id: Arc<MountId>, options: &MountOptions, opening: &MountContext) -> Res
         },
         origin: Origin::new(
             Arc::clone(&source),
-            opening.origin.clone(),
-            opening.metrics.clone(),
+            context.origin.clone(),
+            context.metrics.clone(),
         ),
         source,
         filter,
@@ -244,7 +245,7 @@ fn depth(path: &str) -> usize {
     path.split('/').filter(|name| !name.is_empty()).count()
 }
 
-/// The path as the catalog writes it: `` for the root, else `a/b`.
+/// Returns the path as the catalog writes it: `` for the root, else `a/b`.
 fn checked_path(path: &str) -> Result<String, &'static str> {
     let Some(relative) = path.strip_prefix('/') else {
         return Err("is not absolute");
@@ -268,7 +269,7 @@ fn checked_path(path: &str) -> Result<String, &'static str> {
     Ok(relative.to_owned())
 }
 
-/// Which keys of a source are shown.
+/// Which keys of a source are part of the tree.
 #[derive(Debug)]
 struct Filter {
     /// `None`: all.
@@ -313,7 +314,7 @@ fn compile(id: &Arc<MountId>, field: &'static str, globs: &[String]) -> Result<G
         .map_err(|source| refused(&globs.join(" "), Some(source)))
 }
 
-/// A URL that could not be understood, cut so that nothing is shown that may be a secret.
+/// Returns a URL that could not be parsed without the parts that may hold a secret.
 fn without_credentials(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let rest = rest.split(['?', '#']).next().unwrap_or_default();

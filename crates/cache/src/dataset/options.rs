@@ -1,4 +1,4 @@
-//! What a Dataset is opened with.
+//! The options of a Dataset.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use crate::listing::ListOptions;
 use crate::source::{Clients, Environment};
 use crate::store::{Eviction, Limit, MemoryTier, PoolCapacity};
 
-/// Objects up to this size are fetched whole on their first lookup: above it, waiting for all of an object before
-/// its first byte is read would be felt.
+/// The largest object that is fetched completely on its first lookup: above it, the wait for the complete object
+/// before its first byte would be noticeable.
 const SMALL_OBJECT_BYTES: u64 = 8 << 20;
 
-/// Below this the parts of the read path could wait for each other.
+/// With less, tasks on the read path could wait for each other.
 pub(super) const MIN_MEMORY_BYTES: u64 = 64 << 20;
 
 /// How to open a [`Dataset`](super::Dataset).
@@ -27,55 +27,56 @@ pub struct DatasetOptions {
     pub name: String,
     /// Its namespace, for metrics; empty outside Kubernetes.
     pub namespace: String,
-    /// Where its truth lies: one source at least.
+    /// Its sources: at least one.
     pub mounts: Vec<MountOptions>,
-    /// What of this process and its host the sources may use beside their own options. The default: nothing.
+    /// What sources may use of this process and its host beside their own options. Default: nothing.
     pub environment: Environment,
-    /// The HTTP clients that it shares with other Datasets of this process. The default: those of its own sources.
+    /// The HTTP clients that it shares with other Datasets of this process. Default: its own sources share theirs.
     pub clients: Clients,
-    /// Whom the cache directory belongs to: it is refused for another. `None`: the sources that it was first opened
-    /// with, which then cannot be changed without emptying it.
+    /// The owner recorded in the cache directory; opening it with another one fails. `None`: the sources that it
+    /// was first opened with, which then cannot change without emptying it.
     pub identity: Option<String>,
     /// The cache directory: the disk tier and the catalogs.
     pub cache_directory: PathBuf,
-    /// What the disk tier may hold.
+    /// The limits of the disk tier.
     pub disk_limit: Limit,
-    /// The capacity of the disk tier that other Datasets share; `None`: the disk tier is this one's alone.
+    /// The capacity that the disk tier shares with other Datasets; `None`: the disk tier shares none.
     pub disk_pool: Option<Arc<PoolCapacity>>,
     /// The memory tier; `None`: there is none.
     pub memory_tier: Option<MemoryTier>,
-    /// What makes room in a full tier.
+    /// The eviction policy of the tiers.
     pub eviction: Eviction,
     /// The kernel's boot id.
     pub boot_id: String,
-    /// Whom the files belong to.
+    /// The owner of the files.
     pub owner: Owner,
-    /// How often the source is listed again; `None`: only on request, and after a start.
+    /// How often the source is listed; `None`: only on request, and after a start.
     pub refresh_interval: Option<Duration>,
-    /// Lists the source before the first catalog is shown, even where there is one from before.
+    /// Whether the source is listed before the first catalog is published, even if there is one of the previous
+    /// run.
     pub fresh: bool,
-    /// The least number of a new generation: where the directory is lost, numbers go on above those that somebody has
-    /// seen.
+    /// The lowest number of a new generation: if the directory is lost, numbers continue above those that a driver
+    /// has seen.
     pub first_generation: Generation,
-    /// At least this long between listings that a changed object causes.
+    /// The shortest interval between listings that a changed object causes.
     pub changed_interval: Duration,
-    /// Objects up to this size are fetched whole.
+    /// The largest object that is fetched completely on its first lookup.
     pub small_object_bytes: u64,
-    /// What all buffers on the read path may take together; at least 64 MiB.
+    /// The limit of all buffers on the read path; at least 64 MiB.
     pub memory_bytes: u64,
-    /// Where these come from, with those of other Datasets. `None`: they are this one's alone.
-    pub common_memory: Option<SharedBudget>,
+    /// The budget that these share with other Datasets; `None`: they share none.
+    pub shared_memory: Option<SharedBudget>,
     /// Whether a reader that waits unusually long sends a second request for the same bytes. Without it every byte
-    /// is asked for once, as long as nothing fails.
+    /// is requested once, unless a request fails.
     pub hedging: bool,
-    /// How the source is read. Its `budget` is set by the Dataset.
+    /// How the source is read. The Dataset sets its `budget`.
     pub origin: OriginOptions,
     /// How the source is listed.
     pub listing: ListOptions,
 }
 
 impl DatasetOptions {
-    /// Options with the defaults for everything that has one.
+    /// Returns options with the defaults for everything that has one.
     pub fn new(mounts: Vec<MountOptions>, cache_directory: PathBuf, boot_id: String) -> Self {
         Self {
             name: "default".to_owned(),
@@ -97,7 +98,7 @@ impl DatasetOptions {
             changed_interval: Duration::from_secs(30),
             small_object_bytes: SMALL_OBJECT_BYTES,
             memory_bytes: 256 << 20,
-            common_memory: None,
+            shared_memory: None,
             hedging: true,
             origin: OriginOptions::default(),
             listing: ListOptions::default(),

@@ -1,16 +1,17 @@
-//! Which reads were answered from where: the one place that counts them.
+//! The counters of reads, by where their bytes came from: the only place that counts them.
 //!
-//! The worker counts everything. What it serves itself it sees ([`Worker::land`](millpond_core::Worker::land) and
-//! [`read`](millpond_core::Worker::read)); opens of complete objects through FUSE it sees in
-//! [`local`](millpond_core::Worker::local); opens that the kernel answered alone the driver reports through
-//! [`opened`](millpond_core::Worker::opened). A landing and the last two count as a read of the whole object: from the origin
-//! where this very landing fetched it, else a local one.
+//! The worker counts everything: what it serves itself
+//! ([`Worker::fetch_to_landing`](millpond_core::Worker::fetch_to_landing) and
+//! [`read`](millpond_core::Worker::read)); opens of complete objects through FUSE
+//! ([`open_local`](millpond_core::Worker::open_local)); and opens by the kernel alone, which the driver reports
+//! ([`count_kernel_opens`](millpond_core::Worker::count_kernel_opens)). A landing and the last two count as a read
+//! of the complete object: from the origin if this very landing fetched it, else local.
 //!
-//! What was fetched ahead of a reader who walks a directory is the origin's the first time it is opened, as read-ahead
-//! within a file is the first time it is read: so the hit ratio is that of the bytes that came from the source. What a
-//! load fetched is local from the first time on.
+//! A prefetched file counts as the origin's the first time it is opened, as readahead within a file does the first
+//! time it is read: so the hit ratio is that of the bytes that came from the source. What a load fetched is local
+//! from the first time on.
 //!
-//! The driver must not report an open that this worker had a part in (the one that follows a landing, or one that
+//! The driver must not report an open that this worker took part in (the one that follows a landing, or one that
 //! FUSE served): it would be counted twice.
 
 use millpond_core::ObjectId;
@@ -19,41 +20,41 @@ use moka::sync::Cache;
 
 use crate::metrics::ReadMetrics;
 
-/// Objects fetched ahead and not opened yet that are remembered (5 MiB of heap); others are local at once. More than all
-/// walks fetch ahead at a time.
-const AHEAD_MAX: u64 = 65_536;
+/// Prefetched and unopened objects that are remembered (5 MiB of heap); others count as local. More than all
+/// prefetches in progress have.
+const MAX_PREFETCHED: u64 = 65_536;
 
 /// Counts reads and opens.
 #[derive(Debug)]
 pub(super) struct ReadCounters {
     metrics: ReadMetrics,
-    /// Fetched ahead of a walk, and not opened yet.
-    ahead: Cache<ObjectId, ()>,
+    /// Prefetched, and not opened yet.
+    prefetched: Cache<ObjectId, ()>,
 }
 
 impl ReadCounters {
     pub(super) fn new(metrics: ReadMetrics) -> Self {
-        let ahead = Cache::new(AHEAD_MAX);
-        Self { metrics, ahead }
+        let prefetched = Cache::new(MAX_PREFETCHED);
+        Self { metrics, prefetched }
     }
 
-    /// Says that an object is about to be fetched ahead of a walk: before, since a reader may wait for it and be counted
-    /// at once.
+    /// Records that an object is about to be prefetched: before the fetch, since a reader may join it and be
+    /// counted before it returns.
     pub(super) fn prefetch_started(&self, id: ObjectId) {
-        self.ahead.insert(id, ());
+        self.prefetched.insert(id, ());
     }
 
-    /// Takes that back: it was not this fetch that brought it.
+    /// Reverts [`prefetch_started`](Self::prefetch_started): another fetch brought the object.
     pub(super) fn prefetch_cancelled(&self, id: ObjectId) {
-        self.ahead.invalidate(&id);
+        self.prefetched.invalidate(&id);
     }
 
-    /// The counters behind it.
+    /// Returns the counters.
     pub(super) const fn metrics(&self) -> &ReadMetrics {
         &self.metrics
     }
 
-    /// Counts an object that was fetched whole for a reader who will now open it.
+    /// Counts an object that was fetched completely for a reader that will now open it.
     pub(super) fn landed(&self, size_bytes: u64) {
         self.metrics.origin_opens.inc();
         self.metrics.origin_bytes.inc_by(size_bytes);
@@ -61,7 +62,7 @@ impl ReadCounters {
 
     /// Counts opens of a complete object.
     pub(super) fn opened_complete(&self, id: ObjectId, mut times: u64, size_bytes: u64) {
-        if times > 0 && self.ahead.remove(&id).is_some() {
+        if times > 0 && self.prefetched.remove(&id).is_some() {
             self.landed(size_bytes);
             times -= 1;
         }
@@ -74,7 +75,7 @@ impl ReadCounters {
         self.metrics.origin_opens.inc();
     }
 
-    /// Counts the bytes of one answer.
+    /// Counts the bytes of one response.
     pub(super) fn served(&self, served: ServedBytes) {
         let ServedBytes {
             local_bytes,

@@ -1,8 +1,8 @@
-//! Changing what a Dataset is, while it is read.
+//! Changing the options of a Dataset while it is read.
 //!
-//! New options are compared with those that hold, field by field: what cannot change is refused before anything is touched,
-//! the rest takes effect at once. Requests that are under way end as they began. Sources are listed again where
-//! the tree may be another one; where only credentials are new, and the last listing was good, they are not.
+//! New options are compared with the current ones, field by field: a change of a fixed field is refused before
+//! anything is applied, the rest takes effect immediately. Requests in flight end as they began. Sources are listed
+//! again if the tree may differ; if only credentials changed, and the last listing succeeded, they are not.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::{Dataset, DatasetOptions, origin_options};
 use crate::fetch::OriginOptions;
 use crate::store::{MemoryTier, StoreSettings};
 
-/// Why options were not taken.
+/// Why options were refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconfigureError {
     /// A field cannot change while the Dataset is open.
@@ -22,21 +22,21 @@ pub enum ReconfigureError {
     Fixed {
         /// The field of [`DatasetOptions`].
         field: &'static str,
-        /// What helps.
+        /// How to change it.
         fix: &'static str,
     },
-    /// A mount cannot be used as it was described; all is as it was.
+    /// A mount is invalid; nothing changed.
     #[error(transparent)]
     Mount(#[from] MountError),
-    /// The options were taken, and then the sources not be listed; the old catalog stays until they can be.
-    #[error("the new options hold, but there is no new catalog")]
+    /// The options were applied, and then the sources could not be listed; the old catalog stays until they can.
+    #[error("the new options are applied, but the sources could not be listed")]
     Refresh(#[from] RefreshError),
     /// The Dataset is being closed.
     #[error("the Dataset is being closed")]
     Stopped,
 }
 
-/// The options that hold.
+/// The current options.
 #[derive(Debug)]
 pub(super) struct Current {
     options: Mutex<DatasetOptions>,
@@ -51,24 +51,24 @@ impl Current {
 }
 
 impl Dataset {
-    /// Takes other options. Says what a new listing came to, if there was one.
+    /// Applies other options. Returns the outcome of the new listing, if there was one.
     ///
-    /// May change: `mounts`, `environment`, `clients`, `disk_limit`, the bytes of `memory_tier`, `eviction`, `owner`,
-    /// `refresh_interval`, `changed_interval`, `hedging`, `origin` and `listing`. `fresh` and `first_generation` are of
-    /// no meaning here.
+    /// May change: `mounts`, `environment`, `clients`, `disk_limit`, the bytes of `memory_tier`, `eviction`,
+    /// `owner`, `refresh_interval`, `changed_interval`, `hedging`, `origin` and `listing`. `fresh` and
+    /// `first_generation` have no effect here.
     ///
     /// # Errors
-    /// As [`ReconfigureError`] says; only after [`Refresh`](ReconfigureError::Refresh) do the new options hold.
+    /// See [`ReconfigureError`]; only after [`Refresh`](ReconfigureError::Refresh) are the new options applied.
     ///
     /// # Cancel safety
-    /// A dropped future may have taken some of the options: call it again.
+    /// A dropped future may have applied some of the options: call it again.
     pub async fn reconfigure(
         &self,
         options: DatasetOptions,
     ) -> Result<Option<RefreshOutcome>, ReconfigureError> {
         self.not_stopping()
             .map_err(|_stopping| ReconfigureError::Stopped)?;
-        let lists_again = self.take_options(options).await?;
+        let lists_again = self.apply_options(options).await?;
         if lists_again {
             Ok(Some(self.refresher.refresh().await?))
         } else {
@@ -76,26 +76,26 @@ impl Dataset {
         }
     }
 
-    async fn take_options(&self, options: DatasetOptions) -> Result<bool, ReconfigureError> {
+    async fn apply_options(&self, options: DatasetOptions) -> Result<bool, ReconfigureError> {
         let mut current = self.current.options.lock().await;
         refuse_fixed(&current, &options)?;
         let before = self.sources.mounts();
         let after = {
-            let opening = MountContext {
+            let context = MountContext {
                 environment: options.environment.clone(),
                 clients: options.clients.clone(),
                 origin: origin_options(&options, &self.budget),
                 metrics: self.metrics.origin.clone(),
             };
-            let asks_as_before =
+            let reads_as_before =
                 current.environment == options.environment && same_origin(&current, &options);
-            let known = if asks_as_before {
+            let known = if reads_as_before {
                 before.to_vec()
             } else {
                 Vec::new()
             };
             let mounts = options.mounts.clone();
-            let open = tokio::task::spawn_blocking(move || mounts::open_all(&mounts, &opening, &known));
+            let open = tokio::task::spawn_blocking(move || mounts::open_all(&mounts, &context, &known));
             open.await.map_err(|_panicked| ReconfigureError::Stopped)??
         };
         let is_other_tree =
@@ -103,19 +103,20 @@ impl Dataset {
         if is_other_tree && options.identity.is_none() {
             return Err(ReconfigureError::Fixed {
                 field: "mounts",
-                fix: "they name the cache directory, where no identity does: give one, or open it anew",
+                fix: "without an identity they identify the cache directory: set an identity, or close and reopen the Dataset",
             });
         }
-        let is_any_other = before.len() != after.len()
+        let is_any_mount_new = before.len() != after.len()
             || before
                 .iter()
                 .zip(after.iter())
                 .any(|(before, after)| !Arc::ptr_eq(before, after));
-        if is_any_other {
+        if is_any_mount_new {
             self.sources.replace(after);
         }
-        let lists_again = is_other_tree || (is_any_other && self.refresher.last().error.is_some());
-        self.refresher.set(RefreshSettings::of(&options), lists_again);
+        let lists_again = is_other_tree || (is_any_mount_new && self.refresher.last().error.is_some());
+        self.refresher
+            .apply_settings(RefreshSettings::of(&options), lists_again);
         self.store
             .apply_settings(StoreSettings {
                 disk_limit: options.disk_limit,
@@ -128,9 +129,9 @@ impl Dataset {
     }
 }
 
-/// Refuses what would need another cache directory or another process.
+/// Refuses changes that need another cache directory or another process.
 fn refuse_fixed(current: &DatasetOptions, options: &DatasetOptions) -> Result<(), ReconfigureError> {
-    // All fields, so that a new one is thought of here.
+    // All fields, so that a new one is considered here.
     let DatasetOptions {
         name,
         namespace,
@@ -152,7 +153,7 @@ fn refuse_fixed(current: &DatasetOptions, options: &DatasetOptions) -> Result<()
         small_object_bytes,
         memory_bytes,
         // One for all Datasets of a process.
-        common_memory: _,
+        shared_memory: _,
         hedging: _,
         origin: _,
         listing: _,
@@ -182,13 +183,13 @@ fn refuse_fixed(current: &DatasetOptions, options: &DatasetOptions) -> Result<()
     match fixed.into_iter().find(|(_, is_same)| !is_same) {
         Some((field, _)) => Err(ReconfigureError::Fixed {
             field,
-            fix: "close it and open it anew",
+            fix: "close and reopen the Dataset",
         }),
         None => Ok(()),
     }
 }
 
-/// Whether sources are read with the same patience.
+/// Returns whether sources are read with the same timeouts and limits.
 fn same_origin(current: &DatasetOptions, options: &DatasetOptions) -> bool {
     let OriginOptions {
         deadline,

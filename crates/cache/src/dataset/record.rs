@@ -1,8 +1,8 @@
-//! The small file that says that a generation is whole.
+//! The record of a generation: the file that marks it complete.
 //!
-//! `gen-N.json` is written last, by rename: a generation without it was never finished. It carries the checksums of
-//! image and index, and the boot in which they were written or last compared. Within one boot the kernel's page
-//! cache vouches for both files; in the next one they are read once and compared, so nothing has to be synced.
+//! `gen-N.json` is written last, by rename: a generation without it is incomplete. It carries the checksums of
+//! image and index, and the boot in which they were written or last verified. Within one boot the kernel's page
+//! cache guarantees both files; in the next one they are read once and verified, so nothing has to be synced.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -12,18 +12,18 @@ use std::path::{Path, PathBuf};
 use millpond_core::{CatalogFile, Generation};
 use serde::{Deserialize, Serialize};
 
-/// Raised whenever an older program could not read a newer record rightly.
+/// Raised whenever an older program would misread a newer record.
 const LAYOUT: u32 = 1;
 
-/// What is known of one generation beside its two files.
+/// The properties of one generation beside its two files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     layout: u32,
-    /// What the catalog was made of and how (sources, owner, modes), as a hash.
+    /// What the catalog was built from and how (sources, owner, modes), as a hash.
     pub(super) identity: String,
     /// The listing's content as a hash that does not depend on its order.
     pub(super) content: String,
-    /// What the listing left out, by reason; the catalog itself counts what it could not name.
+    /// Objects that the listing left out, by reason; the catalog itself counts those without a valid name.
     pub(super) left_out: BTreeMap<String, u64>,
     /// Some of the keys left out, with their reasons.
     pub(super) left_out_samples: Vec<(String, String)>,
@@ -32,10 +32,10 @@ pub(super) struct Record {
     index: FileChecksum,
 }
 
-/// What a listing brought, beside the entries of the catalog.
+/// The result of a listing, beside the entries of the catalog.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ListingSummary {
-    /// As [`Record::objects`].
+    /// As [`Record::content`].
     pub(super) content: String,
     /// As [`Record::left_out`].
     pub(super) left_out: BTreeMap<String, u64>,
@@ -62,7 +62,7 @@ impl FileChecksum {
     }
 }
 
-/// The paths of a generation in the catalog directory.
+/// Returns the paths of a generation in the catalog directory.
 pub(super) fn files(directory: &Path, generation: Generation) -> CatalogFile {
     CatalogFile {
         generation,
@@ -71,13 +71,13 @@ pub(super) fn files(directory: &Path, generation: Generation) -> CatalogFile {
     }
 }
 
-/// The path of a generation's record.
+/// Returns the path of a generation's record.
 pub(super) fn record_path(directory: &Path, generation: Generation) -> PathBuf {
     directory.join(format!("gen-{generation}.json"))
 }
 
 impl Record {
-    /// Describes a generation whose files were just written.
+    /// Returns the record of a generation whose files were just written.
     pub(super) fn of(
         files: &CatalogFile,
         identity: &str,
@@ -101,7 +101,7 @@ impl Record {
         })
     }
 
-    /// Writes the record: from now on the generation counts as whole.
+    /// Writes the record: from now on the generation is complete.
     pub(super) fn write(&self, directory: &Path, generation: Generation) -> io::Result<()> {
         let mut file = tempfile::Builder::new()
             .prefix("gen-")
@@ -113,27 +113,27 @@ impl Record {
         Ok(())
     }
 
-    /// Reads a generation's record and makes sure that its files are what was written.
+    /// Reads a generation's record and verifies its files.
     ///
-    /// Reads both files whole where they come from before the last boot.
+    /// Reads both files completely if they were last verified in another boot.
     pub(super) fn read(directory: &Path, generation: Generation, boot_id: &str) -> io::Result<Self> {
         let path = record_path(directory, generation);
         let mut record: Self = serde_json::from_reader(io::BufReader::new(File::open(path)?))?;
         if record.layout != LAYOUT {
             return Err(io::Error::other(format!(
-                "catalog layout {} is not known",
+                "catalog layout {} is not supported",
                 record.layout
             )));
         }
         let files = files(directory, generation);
         for (path, wanted) in [(&files.image, &record.image), (&files.index, &record.index)] {
-            let same = match record.boot_id == boot_id {
+            let is_same = match record.boot_id == boot_id {
                 true => fs::metadata(path)?.len() == wanted.bytes,
                 false => FileChecksum::of(path)? == *wanted,
             };
-            if !same {
+            if !is_same {
                 return Err(io::Error::other(format!(
-                    "{} is not what was written",
+                    "{} differs from what was written",
                     path.display()
                 )));
             }

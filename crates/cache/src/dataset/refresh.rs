@@ -1,9 +1,9 @@
-//! From the listings of all sources to a new generation.
+//! Listing all sources into a new generation.
 //!
-//! One refresh runs at a time; who asks during one waits for it and then runs their own, since the one under way
-//! may have passed what they want to see. The listing goes straight into the catalog's builder on a blocking
-//! thread; a hash over all entries, which does not depend on their order, tells whether anything changed. Only
-//! then is there a new generation.
+//! One refresh runs at a time; a caller during one waits for it and then runs its own, since the running one may
+//! have passed what the caller wants to see. The listing goes straight into the catalog's builder on a blocking
+//! thread; a hash over all entries, which does not depend on their order, tells whether anything changed. Only then
+//! is a new generation written.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,16 +29,16 @@ use crate::listing::{Batch, ListError, ListOptions, ListProgress, Listing};
 use crate::metrics::OriginMetrics;
 use crate::store::Store;
 
-/// Batches between the listing and the builder: enough that neither waits for the other's hiccups.
+/// Batches between the listing and the builder: enough to decouple their short stalls.
 const QUEUED_BATCHES: usize = 16;
 
-/// Sources that are listed at the same time, each by its own workers.
+/// Sources listed concurrently, each by its own workers.
 const MAX_CONCURRENT_LISTINGS: usize = 8;
 
-/// As many samples of refused keys as the catalog keeps of its own.
+/// Samples of refused keys, as many as the catalog keeps of its own.
 const MAX_SAMPLES: usize = 1_000;
 
-/// After a listing that failed, when no interval is set.
+/// The delay after a failed listing, if no interval is set.
 const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Why there is no new generation.
@@ -64,7 +64,7 @@ pub enum RefreshError {
     Stopped,
 }
 
-/// What a refresh came to.
+/// The outcome of a refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RefreshOutcome {
     /// The newest generation now.
@@ -77,10 +77,10 @@ pub struct RefreshOutcome {
     pub bytes: u64,
 }
 
-/// A listing under way, for a progress line.
+/// Progress of a listing, for a progress line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListingProgress {
-    /// Whether one is.
+    /// Whether a listing is running.
     pub running: bool,
     /// Objects listed so far, by the running or the last one.
     pub objects: u64,
@@ -88,7 +88,7 @@ pub struct ListingProgress {
     pub bytes: u64,
 }
 
-/// When and how the last refresh ended.
+/// The time and the result of the last refresh.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LastRefresh {
     pub(super) at: Option<SystemTime>,
@@ -96,7 +96,7 @@ pub(super) struct LastRefresh {
     pub(super) error: Option<RefreshError>,
 }
 
-/// Everything a refresh needs.
+/// The context and the state of refreshes.
 #[derive(Debug)]
 pub(super) struct Refresher {
     pub(super) sources: Arc<Sources>,
@@ -108,7 +108,7 @@ pub(super) struct Refresher {
     pub(super) state: RefreshState,
 }
 
-/// What somebody may change while the Dataset runs.
+/// The settings that may change while the Dataset is open.
 #[derive(Debug)]
 pub(super) struct RefreshSettings {
     owner: Owner,
@@ -128,23 +128,23 @@ impl RefreshSettings {
     }
 }
 
-/// What changes from refresh to refresh.
+/// The state that changes from refresh to refresh.
 #[derive(Debug, Default)]
 pub(super) struct RefreshState {
-    turn: tokio::sync::Mutex<()>,
+    lock: tokio::sync::Mutex<()>,
     changed: Notify,
-    /// Counts the times that options were changed.
+    /// Counts the changes of the settings.
     settings: watch::Sender<u64>,
-    /// Counts the times that they were so changed that a listing under way is of no use.
-    superseded: watch::Sender<u64>,
+    /// Counts the changes that make a running listing useless.
+    restarts: watch::Sender<u64>,
     progress: watch::Sender<ListingProgress>,
     last: Mutex<LastRefresh>,
 }
 
 impl Refresher {
-    /// Lists the source and publishes a new generation if anything changed.
+    /// Lists the sources and publishes a new generation if anything changed.
     pub(super) async fn refresh(&self) -> Result<RefreshOutcome, RefreshError> {
-        let _turn = self.state.turn.lock().await;
+        let _lock = self.state.lock.lock().await;
         let began = Instant::now();
         let result = loop {
             let listed = tokio::select! {
@@ -157,8 +157,8 @@ impl Refresher {
                 Err(error) => break Err(error),
             }
         };
-        // A listing of the sources that were is over: what it named is known.
-        self.forget_sources_in_turn();
+        // No listing of the previous sources runs any more: every source in use is in a generation.
+        self.drop_sources_locked();
         self.state
             .progress
             .send_modify(|progress| progress.running = false);
@@ -170,24 +170,24 @@ impl Refresher {
         result
     }
 
-    /// Takes other settings. Where what is listed `is_other`, a listing under way begins anew.
-    pub(super) fn set(&self, settings: RefreshSettings, is_other: bool) {
+    /// Applies other settings. If `is_other` tree is listed, a running listing starts again.
+    pub(super) fn apply_settings(&self, settings: RefreshSettings, is_other: bool) {
         self.settings.store(Arc::new(settings));
         self.state.settings.send_modify(|times| *times += 1);
         if is_other {
-            self.state.superseded.send_modify(|times| *times += 1);
+            self.state.restarts.send_modify(|times| *times += 1);
         }
     }
 
-    /// Forgets sources that no generation names any more, unless one that may name them is under way.
-    pub(super) fn forget_sources(&self) {
-        if let Ok(_turn) = self.state.turn.try_lock() {
-            self.forget_sources_in_turn();
+    /// Drops sources that no generation references, unless a running refresh may reference them.
+    pub(super) fn drop_unreferenced_sources(&self) {
+        if let Ok(_lock) = self.state.lock.try_lock() {
+            self.drop_sources_locked();
         }
     }
 
-    fn forget_sources_in_turn(&self) {
-        if !self.sources.is_any_retired() {
+    fn drop_sources_locked(&self) {
+        if !self.sources.has_retired() {
             return;
         }
         if let Some(named) = self.catalogs.sources() {
@@ -195,24 +195,24 @@ impl Refresher {
         }
     }
 
-    /// Says that an object changed at the source: a refresh follows soon, but not too often.
-    pub(super) fn changed(&self) {
+    /// Requests a refresh because an object changed at the source: soon, but not too often.
+    pub(super) fn object_changed(&self) {
         self.state.changed.notify_one();
     }
 
-    /// How far a listing is.
+    /// Returns the progress of the listing, now and later.
     pub(super) fn progress(&self) -> watch::Receiver<ListingProgress> {
         self.state.progress.subscribe()
     }
 
-    /// How the last refresh ended.
+    /// Returns the result of the last refresh.
     pub(super) fn last(&self) -> LastRefresh {
         self.state.last.lock().clone()
     }
 
     /// Refreshes on the interval and after changes, until the Dataset is closed.
-    pub(super) async fn keep_fresh(&self, at_once: bool) {
-        let mut due = at_once;
+    pub(super) async fn run(&self, immediately: bool) {
+        let mut due = immediately;
         let mut failed = false;
         let mut changed_settings = self.state.settings.subscribe();
         loop {
@@ -231,10 +231,10 @@ impl Refresher {
                 tokio::select! {
                     () = self.stop.cancelled() => return,
                     () = interval => {}
-                    // The sender is ours, so it cannot be gone.
+                    // Never fails: `self` holds the sender.
                     _ = changed_settings.changed() => continue,
                     () = self.state.changed.notified() => {
-                        info!("an object changed at the source, listing it again");
+                        info!("an object changed at the source; listing the source again");
                     }
                 }
             }
@@ -253,16 +253,16 @@ impl Refresher {
         }
     }
 
-    /// `None`: the options changed meanwhile, and it has to be done again.
+    /// Returns `None` if the sources changed meanwhile, and the listing has to start again.
     async fn list_and_build(&self) -> Result<Option<RefreshOutcome>, RefreshError> {
-        let mut superseded = self.state.superseded.subscribe();
+        let mut restarts = self.state.restarts.subscribe();
         let mounts = self.sources.mounts();
         let settings = self.settings.load_full();
         let (batches, queue) = mpsc::channel(QUEUED_BATCHES);
         let file = self.catalogs.next();
         let build = {
             let catalogs = Arc::clone(&self.catalogs);
-            let target = Target {
+            let target = BuildTarget {
                 file,
                 identity: identity(&mounts, settings.owner),
                 options: self.build_options(&mounts, settings.owner),
@@ -272,7 +272,7 @@ impl Refresher {
         };
         let listed = tokio::select! {
             listed = self.list_all(&mounts, settings.listing, batches) => Some(listed),
-            _ = superseded.changed() => None,
+            _ = restarts.changed() => None,
         };
         let built = build.await.map_err(|_panicked| RefreshError::Stopped)?;
         // An incomplete listing closed the queue early; the builder saw no end mark and wrote nothing.
@@ -297,7 +297,7 @@ impl Refresher {
         Ok(Some(refreshed))
     }
 
-    /// Lists all mounts into the builder's queue; only if every one came to its end it gets the end mark.
+    /// Lists all mounts into the builder's queue; sends the end mark only if every one was listed to its end.
     async fn list_all(
         &self,
         mounts: &[Arc<Mount>],
@@ -313,8 +313,8 @@ impl Refresher {
             .map(|(position, mount)| self.list(position, mount, options, batches.clone()))
             .buffer_unordered(MAX_CONCURRENT_LISTINGS);
         listings.try_collect::<()>().await?;
-        // A builder that failed has its own error to tell.
-        let _gone = batches.send(None).await;
+        // Fails if the builder failed, which returns its own error.
+        let _closed = batches.send(None).await;
         Ok(())
     }
 
@@ -327,7 +327,7 @@ impl Refresher {
     ) -> Result<(), RefreshError> {
         let mut listing = Listing::start(Arc::clone(&mount.source), options, self.metrics.clone());
         let progress = listing.progress();
-        let mut shown = ListProgress::default();
+        let mut counted = ListProgress::default();
         loop {
             let batch = listing.next().await.map_err(|source| RefreshError::List {
                 mount: Arc::clone(&mount.id),
@@ -337,10 +337,10 @@ impl Refresher {
             self.state.progress.send_modify(|all| {
                 all.objects = all
                     .objects
-                    .saturating_add(now.objects.saturating_sub(shown.objects));
-                all.bytes = all.bytes.saturating_add(now.bytes.saturating_sub(shown.bytes));
+                    .saturating_add(now.objects.saturating_sub(counted.objects));
+                all.bytes = all.bytes.saturating_add(now.bytes.saturating_sub(counted.bytes));
             });
-            shown = now;
+            counted = now;
             let Some(batch) = batch else {
                 return Ok(());
             };
@@ -365,11 +365,11 @@ impl Refresher {
     }
 }
 
-/// A batch of the mount at a position; `None` is the true end of all listings.
+/// A batch of the mount at a position; `None` marks the end of all listings.
 type Message = Option<(u16, Batch)>;
 
-/// What a catalog is made of and how, apart from what is listed: a catalog of another identity is not of this Dataset as
-/// it is now.
+/// Returns what a catalog is built from and how, apart from the listed objects: a catalog of another identity does
+/// not belong to the Dataset's current configuration.
 pub(super) fn identity(mounts: &[Arc<Mount>], owner: Owner) -> String {
     let mounts: Vec<_> = mounts
         .iter()
@@ -378,21 +378,21 @@ pub(super) fn identity(mounts: &[Arc<Mount>], owner: Owner) -> String {
     serde_json::json!([mounts, owner]).to_string()
 }
 
-/// What is to be built, and where.
-struct Target {
+/// What to build, and where.
+struct BuildTarget {
     file: millpond_core::CatalogFile,
     identity: String,
     options: BuildOptions,
     mounts: Arc<[Arc<Mount>]>,
 }
 
-/// Builds a generation from what comes through the queue.
+/// Builds a generation from the queue.
 fn build(
     catalogs: &Catalogs,
-    target: Target,
+    target: BuildTarget,
     mut queue: mpsc::Receiver<Message>,
 ) -> Result<(Arc<OpenCatalog>, bool), RefreshError> {
-    let Target {
+    let BuildTarget {
         file,
         identity,
         options,
@@ -411,15 +411,15 @@ fn build(
             break;
         };
         let mount = mounts.get(usize::from(position));
-        let shows = |key: &str| mount.is_some_and(|mount| mount.shows(key));
-        for refused in refused.into_iter().filter(|refused| shows(&refused.key)) {
+        let includes = |key: &str| mount.is_some_and(|mount| mount.includes(key));
+        for refused in refused.into_iter().filter(|refused| includes(&refused.key)) {
             let reason = reason_name(&refused.reason);
             if left_out_samples.len() < MAX_SAMPLES {
                 left_out_samples.push((reason.clone(), refused.key));
             }
             *left_out.entry(reason).or_default() += 1;
         }
-        for object in objects.into_iter().filter(|object| shows(&object.key)) {
+        for object in objects.into_iter().filter(|object| includes(&object.key)) {
             content.add(position, &object);
             let entry = Entry {
                 source: position,
@@ -450,7 +450,7 @@ fn build(
     Ok((open, true))
 }
 
-/// The name of a reason as it is written everywhere.
+/// Returns the serialized name of a reason.
 pub(super) fn reason_name(reason: &impl Serialize) -> String {
     match serde_json::to_value(reason) {
         Ok(serde_json::Value::String(name)) => name,
@@ -467,7 +467,7 @@ struct ContentHash {
 }
 
 impl ContentHash {
-    fn add(&mut self, source: u16, object: &crate::listing::Listed) {
+    fn add(&mut self, source: u16, object: &crate::listing::ListedObject) {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&source.to_le_bytes());
         for field in [object.key.as_str(), &object.validator.text()] {

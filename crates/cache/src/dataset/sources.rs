@@ -1,8 +1,8 @@
-//! The sources that a Dataset reads from now, and those that only older generations still name.
+//! The sources that a Dataset reads now, and those that only older generations reference.
 //!
-//! A reader's object belongs to a generation, and so to the source that this one names. When a mount is removed or leads
-//! elsewhere its source is retired: it is asked on for as long as a generation that names it is here. When a mount
-//! has new credentials the new ones are taken for every request from then on, whichever generation it is for.
+//! A reader's object belongs to a generation, and so to the source that this generation references. When a mount is
+//! removed or its source changes, the old source is retired: it is read as long as a generation on disk references
+//! it. New credentials of a mount are used for every request from then on, whichever generation it is for.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub(super) struct ObjectLocation {
     pub(super) source: Arc<SourceInfo>,
 }
 
-/// All sources that may be asked.
+/// All sources that may be read.
 #[derive(Debug)]
 pub(super) struct Sources {
     table: ArcSwap<Table>,
@@ -38,16 +38,16 @@ impl Sources {
         }
     }
 
-    /// The mounts of the next listing, in the order of the catalog's sources.
+    /// Returns the mounts of the next listing, in the order of the catalog's sources.
     pub(super) fn mounts(&self) -> Arc<[Arc<Mount>]> {
         Arc::clone(&self.table.load().mounts)
     }
 
-    /// Takes other mounts. Those that are no longer among them are kept for older generations.
+    /// Replaces the mounts. Removed ones are retired, for older generations.
     pub(super) fn replace(&self, mounts: Arc<[Arc<Mount>]>) {
         self.table.rcu(|table| {
-            let left = table.mounts.iter().chain(&table.retired);
-            let retired = left.filter(|old| !mounts.iter().any(|mount| mount.info == old.info));
+            let old = table.mounts.iter().chain(&table.retired);
+            let retired = old.filter(|old| !mounts.iter().any(|mount| mount.info == old.info));
             Table {
                 retired: retired.cloned().collect(),
                 mounts: Arc::clone(&mounts),
@@ -55,29 +55,29 @@ impl Sources {
         });
     }
 
-    /// Whether there are retired ones.
-    pub(super) fn is_any_retired(&self) -> bool {
+    /// Returns whether there are retired sources.
+    pub(super) fn has_retired(&self) -> bool {
         !self.table.load().retired.is_empty()
     }
 
-    /// Forgets retired sources that no generation names any more.
-    pub(super) fn drop_unreferenced(&self, named: &[Arc<SourceInfo>]) {
+    /// Drops retired sources that no generation references.
+    pub(super) fn drop_unreferenced(&self, referenced: &[Arc<SourceInfo>]) {
         self.table.rcu(|table| {
             let mut table = Table::clone(table);
             table
                 .retired
-                .retain(|mount| named.iter().any(|named| **named == mount.info));
+                .retain(|mount| referenced.iter().any(|source| **source == mount.info));
             table
         });
     }
 
-    /// The mount to ask for an object of this source; `None`: it was removed before this process started.
-    pub(super) fn of(&self, info: &SourceInfo) -> Option<Arc<Mount>> {
+    /// Returns the mount that serves objects of this source; `None`: it was removed before this process started.
+    pub(super) fn mount_of(&self, info: &SourceInfo) -> Option<Arc<Mount>> {
         let table = self.table.load();
         let all = || table.mounts.iter().chain(&table.retired);
         all()
             .find(|mount| mount.info == *info)
-            // At another path now: the same keys.
+            // Mounted at another path now: the same keys.
             .or_else(|| all().find(|mount| mount.info.id == info.id && mount.info.prefix == info.prefix))
             .cloned()
     }

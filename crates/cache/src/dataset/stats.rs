@@ -1,4 +1,4 @@
-//! What a person wants to know of a Dataset, in one serializable value.
+//! The statistics of a Dataset, as one serializable value.
 
 use std::collections::BTreeMap;
 use std::time::UNIX_EPOCH;
@@ -7,27 +7,28 @@ use serde::{Deserialize, Serialize};
 
 use super::Dataset;
 use super::refresh::reason_name;
+use crate::metrics::DatasetMetrics;
 use crate::store::Medium;
 
-/// Refused names shown in the statistics.
-const SHOWN_SAMPLES: usize = 100;
+/// Refused names in the statistics.
+const MAX_SAMPLES: usize = 100;
 
-/// The state of one Dataset on this node. Counts begin when the worker starts.
+/// The state of one Dataset on this node. Counters start with the worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DatasetStats {
     /// Its name.
     pub name: String,
-    /// The source, as object ids name it.
+    /// The sources, as object ids name them.
     pub source: String,
     /// The newest catalog; absent until there is one.
     pub catalog: Option<CatalogStats>,
-    /// Where reads were answered.
+    /// Reads, by where their bytes came from.
     pub read: ReadStats,
     /// The tiers, fastest first.
     pub tiers: Vec<TierStats>,
     /// What eviction and checks did.
     pub store: StoreStats,
-    /// What was asked of the source.
+    /// Requests to the source.
     pub origin: OriginStats,
     /// The buffers of the read path.
     pub memory: MemoryStats,
@@ -46,7 +47,7 @@ pub struct CatalogStats {
     pub directories: u64,
     /// The files' bytes.
     pub bytes: u64,
-    /// Bytes of image and index on disk, of all generations that are kept.
+    /// Bytes of image and index on disk, of all generations.
     pub disk_bytes: u64,
     /// Keys that are not in it, by reason.
     pub refused: BTreeMap<String, u64>,
@@ -69,7 +70,7 @@ pub struct RefusedSample {
     pub key: String,
 }
 
-/// Where reads were answered.
+/// Reads, by where their bytes came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReadStats {
     /// Bytes from this node's cache.
@@ -78,15 +79,15 @@ pub struct ReadStats {
     pub peer_bytes: u64,
     /// Bytes from the source.
     pub origin_bytes: u64,
-    /// Opens of what was here.
+    /// Opens of cached files.
     pub local_opens: u64,
-    /// Opens of what another worker had.
+    /// Opens of files that another worker had.
     pub peer_opens: u64,
-    /// Opens of what had to be fetched.
+    /// Opens of files that had to be fetched.
     pub origin_opens: u64,
-    /// The part of the bytes that did not come from the source; absent before the first read.
+    /// The share of the bytes that did not come from the source; absent before the first read.
     pub byte_hit_rate: Option<f64>,
-    /// The same of the opens.
+    /// The same share of the opens.
     pub open_hit_rate: Option<f64>,
     /// Files open through FUSE that were read.
     pub open_streams: u64,
@@ -97,13 +98,13 @@ pub struct ReadStats {
 pub struct TierStats {
     /// `memory` or `disk`.
     pub medium: String,
-    /// Bytes that it may hold.
+    /// Its capacity in bytes.
     pub capacity_bytes: u64,
-    /// Bytes that are taken or promised.
+    /// Bytes used or reserved.
     pub used_bytes: u64,
-    /// Inodes that it may hold.
+    /// Its capacity in inodes.
     pub capacity_inodes: u64,
-    /// Inodes that are taken or promised.
+    /// Inodes used or reserved.
     pub used_inodes: u64,
     /// Complete objects.
     pub objects: u64,
@@ -120,28 +121,28 @@ pub struct StoreStats {
     pub evicted_bytes: u64,
     /// Victims spared because they were in use.
     pub spared_objects: u64,
-    /// Objects and blocks found damaged.
+    /// Objects and blocks found corrupt.
     pub corrupt: u64,
-    /// Objects checked after a crash of the machine.
+    /// Objects verified after a crash of the machine.
     pub verified_objects: u64,
-    /// Objects that found no room.
+    /// Objects that were not stored for lack of space.
     pub refused: u64,
     /// Failures of the file system.
     pub failures: u64,
 }
 
-/// What was asked of the source.
+/// Requests to the source.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct OriginStats {
     /// Requests by operation.
     pub requests: BTreeMap<String, u64>,
     /// Failures by reason.
     pub errors: BTreeMap<String, u64>,
-    /// Requests sent again.
+    /// Retried requests.
     pub retries: u64,
-    /// Times the source asked for less.
+    /// Throttled responses.
     pub throttles: u64,
-    /// Second requests for slow answers.
+    /// Second requests for slow responses.
     pub hedges: u64,
     /// Bytes of objects received.
     pub bytes: u64,
@@ -152,18 +153,18 @@ pub struct OriginStats {
 pub struct MemoryStats {
     /// The budget.
     pub capacity_bytes: u64,
-    /// What is taken now.
+    /// Bytes held now.
     pub used_bytes: u64,
     /// Requests that wait for memory now.
     pub waiting: u64,
-    /// Blocks kept for a moment for want of room on disk.
+    /// Bytes of blocks kept in memory for lack of space on disk.
     pub transient_bytes: u64,
 }
 
 /// What loads did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadStats {
-    /// Files that are here because of a load.
+    /// Files that are cached because of a load.
     pub files: u64,
     /// Bytes that loads fetched.
     pub bytes: u64,
@@ -171,8 +172,37 @@ pub struct LoadStats {
     pub failures: u64,
 }
 
+impl DatasetStats {
+    /// Sets the gauges, and raises the counters of store events, to these values.
+    pub(super) fn export(&self, metrics: &DatasetMetrics) {
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        metrics.budget_capacity.set(number(self.memory.capacity_bytes));
+        metrics.budget_used.set(number(self.memory.used_bytes));
+        metrics.budget_waiting.set(number(self.memory.waiting));
+        if let Some(catalog) = &self.catalog {
+            metrics.catalog_generation.set(number(catalog.generation));
+            metrics.catalog_files.set(number(catalog.files));
+            metrics.catalog_bytes.set(number(catalog.bytes));
+        }
+        for tier in &self.tiers {
+            let medium = tier.medium.as_str();
+            metrics.tier_capacity.of(medium).set(number(tier.capacity_bytes));
+            metrics.tier_used.of(medium).set(number(tier.used_bytes));
+            metrics.tier_objects.of(medium).set(number(tier.objects));
+        }
+        metrics.raise_store_events([
+            ("evicted", self.store.evicted_objects),
+            ("spared", self.store.spared_objects),
+            ("corrupt", self.store.corrupt),
+            ("verified", self.store.verified_objects),
+            ("refused", self.store.refused),
+            ("failure", self.store.failures),
+        ]);
+    }
+}
+
 impl Dataset {
-    /// Takes stock.
+    /// Returns the current statistics.
     pub fn stats(&self) -> DatasetStats {
         DatasetStats {
             name: self.name.clone(),
@@ -186,7 +216,7 @@ impl Dataset {
                 capacity_bytes: self.budget.capacity_bytes(),
                 used_bytes: self.budget.used_bytes(),
                 waiting: self.budget.waiting() as u64,
-                transient_bytes: self.fetching.transient.used_bytes() as u64,
+                transient_bytes: self.fetch_context.transient.used_bytes() as u64,
             },
             loads: LoadStats {
                 files: self.metrics.load_files.get(),
@@ -229,7 +259,7 @@ impl Dataset {
             bytes: summary.bytes,
             disk_bytes: self.catalogs.disk_usage().0,
             refused,
-            refused_samples: named.chain(left_out).take(SHOWN_SAMPLES).collect(),
+            refused_samples: named.chain(left_out).take(MAX_SAMPLES).collect(),
             refreshed_at_seconds: last
                 .at
                 .and_then(|at| at.duration_since(UNIX_EPOCH).ok())
@@ -240,7 +270,7 @@ impl Dataset {
     }
 
     fn read_stats(&self) -> ReadStats {
-        let metrics = self.reads.metrics();
+        let metrics = self.read_counters.metrics();
         let (local_bytes, peer_bytes, origin_bytes) = (
             metrics.local_bytes.get(),
             metrics.peer_bytes.get(),
@@ -260,7 +290,7 @@ impl Dataset {
             origin_opens,
             byte_hit_rate: rate(local_bytes + peer_bytes, origin_bytes),
             open_hit_rate: rate(local_opens + peer_opens, origin_opens),
-            open_streams: self.streams.count() as u64,
+            open_streams: self.fetch_context.open_files.readers() as u64,
         }
     }
 

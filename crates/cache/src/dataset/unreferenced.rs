@@ -1,7 +1,7 @@
-//! Objects of versions that no catalog names any more: replaced or deleted at the source, and shown by no view.
+//! Removal of objects that no catalog references: replaced or deleted at the source, and in no mounted generation.
 //!
-//! Without this a cache that never evicts would fill with them. They are looked for when a generation was deleted, since
-//! only then something can have lost its last name. What is in use stays, and is looked for again.
+//! Without it a cache that never evicts would fill with them. The store is scanned when a generation was deleted,
+//! since only then an object can lose its last reference. Objects in use stay for the next scan.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use tracing::info;
 use super::catalogs::Catalogs;
 use crate::store::Store;
 
-/// Generations are deleted one after the other: one look for all of them.
+/// Generations are deleted one after the other: one scan for all of them.
 const SCAN_DEBOUNCE: Duration = Duration::from_secs(1);
 
-/// What was in use is tried again after this: each attempt walks the cache directory.
+/// The delay before objects in use are tried again: each scan walks the cache directory.
 const RESCAN_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Removes what loses its last name, until it is told to stop.
-pub(super) async fn remove_all(catalogs: Arc<Catalogs>, store: Arc<Store>, stop: CancellationToken) {
+/// Removes objects that lose their last reference, until `stop` is cancelled.
+pub(super) async fn run(catalogs: Arc<Catalogs>, store: Arc<Store>, stop: CancellationToken) {
     stop.run_until_cancelled(async {
         let mut found = 0;
         loop {
@@ -34,7 +34,7 @@ pub(super) async fn remove_all(catalogs: Arc<Catalogs>, store: Arc<Store>, stop:
                 .remove_unreferenced(Arc::new(move |id| names.may_reference(id)))
                 .await;
             if found > 0 {
-                info!(objects = found, "removing objects that no catalog names any more");
+                info!(objects = found, "removing objects that no catalog references");
             }
         }
     })

@@ -1,4 +1,4 @@
-//! What a driver asks of a Dataset, answered.
+//! The [`Worker`] that drivers talk to, implemented by a [`Dataset`].
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -14,12 +14,11 @@ use millpond_core::{
 use tokio::sync::watch;
 
 use super::Dataset;
-use super::small_object::FetchOutcome;
-use super::uses::ObjectPin;
+use super::read_path::{FetchOutcome, ObjectPin};
 use crate::fetch::Priority;
 use crate::store::ReservePolicy;
 
-/// An object that is here may be evicted before it is landed; what is served through FUSE instead stays so for long.
+/// A cached object may be evicted before its landing link is made; after so many attempts FUSE serves it.
 const LAND_ATTEMPTS: u32 = 3;
 
 #[async_trait]
@@ -37,20 +36,22 @@ impl Worker for Dataset {
             return Ok(LandOutcome::ThroughFuse);
         }
         self.not_stopping()?;
-        let (found, place) = self.catalogs.find(&object)?;
-        self.walks.on_miss(object.generation, &found.object, place);
+        let (location, place) = self.catalogs.find(&object)?;
+        self.directory_prefetcher
+            .on_miss(object.generation, &location.object, place);
         for _attempt in 0..LAND_ATTEMPTS {
             let fetch = self
-                .small
-                .fetch(found.clone(), Priority::Reader, ReservePolicy::MayEvict);
+                .small_objects
+                .fetch(location.clone(), Priority::Reader, ReservePolicy::MayEvict);
             match fetch.await? {
                 FetchOutcome::Fetched => {
-                    self.reads.landed(object.size_bytes);
+                    self.read_counters.landed(object.size_bytes);
                     return Ok(LandOutcome::Landed);
                 }
-                // It came between the kernel's look into the objects and this one, and its landing may be over.
+                // Stored since the kernel's lookup, perhaps by a landing whose link was removed since.
                 FetchOutcome::Cached | FetchOutcome::Joined if self.store.land(object.id).await => {
-                    self.reads.opened_complete(object.id, 1, object.size_bytes);
+                    self.read_counters
+                        .opened_complete(object.id, 1, object.size_bytes);
                     return Ok(LandOutcome::Landed);
                 }
                 // Evicted meanwhile.
@@ -64,11 +65,12 @@ impl Worker for Dataset {
     async fn open_local(&self, object: ObjectRef) -> Result<LocalCopy, ReadError> {
         match self.store.object(object.id, object.size_bytes).await {
             Some(file) => {
-                self.reads.opened_complete(object.id, 1, object.size_bytes);
+                self.read_counters
+                    .opened_complete(object.id, 1, object.size_bytes);
                 Ok(LocalCopy::Complete(file))
             }
             None => {
-                self.reads.opened_incomplete();
+                self.read_counters.opened_incomplete();
                 Ok(LocalCopy::Incomplete)
             }
         }
@@ -80,37 +82,40 @@ impl Worker for Dataset {
         if range.is_empty() {
             return Ok(Data::Bytes(Bytes::new(), ServedBytes::default()));
         }
-        let stream = self.streams.get(&self.large, object, stream).await?;
+        let open_files = &self.fetch_context.open_files;
+        let reader = match open_files.reader(object.id, stream) {
+            Some(reader) => reader,
+            None => open_files.start_reading(self.block_reader.open(object).await?, stream),
+        };
         let ahead = match object.size_bytes <= self.small_object_bytes {
-            // Without room for it: all of it in one request rather than a request a block.
+            // The store has no space for it: the rest in one request rather than a request per block.
             true => range.end..object.size_bytes,
             false => {
-                let limit = self.large.read_ahead_limit(&stream.active);
-                stream.pattern.lock().advance(&range, object.size_bytes, limit)
+                let limit = self.block_reader.readahead_limit(&reader.state);
+                reader.readahead.lock().advance(&range, object.size_bytes, limit)
             }
         };
-        let data = self.large.read(&stream.active, range, ahead).await?;
-        self.reads.served(data.served());
+        let data = self.block_reader.read(&reader.state, range, ahead).await?;
+        self.read_counters.served(data.served());
         Ok(data)
     }
 
     fn file_opened(&self, object: ObjectRef, stream: StreamId, complete: Option<Arc<File>>) {
-        let uses = &self.fetching.uses;
-        let is_held = uses.opened(object.id, stream, complete.map(ObjectPin::File));
-        if is_held || self.stop.is_cancelled() {
+        let pin = complete.map(ObjectPin::File);
+        let is_pinned = self.fetch_context.open_files.open(object.id, stream, pin);
+        if is_pinned || self.stop.is_cancelled() {
             return;
         }
-        // What is here of it, and what came since somebody looked.
-        let (fetching, stop) = (Arc::clone(&self.fetching), self.stop.clone());
-        let find = async move { fetching.uses.pin_existing(&fetching.store, object).await };
-        let task = async move { stop.run_until_cancelled(find).await.unwrap_or_default() };
-        // From wherever it is called.
+        // What is cached of it now, and what was stored since the driver looked.
+        let (context, stop) = (Arc::clone(&self.fetch_context), self.stop.clone());
+        let pin = async move { context.open_files.pin_existing(&context.store, object).await };
+        let task = async move { stop.run_until_cancelled(pin).await.unwrap_or_default() };
+        // The caller need not be in a runtime.
         drop(self.tasks.spawn_on(task, &self.runtime));
     }
 
     fn file_closed(&self, _object: ObjectRef, stream: StreamId) {
-        self.streams.closed(stream);
-        self.fetching.uses.closed(stream);
+        self.fetch_context.open_files.close(stream);
     }
 
     async fn is_complete(&self, object: ObjectRef) -> bool {
@@ -127,13 +132,13 @@ impl Worker for Dataset {
             let size_bytes = place
                 .and_then(|(open, place)| open.catalog.image().inode(place.inode).ok())
                 .map_or(0, |inode| inode.size_bytes);
-            self.reads.opened_complete(*id, *times, size_bytes);
+            self.read_counters.opened_complete(*id, *times, size_bytes);
         }
     }
 
     fn retain_generations(&self, generations: &BTreeSet<Generation>) {
-        self.catalogs.in_use(generations);
-        self.refresher.forget_sources();
+        self.catalogs.retain(generations);
+        self.refresher.drop_unreferenced_sources();
         let (bytes, inodes) = self.catalogs.disk_usage();
         self.store.set_aside(bytes, inodes);
     }

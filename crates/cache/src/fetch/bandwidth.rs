@@ -1,4 +1,4 @@
-//! A limit on the bytes a second of loads that nobody waits for.
+//! A limit on the bytes per second of a load.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -7,13 +7,13 @@ use governor::clock::DefaultClock;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
-/// What is counted, so that a limit in cells of 32 bits reaches 4 TiB/s.
+/// The unit of the limiter: its 32-bit cells then reach 4 TiB/s.
 const CELL_BYTES: u64 = 1024;
 
-/// As much as this may come at once after a pause.
+/// The burst that is allowed after an idle time.
 const BURST: Duration = Duration::from_millis(250);
 
-/// A shared limit of bytes a second.
+/// A shared limit of bytes per second.
 #[derive(Debug)]
 pub struct Bandwidth {
     limiter: RateLimiter<NotKeyed, InMemoryState, DefaultClock>,
@@ -21,7 +21,7 @@ pub struct Bandwidth {
 }
 
 impl Bandwidth {
-    /// Allows `bytes_per_second`, at least 1 KiB/s.
+    /// Returns a limit of `bytes_per_second`, at least 1 KiB/s.
     pub fn new(bytes_per_second: u64) -> Self {
         let rate = cells(bytes_per_second);
         let burst = cells(bytes_per_second / u64::from(1000 / BURST.subsec_millis().max(1)).max(1));
@@ -32,14 +32,14 @@ impl Bandwidth {
         }
     }
 
-    /// Waits until `bytes` more may be asked for.
+    /// Waits until `bytes` more may be requested.
     ///
     /// # Cancel safety
-    /// What was waited for is spent.
+    /// The bytes waited for so far are spent.
     pub async fn take(&self, bytes: u64) {
         let mut left = bytes.div_ceil(CELL_BYTES);
         while let Some(now) = NonZeroU32::new(self.burst.get().min(u32::try_from(left).unwrap_or(u32::MAX))) {
-            // A part never exceeds the burst, the one thing that could be refused.
+            // A step never exceeds the burst, the only amount that the limiter refuses.
             let _ = self.limiter.until_n_ready(now).await;
             left -= u64::from(now.get());
         }

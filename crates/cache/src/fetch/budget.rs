@@ -1,149 +1,150 @@
-//! The byte budgets that all buffers on the way of a read come from.
+//! The byte budgets of all buffers on the read path.
 //!
-//! Whoever is going to hold bytes in memory takes their number here first and keeps the [`MemoryPermit`] as long as
-//! the bytes: under pressure readers wait, and the process does not grow. The budget counts bytes of objects;
-//! what the client library holds beside them (a read buffer for each connection) is bounded by the number of
-//! requests at once.
+//! A caller that will hold bytes in memory reserves them here first and keeps the [`MemoryPermit`] as long as the
+//! bytes: under pressure readers wait, and the process does not grow. The budget counts bytes of objects; what the
+//! client library holds beside them (a read buffer for each connection) is bounded by the number of concurrent
+//! requests.
 //!
-//! Budgets of one process may have bytes in [`SharedBudget`]: each can always have the least that is its own, however much
-//! the others hold, so that one whose source does not answer holds nobody up; what it takes beyond comes out of what all
-//! have together. So the process holds no more than that, and the least of each that is being read.
+//! The budgets of a process may draw on one [`SharedBudget`]: each has a minimum of its own that is available
+//! whatever the others hold, so that a Dataset whose source does not answer blocks no other; what it takes beyond
+//! the minimum comes out of the shared bytes. So the process holds at most the shared bytes plus the minimum of
+//! each Dataset that is read.
 
 use std::sync::Arc;
 
 use super::Priority;
 use super::priority_semaphore::{PriorityPermit, PrioritySemaphore};
 
-/// Bytes that several budgets have together. Clones are the same bytes.
+/// Bytes that several budgets share. Clones share the same bytes.
 #[derive(Clone, Debug)]
 pub struct SharedBudget {
-    gate: Arc<PrioritySemaphore>,
-    least_bytes: u64,
+    semaphore: Arc<PrioritySemaphore>,
+    min_bytes: u64,
 }
 
 impl SharedBudget {
-    /// `bytes` for all budgets together, and `least_bytes` for each alone.
-    pub fn new(bytes: u64, least_bytes: u64) -> Self {
+    /// Returns `bytes` for all budgets together, and `min_bytes` for each budget alone.
+    pub fn new(bytes: u64, min_bytes: u64) -> Self {
         Self {
-            gate: PrioritySemaphore::new(bytes),
-            least_bytes,
+            semaphore: PrioritySemaphore::new(bytes),
+            min_bytes,
         }
     }
 }
 
-/// A budget of bytes. Clones are the same budget.
+/// A budget of bytes. Clones share one budget.
 #[derive(Clone, Debug)]
 pub struct Budget {
-    gate: Arc<PrioritySemaphore>,
-    parts: Option<Parts>,
+    semaphore: Arc<PrioritySemaphore>,
+    pools: Option<SharedPools>,
 }
 
-/// Where the bytes of a budget come from that has some in common with others.
+/// The two pools of a budget that draws on a [`SharedBudget`].
 #[derive(Clone, Debug)]
-struct Parts {
-    least: Arc<PrioritySemaphore>,
-    common: Arc<PrioritySemaphore>,
+struct SharedPools {
+    minimum: Arc<PrioritySemaphore>,
+    shared: Arc<PrioritySemaphore>,
 }
 
-/// A part of a budget, given back when it is dropped.
+/// Bytes of a budget, released when dropped.
 #[derive(Debug)]
-#[must_use = "memory is given back as soon as it is dropped"]
+#[must_use = "memory is released as soon as the permit is dropped"]
 pub struct MemoryPermit {
     own: PriorityPermit,
-    part: Option<PriorityPermit>,
+    pool: Option<PriorityPermit>,
 }
 
 impl MemoryPermit {
-    /// Takes `bytes` (or all there are) out of this into one of its own.
+    /// Splits `bytes` (at most all) off into a permit of their own.
     pub fn split(&mut self, bytes: u64) -> Self {
         Self {
             own: self.own.split(bytes),
-            part: self.part.as_mut().map(|part| part.split(bytes)),
+            pool: self.pool.as_mut().map(|pool| pool.split(bytes)),
         }
     }
 }
 
 impl Budget {
-    /// A budget of `bytes` of its own.
+    /// Returns a budget of `bytes` of its own.
     pub fn new(bytes: u64) -> Self {
         Self {
-            gate: PrioritySemaphore::new(bytes),
-            parts: None,
+            semaphore: PrioritySemaphore::new(bytes),
+            pools: None,
         }
     }
 
-    /// A budget of at most `bytes`, which come out of what several have in common.
-    pub fn sharing(bytes: u64, common: &SharedBudget) -> Self {
+    /// Returns a budget of at most `bytes`, drawn from `shared`.
+    pub fn sharing(bytes: u64, shared: &SharedBudget) -> Self {
         Self {
-            gate: PrioritySemaphore::new(bytes),
-            parts: Some(Parts {
-                least: PrioritySemaphore::new(common.least_bytes.min(bytes)),
-                common: Arc::clone(&common.gate),
+            semaphore: PrioritySemaphore::new(bytes),
+            pools: Some(SharedPools {
+                minimum: PrioritySemaphore::new(shared.min_bytes.min(bytes)),
+                shared: Arc::clone(&shared.semaphore),
             }),
         }
     }
 
-    /// Waits until `bytes` may be held. More than the whole budget is clamped to it; read-ahead to three
-    /// quarters of it.
+    /// Waits until `bytes` may be held. More than the budget is clamped to it; background work to three quarters of
+    /// it.
     ///
     /// Never call it while holding memory of the same budget.
     ///
     /// # Cancel safety
-    /// Dropping the future gives up the place in the queue and nothing else.
-    pub async fn acquire(&self, bytes: u64, urgency: Priority) -> MemoryPermit {
-        let own = self.gate.acquire(bytes, urgency).await;
-        let part = match &self.parts {
-            Some(parts) => Some(parts.acquire(own.amount(), urgency).await),
+    /// Dropping the future leaves the queue and takes nothing.
+    pub async fn acquire(&self, bytes: u64, priority: Priority) -> MemoryPermit {
+        let own = self.semaphore.acquire(bytes, priority).await;
+        let pool = match &self.pools {
+            Some(pools) => Some(pools.acquire(own.amount(), priority).await),
             None => None,
         };
-        MemoryPermit { own, part }
+        MemoryPermit { own, pool }
     }
 
-    /// Takes `bytes` if they are free and nobody waits for them.
-    pub fn try_acquire(&self, bytes: u64, urgency: Priority) -> Option<MemoryPermit> {
-        let own = self.gate.try_acquire(bytes, urgency)?;
-        let part = match &self.parts {
-            Some(parts) => Some(parts.try_acquire(own.amount(), urgency)?),
+    /// Takes `bytes` if they are free and no earlier request waits.
+    pub fn try_acquire(&self, bytes: u64, priority: Priority) -> Option<MemoryPermit> {
+        let own = self.semaphore.try_acquire(bytes, priority)?;
+        let pool = match &self.pools {
+            Some(pools) => Some(pools.try_acquire(own.amount(), priority)?),
             None => None,
         };
-        Some(MemoryPermit { own, part })
+        Some(MemoryPermit { own, pool })
     }
 
-    /// The whole budget.
+    /// Returns the bytes of the budget.
     pub fn capacity_bytes(&self) -> u64 {
-        self.gate.capacity()
+        self.semaphore.capacity()
     }
 
-    /// What is held now.
+    /// Returns the bytes held now.
     pub fn used_bytes(&self) -> u64 {
-        self.gate.used()
+        self.semaphore.used()
     }
 
-    /// How many wait for bytes.
+    /// Returns how many requests wait for bytes.
     pub fn waiting(&self) -> usize {
-        let for_parts = self.parts.as_ref().map_or(0, |parts| parts.least.waiting());
-        self.gate.waiting() + for_parts
+        let for_pools = self.pools.as_ref().map_or(0, |pools| pools.minimum.waiting());
+        self.semaphore.waiting() + for_pools
     }
 }
 
-impl Parts {
-    /// Of whichever has them first.
-    async fn acquire(&self, bytes: u64, urgency: Priority) -> PriorityPermit {
-        if bytes > self.least.ceiling(urgency) {
-            return self.common.acquire(bytes, urgency).await;
+impl SharedPools {
+    /// Takes `bytes` of whichever pool grants them first.
+    async fn acquire(&self, bytes: u64, priority: Priority) -> PriorityPermit {
+        if bytes > self.minimum.ceiling(priority) {
+            return self.shared.acquire(bytes, priority).await;
         }
         tokio::select! {
             biased;
-            grant = self.least.acquire(bytes, urgency) => grant,
-            grant = self.common.acquire(bytes, urgency) => grant,
+            permit = self.minimum.acquire(bytes, priority) => permit,
+            permit = self.shared.acquire(bytes, priority) => permit,
         }
     }
 
-    fn try_acquire(&self, bytes: u64, urgency: Priority) -> Option<PriorityPermit> {
-        let least = (bytes <= self.least.ceiling(urgency))
-            .then(|| self.least.try_acquire(bytes, urgency))
+    fn try_acquire(&self, bytes: u64, priority: Priority) -> Option<PriorityPermit> {
+        let minimum = (bytes <= self.minimum.ceiling(priority))
+            .then(|| self.minimum.try_acquire(bytes, priority))
             .flatten();
-        least.or_else(|| self.common.try_acquire(bytes, urgency))
+        minimum.or_else(|| self.shared.try_acquire(bytes, priority))
     }
 }
 
@@ -158,13 +159,13 @@ mod tests {
 
     use super::*;
 
-    /// Longer than anything here takes.
+    /// Longer than any test here takes.
     const GUARD: Duration = Duration::from_secs(60);
 
     #[tokio::test]
-    async fn the_least_is_there_whatever_others_hold() {
-        let common = SharedBudget::new(100, 10);
-        let (one, two) = (Budget::sharing(1_000, &common), Budget::sharing(1_000, &common));
+    async fn the_minimum_is_available_whatever_others_hold() {
+        let shared = SharedBudget::new(100, 10);
+        let (one, two) = (Budget::sharing(1_000, &shared), Budget::sharing(1_000, &shared));
         let _all = one.acquire(100, Priority::Reader).await;
         let own = two.acquire(10, Priority::Reader).await;
         assert!(two.try_acquire(1, Priority::Reader).is_none());
@@ -172,13 +173,13 @@ mod tests {
         assert!(next.as_mut().now_or_never().is_none());
         assert_eq!(two.waiting(), 1);
         drop(own);
-        assert!(next.now_or_never().is_some(), "its own came back");
+        assert!(next.now_or_never().is_some(), "its own bytes were released");
     }
 
     #[tokio::test]
-    async fn what_all_have_goes_to_whoever_waits() {
-        let common = SharedBudget::new(100, 10);
-        let (one, two) = (Budget::sharing(1_000, &common), Budget::sharing(1_000, &common));
+    async fn released_shared_bytes_are_granted_to_a_waiter() {
+        let shared = SharedBudget::new(100, 10);
+        let (one, two) = (Budget::sharing(1_000, &shared), Budget::sharing(1_000, &shared));
         let mut all = one.acquire(100, Priority::Reader).await;
         let mut large = Box::pin(two.acquire(50, Priority::Reader));
         assert!(large.as_mut().now_or_never().is_none());
@@ -191,35 +192,35 @@ mod tests {
 
     #[tokio::test]
     async fn none_has_more_than_its_budget() {
-        let common = SharedBudget::new(1_000, 10);
-        let budget = Budget::sharing(50, &common);
+        let shared = SharedBudget::new(1_000, 10);
+        let budget = Budget::sharing(50, &shared);
         let held = budget.acquire(500, Priority::Reader).await;
         assert_eq!(budget.used_bytes(), 50);
         assert!(budget.try_acquire(1, Priority::Reader).is_none());
         drop(held);
-        assert_eq!(common.gate.used(), 0);
+        assert_eq!(shared.semaphore.used(), 0);
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
-        /// Whatever is asked for and given up, all are served in the end, and everything comes back.
+        /// Whatever is requested and cancelled, every request is granted in the end, and every byte is released.
         #[test]
-        fn everything_comes_back(wishes in proptest::collection::vec((0_usize..3, 1_u64..200, any::<bool>()), 1..60)) {
+        fn every_byte_is_released(requests in proptest::collection::vec((0_usize..3, 1_u64..200, any::<bool>()), 1..60)) {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
-            let common = SharedBudget::new(100, 20);
-            let budgets: Vec<_> = (0..3).map(|_| Budget::sharing(150, &common)).collect();
+            let shared = SharedBudget::new(100, 20);
+            let budgets: Vec<_> = (0..3).map(|_| Budget::sharing(150, &shared)).collect();
             runtime.block_on(async {
                 let mut tasks = JoinSet::new();
-                for (whose, bytes, is_dropped) in wishes {
-                    let budget = budgets[whose].clone();
+                for (index, bytes, is_dropped) in requests {
+                    let budget = budgets[index].clone();
                     tasks.spawn(async move {
-                        let urgency = if bytes % 2 == 0 { Priority::Reader } else { Priority::Background };
-                        let wish = budget.acquire(bytes, urgency);
+                        let priority = if bytes % 2 == 0 { Priority::Reader } else { Priority::Background };
+                        let acquire = budget.acquire(bytes, priority);
                         if is_dropped {
-                            drop(timeout(Duration::from_micros(bytes), wish).await);
+                            drop(timeout(Duration::from_micros(bytes), acquire).await);
                         } else {
-                            let mut memory = timeout(GUARD, wish).await.unwrap();
+                            let mut memory = timeout(GUARD, acquire).await.unwrap();
                             let half = memory.split(bytes / 2);
                             tokio::task::yield_now().await;
                             drop((memory, half));
@@ -230,9 +231,9 @@ mod tests {
                     task.unwrap();
                 }
             });
-            prop_assert_eq!(common.gate.used(), 0);
+            prop_assert_eq!(shared.semaphore.used(), 0);
             for budget in &budgets {
-                prop_assert_eq!((budget.used_bytes(), budget.parts.as_ref().unwrap().least.used()), (0, 0));
+                prop_assert_eq!((budget.used_bytes(), budget.pools.as_ref().unwrap().minimum.used()), (0, 0));
             }
         }
     }

@@ -1,8 +1,8 @@
-//! How many requests are at the source at once: one more for a round of successes, a third less when the
-//! source says that it is too much.
+//! The number of requests in flight at the source: one more for a round of successes, a third less when the source
+//! throttles.
 //!
-//! Additive increase and multiplicative decrease, as TCP does it: with many clients on one source it settles
-//! on a fair share without anybody knowing the others.
+//! Additive increase and multiplicative decrease, as in TCP: many clients of one source converge on a fair share
+//! without knowing each other.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,48 +13,48 @@ use tokio::time::Instant;
 use super::Priority;
 use super::priority_semaphore::{PriorityPermit, PrioritySemaphore};
 
-/// What is left of the limit when the source throttles.
+/// The factor of the limit after a throttled response.
 const DECREASE: f64 = 0.7;
 
-/// Bounds of the number of requests at once.
+/// Bounds of the number of requests in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConcurrencyOptions {
-    /// The limit never sinks below.
+    /// The limit never falls below.
     pub min: u32,
-    /// The limit never rises above, and starts here.
+    /// The limit never exceeds this, and starts here.
     pub max: u32,
-    /// Throttled answers within this time of a decrease are answers to the same excess.
-    pub settle: Duration,
+    /// Throttled responses within this time after a decrease belong to the same overload.
+    pub decrease_interval: Duration,
 }
 
 impl Default for ConcurrencyOptions {
-    /// 96 requests at once (72 of them read-ahead) fill a 10 Gbit/s link with 1 MiB blocks at 60 ms each. What a
-    /// burst of them provoked is answered within a second.
+    /// 96 requests in flight (72 of them background) fill a 10 Gbit/s link with 1 MiB blocks at 60 ms each. The
+    /// responses to one burst arrive within a second.
     fn default() -> Self {
         Self {
             min: 2,
             max: 96,
-            settle: Duration::from_secs(1),
+            decrease_interval: Duration::from_secs(1),
         }
     }
 }
 
-/// The number of requests that may be at the source at once.
+/// The adaptive limit of requests in flight.
 #[derive(Debug)]
 pub struct Concurrency {
-    gate: Arc<PrioritySemaphore>,
+    semaphore: Arc<PrioritySemaphore>,
     options: ConcurrencyOptions,
-    adaption: Mutex<Adaption>,
+    adaptation: Mutex<Adaptation>,
 }
 
 #[derive(Debug)]
-struct Adaption {
+struct Adaptation {
     limit: f64,
     decreased: Option<Instant>,
 }
 
 impl Concurrency {
-    /// Starts at the highest limit.
+    /// Returns a limit that starts at its maximum.
     pub fn new(options: ConcurrencyOptions) -> Self {
         let max = options.max.max(options.min).max(1);
         let options = ConcurrencyOptions {
@@ -63,66 +63,66 @@ impl Concurrency {
             ..options
         };
         Self {
-            gate: PrioritySemaphore::new(u64::from(max)),
+            semaphore: PrioritySemaphore::new(u64::from(max)),
             options,
-            adaption: Mutex::new(Adaption {
+            adaptation: Mutex::new(Adaptation {
                 limit: f64::from(max),
                 decreased: None,
             }),
         }
     }
 
-    /// Waits for a place.
+    /// Waits for a permit.
     ///
     /// # Cancel safety
-    /// Dropping the future gives up the place in the queue.
-    pub async fn acquire(&self, urgency: Priority) -> PriorityPermit {
-        self.gate.acquire(1, urgency).await
+    /// Dropping the future leaves the queue.
+    pub async fn acquire(&self, priority: Priority) -> PriorityPermit {
+        self.semaphore.acquire(1, priority).await
     }
 
-    /// Takes a place if one is free and nobody waits for it.
-    pub fn try_acquire(&self, urgency: Priority) -> Option<PriorityPermit> {
-        self.gate.try_acquire(1, urgency)
+    /// Takes a permit if one is free and no earlier request waits.
+    pub fn try_acquire(&self, priority: Priority) -> Option<PriorityPermit> {
+        self.semaphore.try_acquire(1, priority)
     }
 
-    /// A request was answered as it should be.
-    pub fn succeeded(&self) {
+    /// Records a good response.
+    pub fn record_success(&self) {
         let max = f64::from(self.options.max);
-        let mut adaption = self.adaption.lock();
-        if adaption.limit >= max {
+        let mut adaptation = self.adaptation.lock();
+        if adaptation.limit >= max {
             return;
         }
-        adaption.limit = (adaption.limit + 1.0 / adaption.limit).min(max);
-        let limit = whole(adaption.limit);
-        drop(adaption);
-        self.gate.resize(limit);
+        adaptation.limit = (adaptation.limit + 1.0 / adaptation.limit).min(max);
+        let limit = floor(adaptation.limit);
+        drop(adaptation);
+        self.semaphore.resize(limit);
     }
 
-    /// The source asked for fewer requests.
-    pub fn throttled(&self) {
+    /// Records a throttled response.
+    pub fn record_throttle(&self) {
         let now = Instant::now();
-        let mut adaption = self.adaption.lock();
-        if adaption
+        let mut adaptation = self.adaptation.lock();
+        if adaptation
             .decreased
-            .is_some_and(|at| now.duration_since(at) < self.options.settle)
+            .is_some_and(|at| now.duration_since(at) < self.options.decrease_interval)
         {
             return;
         }
-        adaption.decreased = Some(now);
-        adaption.limit = (adaption.limit * DECREASE).max(f64::from(self.options.min));
-        let limit = whole(adaption.limit);
-        drop(adaption);
-        self.gate.resize(limit);
+        adaptation.decreased = Some(now);
+        adaptation.limit = (adaptation.limit * DECREASE).max(f64::from(self.options.min));
+        let limit = floor(adaptation.limit);
+        drop(adaptation);
+        self.semaphore.resize(limit);
     }
 
-    /// The limit of now.
+    /// Returns the current limit.
     pub fn limit(&self) -> u64 {
-        self.gate.capacity()
+        self.semaphore.capacity()
     }
 
-    /// Requests at the source now.
+    /// Returns the requests in flight.
     pub fn in_flight(&self) -> u64 {
-        self.gate.used()
+        self.semaphore.used()
     }
 }
 
@@ -131,7 +131,7 @@ impl Concurrency {
     clippy::cast_sign_loss,
     reason = "the limit lies between two u32 values, both at least one"
 )]
-fn whole(limit: f64) -> u64 {
+fn floor(limit: f64) -> u64 {
     limit as u64
 }
 
@@ -143,7 +143,7 @@ mod tests {
         Concurrency::new(ConcurrencyOptions {
             min: 2,
             max,
-            settle: Duration::from_secs(1),
+            decrease_interval: Duration::from_secs(1),
         })
     }
 
@@ -151,11 +151,11 @@ mod tests {
     async fn a_burst_of_throttled_answers_lowers_the_limit_once() {
         let concurrency = limited(10);
         for _ in 0..10 {
-            concurrency.throttled();
+            concurrency.record_throttle();
         }
         assert_eq!(concurrency.limit(), 7);
         tokio::time::advance(Duration::from_secs(2)).await;
-        concurrency.throttled();
+        concurrency.record_throttle();
         assert_eq!(concurrency.limit(), 4);
     }
 
@@ -164,11 +164,11 @@ mod tests {
         let concurrency = limited(10);
         for _ in 0..50 {
             tokio::time::advance(Duration::from_secs(2)).await;
-            concurrency.throttled();
+            concurrency.record_throttle();
         }
         assert_eq!(concurrency.limit(), 2);
         for _ in 0..1000 {
-            concurrency.succeeded();
+            concurrency.record_success();
         }
         assert_eq!(concurrency.limit(), 10);
     }

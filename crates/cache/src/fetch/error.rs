@@ -1,27 +1,26 @@
-//! What can become of a fetch.
+//! Errors of a fetch.
 
-/// Why an object's bytes did not come.
+/// Why a fetch failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
-    /// The source holds another version than the one asked for, or none. Another try cannot help; a new
-    /// listing does.
-    #[error("{key} is not at its source any more in the version that was asked for")]
+    /// The source holds another version, or none. A retry cannot help; a new listing does.
+    #[error("{key} changed or was deleted at its source")]
     Changed {
-        /// What was asked for.
+        /// The object's key.
         key: String,
     },
-    /// The source knows us and says no, or does not know us.
+    /// The source rejects the credentials, or the access.
     #[error("the source denies access to {key}: {reason}")]
     Denied {
-        /// What was asked for.
+        /// The object's key.
         key: String,
-        /// The source's words.
+        /// The source's reason.
         reason: String,
     },
-    /// The source did not give the bytes before the deadline.
+    /// The source did not deliver the bytes before the deadline.
     #[error("failed to fetch {key}: {reason}")]
     Unavailable {
-        /// What was asked for.
+        /// The object's key.
         key: String,
         /// The last cause.
         reason: String,

@@ -1,33 +1,33 @@
-//! How fast the source answers of late, and when a second request for the same bytes is worth it.
+//! When a second request for the same bytes is worth its cost, by the source's recent latencies.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
-/// So many answers are remembered: a few seconds of a busy source.
+/// Latencies remembered: a few seconds of a busy source.
 const SAMPLES: usize = 128;
 
-/// The estimate is made anew after so many answers.
+/// The delay is computed again after so many responses.
 const STALE_AFTER: usize = 16;
 
-/// Nobody knows the source yet.
+/// The delay before the first estimate, and its maximum.
 const INITIAL_DELAY: Duration = Duration::from_secs(1);
 
-/// A hedge before this costs more than it saves: a pause of a busy machine, this one or the source, looks no other.
+/// A hedge before this costs more than it saves: a stall of a busy machine, this one or the source, looks the same.
 const MIN_DELAY: Duration = Duration::from_millis(200);
 
-/// A request that needs longer than nineteen of twenty by this factor is stuck rather than slow.
+/// A request that takes longer than 95 % of all by this factor is stuck rather than slow.
 const FACTOR: f64 = 1.5;
 
-/// What a hedge costs, and what a request earns: at most one hedge for each twenty requests...
+/// The credit that a hedge costs; a request earns 1: at most one hedge for each twenty requests,
 const HEDGE_COST: u32 = 20;
 
-/// ... and no more than eight of them in a row.
+/// and at most eight of them in a row.
 const MAX_CREDIT: u32 = 8 * HEDGE_COST;
 
-/// The pace of one source.
+/// The hedge delay and hedge credit of one source.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct HedgeDelay {
     state: Mutex<State>,
 }
 
@@ -52,9 +52,9 @@ impl Default for State {
     }
 }
 
-impl Pace {
-    /// A request brought its first bytes after `latency`.
-    pub(super) fn answered(&self, latency: Duration) {
+impl HedgeDelay {
+    /// Records the time to the first bytes of a response.
+    pub(super) fn record_latency(&self, latency: Duration) {
         let mut state = self.state.lock();
         let next = state.next;
         match state.recent.get_mut(next) {
@@ -75,18 +75,18 @@ impl Pace {
         }
     }
 
-    /// A request was sent.
-    pub(super) fn requested(&self) {
+    /// Records a request.
+    pub(super) fn record_request(&self) {
         let mut state = self.state.lock();
         state.credit = (state.credit + 1).min(MAX_CREDIT);
     }
 
-    /// How long to wait for bytes before a second request.
+    /// Returns how long to wait for bytes before a second request.
     pub(super) fn hedge_after(&self) -> Duration {
         self.state.lock().hedge_after
     }
 
-    /// Whether there may be one more hedge, which is then taken for sent.
+    /// Returns whether a hedge may be sent now, and spends its credit.
     pub(super) fn may_hedge(&self) -> bool {
         let mut state = self.state.lock();
         match state.credit.checked_sub(HEDGE_COST) {
@@ -105,21 +105,21 @@ mod tests {
 
     #[test]
     fn hedges_wait_longer_than_nearly_all_answers_take() {
-        let pace = Pace::default();
+        let delay = HedgeDelay::default();
         for index in 0_u64..128 {
             let slow = index % 64 == 0;
-            pace.answered(Duration::from_millis(if slow { 900 } else { 200 }));
+            delay.record_latency(Duration::from_millis(if slow { 900 } else { 200 }));
         }
-        assert_eq!(pace.hedge_after(), Duration::from_millis(300));
+        assert_eq!(delay.hedge_after(), Duration::from_millis(300));
     }
 
     #[test]
     fn one_request_in_twenty_is_hedged_at_most() {
-        let pace = Pace::default();
+        let delay = HedgeDelay::default();
         let mut hedges = 0;
         for _ in 0..1000 {
-            pace.requested();
-            if pace.may_hedge() {
+            delay.record_request();
+            if delay.may_hedge() {
                 hedges += 1;
             }
         }
@@ -128,10 +128,10 @@ mod tests {
 
     #[test]
     fn a_quiet_time_saves_credit_for_eight_hedges_only() {
-        let pace = Pace::default();
+        let delay = HedgeDelay::default();
         for _ in 0..10_000 {
-            pace.requested();
+            delay.record_request();
         }
-        assert_eq!((0..100).filter(|_| pace.may_hedge()).count(), 8);
+        assert_eq!((0..100).filter(|_| delay.may_hedge()).count(), 8);
     }
 }

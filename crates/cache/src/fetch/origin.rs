@@ -1,14 +1,14 @@
-//! The one way to a source's bytes, patient within a deadline.
+//! The one way to a source's bytes, with retries within a deadline.
 //!
-//! A fetch is a [`Transfer`]: it asks for its range, takes what comes, and asks for the rest when the answer
-//! breaks off. Here is what all transfers of one source share: the number of requests at once, the budget of
-//! retries, the pace that hedges go by, and when the source last gave anything.
+//! A fetch is a [`Transfer`]: it requests its range, takes the bytes that arrive, and requests the rest when a
+//! response breaks off. An [`Origin`] holds what all transfers of one source share: the limit of requests in
+//! flight, the retry budget, the hedge delay, and when the source last delivered bytes.
 //!
-//! Deadline: a transfer ends [`OriginOptions::deadline`] (and a second for each `min_bytes_per_second` of its
-//! range) after the source should have begun to answer it. Time in which the caller takes no bytes does not
-//! count, nor does waiting for a place among the requests while the source serves others.
+//! Deadline: a transfer ends [`OriginOptions::deadline`] (plus a second for each `min_bytes_per_second` of its
+//! range) after the source should have begun to respond. Time in which the caller takes no bytes does not count,
+//! nor does waiting for a request permit while the source serves others.
 //!
-//! Not here: memory. Whoever keeps the bytes takes them from the [`Budget`] before.
+//! Not here: memory. The caller that keeps the bytes reserves them from the [`Budget`] before.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use millpond_core::Validator;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::hedge::Pace;
+use super::hedge::HedgeDelay;
 use super::retry::RetryBudget;
 use super::{Budget, Concurrency, ConcurrencyOptions, FetchError, Priority};
 use crate::metrics::OriginMetrics;
@@ -31,19 +31,19 @@ mod transfer;
 
 use transfer::Transfer;
 
-/// What to fetch.
+/// A request for a range of an object.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The object's whole key, as it was listed.
+    /// The object's full key, as it was listed.
     pub key: String,
     /// The version that the catalog names.
     pub validator: Validator,
-    /// The object's whole size.
+    /// The object's size.
     pub size_bytes: u64,
-    /// The bytes wanted: not beyond the size.
+    /// The requested bytes: not beyond the size.
     pub range: Range<u64>,
-    /// Who waits.
-    pub urgency: Priority,
+    /// What waits for the bytes.
+    pub priority: Priority,
 }
 
 /// A piece of an object between two multiples of the block size.
@@ -51,22 +51,22 @@ pub struct Request {
 pub struct FetchedBlock {
     /// Offset in the object divided by the block size.
     pub index: u64,
-    /// All bytes of the block that were asked for.
+    /// All requested bytes of the block.
     pub content: Vec<Bytes>,
 }
 
-/// How patient an [`Origin`] is.
+/// Timeouts and limits of an [`Origin`].
 #[derive(Clone, Debug)]
 pub struct OriginOptions {
-    /// A fetch fails after this, and a second for each `min_bytes_per_second` of its range.
+    /// Time after which a fetch fails, plus a second for each `min_bytes_per_second` of its range.
     pub deadline: Duration,
-    /// An answer that is slower over `idle` is given up for another. At least 1.
+    /// A response that is slower than this over `idle` is abandoned for a new request. At least 1.
     pub min_bytes_per_second: u64,
-    /// Longest wait for the next byte of one answer.
+    /// Longest wait for the next byte of one response.
     pub idle: Duration,
-    /// Bounds of the number of requests at once.
+    /// Bounds of the number of requests in flight.
     pub concurrency: ConcurrencyOptions,
-    /// Hedges take their memory here and are left out when there is none; `None`: no hedges.
+    /// Budget that hedges reserve their memory from, and without free memory do not start; `None`: no hedges.
     pub budget: Option<Budget>,
 }
 
@@ -90,16 +90,16 @@ pub struct Origin {
     metrics: OriginMetrics,
     concurrency: Concurrency,
     retries: RetryBudget,
-    pace: Pace,
-    born: Instant,
-    /// Milliseconds after `born` at which bytes came last.
+    hedge_delay: HedgeDelay,
+    created: Instant,
+    /// Milliseconds after `created` at which the last bytes arrived.
     progress: AtomicU64,
-    /// What this source has in the gauge that all sources of a Dataset share.
-    shown_limit: AtomicI64,
+    /// This source's part of the gauge that all sources of a Dataset share.
+    limit_in_gauge: AtomicI64,
 }
 
 impl Origin {
-    /// Makes the way to `source`.
+    /// Returns the way to `source`.
     pub fn new(source: Arc<Source>, options: OriginOptions, metrics: OriginMetrics) -> Self {
         let concurrency = Concurrency::new(options.concurrency);
         let origin = Self {
@@ -108,29 +108,29 @@ impl Origin {
             metrics,
             concurrency,
             retries: RetryBudget::default(),
-            pace: Pace::default(),
-            born: Instant::now(),
+            hedge_delay: HedgeDelay::default(),
+            created: Instant::now(),
             progress: AtomicU64::new(0),
-            shown_limit: AtomicI64::new(0),
+            limit_in_gauge: AtomicI64::new(0),
         };
-        origin.show_limit(origin.limit());
+        origin.update_limit_gauge(origin.limit());
         origin
     }
 
-    /// The source behind it.
+    /// Returns the source.
     pub const fn source(&self) -> &Arc<Source> {
         &self.source
     }
 
-    /// How many requests may be at the source at once, now.
+    /// Returns the current limit of requests in flight.
     pub fn concurrency_limit(&self) -> u64 {
         self.concurrency.limit()
     }
 
-    /// Fetches a range whole.
+    /// Fetches a complete range.
     ///
     /// # Errors
-    /// As [`FetchError`] says; never fewer, more or other bytes than asked for.
+    /// See [`FetchError`]; never fewer, more or other bytes than requested.
     ///
     /// # Cancel safety
     /// Dropping the future ends the requests.
@@ -144,16 +144,16 @@ impl Origin {
         Ok(content)
     }
 
-    /// Fetches a range and hands over each block as soon as it is complete, in order.
+    /// Fetches a range and sends each block as soon as it is complete, in order.
     ///
     /// The time in which `blocks` is full does not count.
     ///
     /// # Errors
-    /// As [`FetchError`] says. Blocks that were handed over before an error are right. A closed channel ends
-    /// the fetch without an error.
+    /// See [`FetchError`]. Blocks that were sent before an error are right. A closed channel ends the fetch
+    /// without an error.
     ///
     /// # Cancel safety
-    /// Dropping the future ends the requests; blocks that were handed over are whole.
+    /// Dropping the future ends the requests; blocks that were sent are complete.
     pub async fn fetch_blocks(
         &self,
         request: Request,
@@ -172,38 +172,38 @@ impl Origin {
         Ok(())
     }
 
-    fn made_progress(&self) {
-        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+    fn record_progress(&self) {
+        let now = u64::try_from(self.created.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.progress.fetch_max(now, Ordering::Relaxed);
     }
 
     fn last_progress(&self) -> Instant {
-        self.born + Duration::from_millis(self.progress.load(Ordering::Relaxed))
+        self.created + Duration::from_millis(self.progress.load(Ordering::Relaxed))
     }
 
     fn throttled(&self) {
         self.metrics.throttles.inc();
-        self.concurrency.throttled();
-        self.show_limit(self.limit());
+        self.concurrency.record_throttle();
+        self.update_limit_gauge(self.limit());
     }
 
     fn limit(&self) -> i64 {
         i64::try_from(self.concurrency.limit()).unwrap_or(i64::MAX)
     }
 
-    fn show_limit(&self, limit: i64) {
-        let shown = self.shown_limit.swap(limit, Ordering::Relaxed);
-        self.metrics.concurrency_limit.add(limit.saturating_sub(shown));
+    fn update_limit_gauge(&self, limit: i64) {
+        let previous = self.limit_in_gauge.swap(limit, Ordering::Relaxed);
+        self.metrics.concurrency_limit.add(limit.saturating_sub(previous));
     }
 }
 
 impl Drop for Origin {
     fn drop(&mut self) {
-        self.show_limit(0);
+        self.update_limit_gauge(0);
     }
 }
 
-/// Chunks on their way to be blocks.
+/// Chunks that are cut into blocks.
 #[derive(Debug)]
 struct Assembly {
     block_size_bytes: u64,
@@ -222,7 +222,7 @@ impl Assembly {
         }
     }
 
-    /// Takes the next chunk, and gives the blocks that it completes. Copies nothing.
+    /// Takes the next chunk, and returns the blocks that it completes. Copies nothing.
     fn add(&mut self, mut chunk: Bytes) -> Vec<FetchedBlock> {
         let mut complete = Vec::new();
         while !chunk.is_empty() {

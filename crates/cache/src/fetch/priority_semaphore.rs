@@ -1,15 +1,16 @@
-//! A weighted semaphore that lets whoever is waited for go first, and whose size may change.
+//! A weighted semaphore with two priorities and a variable capacity.
 //!
-//! Both the byte budget and the limit of requests at once are one of these. Waiters of one [`Priority`] are
-//! served in the order of their coming, so a large one is not starved by small ones. A waiting reader goes
-//! before all read-ahead, and read-ahead alone never fills the gate: a quarter stays free for readers.
+//! Both the byte budget and the limit of requests in flight are one. Waiters of one [`Priority`] are served in
+//! order of arrival, so small requests do not starve a large one. A waiting reader goes before all background work,
+//! and background work alone never fills the semaphore: a quarter stays free for readers.
 //!
 //! Invariants:
-//! - What is granted never exceeds the capacity, except for the time after [`PrioritySemaphore::resize`] made it smaller.
-//! - An amount above what can ever be granted is clamped to that: it waits for an empty gate, not for ever.
-//! - A waiter that is dropped, even after it was granted, takes nothing with it and holds nobody up.
+//! - The granted amount never exceeds the capacity, except after [`PrioritySemaphore::resize`] lowered it.
+//! - An amount above what can ever be granted is clamped to that: it waits for an empty semaphore, not for ever.
+//! - A waiter that is dropped, even after its permit, takes nothing and blocks no other.
 //!
-//! A holder of a grant must not wait for another one at the same gate: two of them could wait for each other.
+//! The holder of a permit must not wait for another one of the same semaphore: two holders could wait for each
+//! other.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,10 +20,10 @@ use tokio::sync::oneshot;
 
 use super::Priority;
 
-/// Read-ahead leaves this fraction of the capacity to readers.
-const READERS_SHARE: u64 = 4;
+/// Background work leaves this fraction of the capacity to readers.
+const READERS_FRACTION: u64 = 4;
 
-/// The gate itself; [`PriorityPermit`]s keep it alive.
+/// The semaphore; [`PriorityPermit`]s keep it alive.
 #[derive(Debug)]
 pub(crate) struct PrioritySemaphore {
     state: Mutex<State>,
@@ -33,35 +34,35 @@ struct State {
     capacity: u64,
     used: u64,
     readers: VecDeque<Waiter>,
-    read_ahead: VecDeque<Waiter>,
+    background: VecDeque<Waiter>,
 }
 
 #[derive(Debug)]
 struct Waiter {
     amount: u64,
-    hand: oneshot::Sender<PriorityPermit>,
+    sender: oneshot::Sender<PriorityPermit>,
 }
 
-/// A part of a gate's capacity, given back when it is dropped.
+/// A part of a semaphore's capacity, released when dropped.
 #[derive(Debug)]
-#[must_use = "a grant is given back as soon as it is dropped"]
+#[must_use = "a permit is released as soon as it is dropped"]
 pub struct PriorityPermit {
-    gate: Arc<PrioritySemaphore>,
+    semaphore: Arc<PrioritySemaphore>,
     amount: u64,
 }
 
 impl PriorityPermit {
-    /// How much was granted: less than was asked for where that can never be had.
+    /// Returns the amount granted: less than requested where that can never be granted.
     pub const fn amount(&self) -> u64 {
         self.amount
     }
 
-    /// Takes `amount` (or all there is) out of this grant into one of its own.
+    /// Splits `amount` (at most all) off into a permit of its own.
     pub fn split(&mut self, amount: u64) -> Self {
         let taken = amount.min(self.amount);
         self.amount -= taken;
         Self {
-            gate: Arc::clone(&self.gate),
+            semaphore: Arc::clone(&self.semaphore),
             amount: taken,
         }
     }
@@ -70,7 +71,7 @@ impl PriorityPermit {
 impl Drop for PriorityPermit {
     fn drop(&mut self) {
         if self.amount > 0 {
-            self.gate.release(self.amount);
+            self.semaphore.release(self.amount);
         }
     }
 }
@@ -82,7 +83,7 @@ impl PrioritySemaphore {
                 capacity: capacity.max(1),
                 used: 0,
                 readers: VecDeque::new(),
-                read_ahead: VecDeque::new(),
+                background: VecDeque::new(),
             }),
         })
     }
@@ -95,29 +96,29 @@ impl PrioritySemaphore {
         self.state.lock().used
     }
 
-    /// The most that one of this urgency can ever be granted.
-    pub(crate) fn ceiling(&self, urgency: Priority) -> u64 {
-        self.state.lock().ceiling(urgency)
+    /// Returns the most that one request of this priority can be granted.
+    pub(crate) fn ceiling(&self, priority: Priority) -> u64 {
+        self.state.lock().ceiling(priority)
     }
 
-    /// How many wait, those included that went away and were not noticed yet.
+    /// Returns the number of waiters, with those that were dropped and not noticed yet.
     pub(crate) fn waiting(&self) -> usize {
         let state = self.state.lock();
-        state.readers.len() + state.read_ahead.len()
+        state.readers.len() + state.background.len()
     }
 
-    /// Changes the capacity. What is granted already stays granted.
+    /// Changes the capacity. What is granted stays granted.
     pub(crate) fn resize(self: &Arc<Self>, capacity: u64) {
         self.state.lock().capacity = capacity.max(1);
         self.serve();
     }
 
-    /// Takes `amount` if nobody has to be waited for.
-    pub(crate) fn try_acquire(self: &Arc<Self>, amount: u64, urgency: Priority) -> Option<PriorityPermit> {
+    /// Takes `amount` if it is free and no earlier waiter has to go first.
+    pub(crate) fn try_acquire(self: &Arc<Self>, amount: u64, priority: Priority) -> Option<PriorityPermit> {
         let mut state = self.state.lock();
-        let amount = state.take(amount, urgency)?;
+        let amount = state.take(amount, priority)?;
         Some(PriorityPermit {
-            gate: Arc::clone(self),
+            semaphore: Arc::clone(self),
             amount,
         })
     }
@@ -125,25 +126,26 @@ impl PrioritySemaphore {
     /// Waits for `amount`.
     ///
     /// # Cancel safety
-    /// Dropping the future gives up the place in the queue, and what was granted in that moment.
-    pub(crate) async fn acquire(self: &Arc<Self>, amount: u64, urgency: Priority) -> PriorityPermit {
-        // Declared before the receiver, so dropped after it: those behind us in the queue move up.
-        let _leaving;
-        let hand = {
+    /// Dropping the future leaves the queue and releases an amount that was granted at that very time.
+    pub(crate) async fn acquire(self: &Arc<Self>, amount: u64, priority: Priority) -> PriorityPermit {
+        // Declared before the receiver, so dropped after it: the waiters behind it move up.
+        let _guard;
+        let sender = {
             let mut state = self.state.lock();
-            if let Some(amount) = state.take(amount, urgency) {
+            if let Some(amount) = state.take(amount, priority) {
                 return PriorityPermit {
-                    gate: Arc::clone(self),
+                    semaphore: Arc::clone(self),
                     amount,
                 };
             }
-            let (hand, granted) = oneshot::channel();
-            state.queue(urgency).push_back(Waiter { amount, hand });
+            let (sender, granted) = oneshot::channel();
+            state.queue(priority).push_back(Waiter { amount, sender });
             granted
         };
-        _leaving = WaiterGuard { gate: self };
-        hand.await
-            .expect("a waiter leaves the queue only with its grant, or after its receiver is gone")
+        _guard = WaiterGuard { semaphore: self };
+        sender
+            .await
+            .expect("a waiter leaves the queue only with its permit, or after its receiver was dropped")
     }
 
     fn release(self: &Arc<Self>, amount: u64) {
@@ -154,19 +156,19 @@ impl PrioritySemaphore {
         self.serve();
     }
 
-    /// Grants to everybody whose turn it is. Grants leave the lock before they are handed over: one that
-    /// nobody takes any more is dropped, which takes the lock again.
+    /// Grants to every waiter that is due. Permits leave the lock before they are sent: a permit whose receiver was
+    /// dropped is released, which takes the lock again.
     fn serve(self: &Arc<Self>) {
         loop {
-            let (hand, amount) = {
+            let (sender, amount) = {
                 let mut state = self.state.lock();
                 match state.next() {
                     Some(next) => next,
                     None => return,
                 }
             };
-            drop(hand.send(PriorityPermit {
-                gate: Arc::clone(self),
+            drop(sender.send(PriorityPermit {
+                semaphore: Arc::clone(self),
                 amount,
             }));
         }
@@ -174,70 +176,70 @@ impl PrioritySemaphore {
 }
 
 impl State {
-    const fn queue(&mut self, urgency: Priority) -> &mut VecDeque<Waiter> {
-        match urgency {
+    const fn queue(&mut self, priority: Priority) -> &mut VecDeque<Waiter> {
+        match priority {
             Priority::Reader => &mut self.readers,
-            Priority::Background => &mut self.read_ahead,
+            Priority::Background => &mut self.background,
         }
     }
 
-    /// The most that one urgency may bring the use to.
-    const fn ceiling(&self, urgency: Priority) -> u64 {
-        match urgency {
+    /// Returns the most that requests of one priority may raise the use to.
+    const fn ceiling(&self, priority: Priority) -> u64 {
+        match priority {
             Priority::Reader => self.capacity,
-            Priority::Background => self.capacity - self.capacity / READERS_SHARE,
+            Priority::Background => self.capacity - self.capacity / READERS_FRACTION,
         }
     }
 
-    /// What `amount` comes to, if there is room for it now.
-    fn fits(&self, amount: u64, urgency: Priority) -> Option<u64> {
-        let ceiling = self.ceiling(urgency);
+    /// Returns `amount`, clamped, if it is free now.
+    fn fits(&self, amount: u64, priority: Priority) -> Option<u64> {
+        let ceiling = self.ceiling(priority);
         let clamped = amount.min(ceiling);
         (self.used.saturating_add(clamped) <= ceiling).then_some(clamped)
     }
 
-    /// Takes `amount` for somebody who is not in a queue.
-    fn take(&mut self, amount: u64, urgency: Priority) -> Option<u64> {
-        let someone_before =
-            !self.readers.is_empty() || (urgency == Priority::Background && !self.read_ahead.is_empty());
-        if someone_before {
+    /// Takes `amount` for a request that is not queued.
+    fn take(&mut self, amount: u64, priority: Priority) -> Option<u64> {
+        let must_queue =
+            !self.readers.is_empty() || (priority == Priority::Background && !self.background.is_empty());
+        if must_queue {
             return None;
         }
-        let taken = self.fits(amount, urgency)?;
+        let taken = self.fits(amount, priority)?;
         self.used += taken;
         Some(taken)
     }
 
-    /// Takes for the first in the queues who is still there, if there is room.
+    /// Takes for the first waiter that still exists, if the amount is free.
     fn next(&mut self) -> Option<(oneshot::Sender<PriorityPermit>, u64)> {
-        for urgency in [Priority::Reader, Priority::Background] {
+        for priority in [Priority::Reader, Priority::Background] {
             while self
-                .queue(urgency)
+                .queue(priority)
                 .front()
-                .is_some_and(|waiter| waiter.hand.is_closed())
+                .is_some_and(|waiter| waiter.sender.is_closed())
             {
-                self.queue(urgency).pop_front();
+                self.queue(priority).pop_front();
             }
-            let Some(amount) = self.queue(urgency).front().map(|waiter| waiter.amount) else {
+            let Some(amount) = self.queue(priority).front().map(|waiter| waiter.amount) else {
                 continue;
             };
-            let taken = self.fits(amount, urgency)?;
-            let waiter = self.queue(urgency).pop_front()?;
+            let taken = self.fits(amount, priority)?;
+            let waiter = self.queue(priority).pop_front()?;
             self.used += taken;
-            return Some((waiter.hand, taken));
+            return Some((waiter.sender, taken));
         }
         None
     }
 }
 
-/// Lets the queue move up when a waiter goes.
+/// Serves the queue when a waiter is dropped.
 struct WaiterGuard<'a> {
-    gate: &'a Arc<PrioritySemaphore>,
+    semaphore: &'a Arc<PrioritySemaphore>,
 }
 
 impl Drop for WaiterGuard<'_> {
     fn drop(&mut self) {
-        self.gate.serve();
+        self.semaphore.serve();
     }
 }
 

@@ -1,35 +1,35 @@
-//! When to ask again after an error: later each time, never in step with others, and never so often that the
-//! asking again is what keeps the source down.
+//! Retries after an error: an exponential backoff with jitter, and a budget that keeps retries from being what
+//! keeps a source down.
 
 use std::time::Duration;
 
 use rand::RngExt;
 use tower::retry::budget::{Budget as _, TpsBudget};
 
-/// Before the first retry.
+/// The first backoff.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 
-/// Between later ones.
+/// The longest backoff.
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
-/// Retries a second that are always allowed: for a source that is seldom asked, and so that all who waited out a
-/// storm get their turn within a few seconds.
+/// Retries per second that are always allowed: for a source with few requests, and so that all requests that waited
+/// out an outage are retried within a few seconds.
 const RETRIES_PER_SECOND: u32 = 50;
 
-/// Beyond these, one retry for each five requests that were not.
+/// Beyond these, one retry for each five requests.
 const RETRY_SHARE: f32 = 0.2;
 
-/// How long a request counts.
+/// How long a request counts towards the budget.
 const BUDGET_WINDOW: Duration = Duration::from_secs(10);
 
-/// The retries of one source.
+/// The retry budget of one source.
 pub(crate) struct RetryBudget {
     budget: TpsBudget,
 }
 
 impl std::fmt::Debug for RetryBudget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Retries")
+        f.write_str("RetryBudget")
     }
 }
 
@@ -42,19 +42,19 @@ impl Default for RetryBudget {
 }
 
 impl RetryBudget {
-    /// A request was sent that is no retry.
-    pub(crate) fn requested(&self) {
+    /// Records a request that is not a retry.
+    pub(crate) fn record_request(&self) {
         self.budget.deposit();
     }
 
-    /// Whether there may be one more retry, which is then taken for sent.
+    /// Returns whether a retry may be sent now, and counts it.
     pub(crate) fn may_retry(&self) -> bool {
         self.budget.withdraw()
     }
 }
 
-/// How long to wait before retry `tries` (the first is 0): a random time between a half and all of a step
-/// that doubles.
+/// Returns the wait before retry `tries` (the first is 0): a random time between half and all of a step that
+/// doubles.
 pub(crate) fn backoff(tries: u32) -> Duration {
     let step = BACKOFF_MIN
         .saturating_mul(1_u32.checked_shl(tries).unwrap_or(u32::MAX))

@@ -1,9 +1,9 @@
-//! The same thing wanted twice at the same time is fetched once.
+//! Single-flight: concurrent requests for one key cause one fetch.
 //!
-//! The first to ask starts a task that belongs to nobody who waits: any of them may go, and the task still runs
-//! to its end for the others, and for the cache. A flight is known until its result is there; who comes later
-//! starts a new one. So whoever starts a flight must look into the cache again *inside* it: between a look
-//! from outside and the start another flight may have landed.
+//! The first caller starts a task that no waiter owns: a waiter may be dropped, and the task still completes for
+//! the others and for the cache. A flight is in the table until its result is available; a later caller starts a
+//! new one. So the task must check the cache again *inside* the flight: another flight may have completed between a
+//! check from outside and the start.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -17,23 +17,23 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-/// A flight's task ended without a result: it panicked, or the runtime is going down.
+/// The flight's task ended without a result: it panicked, or the runtime is shutting down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the task that fetched ended without a result")]
+#[error("the fetch task ended without a result")]
 pub struct FlightLost;
 
-type Known<K, V> = Arc<Mutex<HashMap<K, watch::Receiver<Option<V>>>>>;
+type InFlight<K, V> = Arc<Mutex<HashMap<K, watch::Receiver<Option<V>>>>>;
 
-/// The flights that are under way.
+/// The flights in progress.
 pub struct SingleFlight<K, V> {
-    known: Known<K, V>,
+    in_flight: InFlight<K, V>,
     tasks: TaskTracker,
 }
 
 impl<K, V> fmt::Debug for SingleFlight<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Flights")
-            .field("under_way", &self.known.lock().len())
+            .field("in_flight", &self.in_flight.lock().len())
             .finish()
     }
 }
@@ -43,22 +43,22 @@ where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// Makes a set of flights whose tasks `tasks` owns.
+    /// Returns an empty table whose tasks `tasks` owns.
     pub fn new(tasks: TaskTracker) -> Self {
         Self {
-            known: Arc::default(),
+            in_flight: Arc::default(),
             tasks,
         }
     }
 
-    /// Waits for the result of the flight of `key`, which `start` makes if there is none under way.
-    /// `start` runs under a lock: it makes the future and does nothing else.
+    /// Waits for the result of the flight of `key`, which `start` creates if none is in progress. `start` runs
+    /// under a lock: it creates the future and does nothing else.
     ///
     /// # Errors
     /// [`FlightLost`] when the task panicked.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the flight under way.
+    /// Dropping the future leaves the flight in progress.
     pub async fn join<F>(&self, key: K, start: impl FnOnce() -> F) -> Result<V, FlightLost>
     where
         F: Future<Output = V> + Send + 'static,
@@ -71,7 +71,7 @@ where
         value.clone().ok_or(FlightLost)
     }
 
-    /// Starts the flight of `key` if there is none under way, and does not wait for it.
+    /// Starts the flight of `key` if none is in progress, without waiting for it.
     pub fn launch<F>(&self, key: K, start: impl FnOnce() -> F)
     where
         F: Future<Output = V> + Send + 'static,
@@ -79,9 +79,9 @@ where
         drop(self.enter(key, start));
     }
 
-    /// Whether a flight of `key` is under way.
+    /// Returns whether a flight of `key` is in progress.
     pub fn is_in_flight(&self, key: &K) -> bool {
-        self.known.lock().contains_key(key)
+        self.in_flight.lock().contains_key(key)
     }
 
     fn enter<F>(&self, key: K, start: impl FnOnce() -> F) -> watch::Receiver<Option<V>>
@@ -90,11 +90,11 @@ where
     {
         let (publish, result) = watch::channel(None);
         let (key, flight) = {
-            let mut known = self.known.lock();
-            match known.entry(key) {
+            let mut in_flight = self.in_flight.lock();
+            match in_flight.entry(key) {
                 Entry::Occupied(flight) => return flight.get().clone(),
                 Entry::Vacant(vacant) => {
-                    // Before the insertion: should it panic, nothing is left behind.
+                    // Before the insertion: if it panics, no entry is left behind.
                     let flight = start();
                     let key = vacant.key().clone();
                     vacant.insert(result.clone());
@@ -102,18 +102,18 @@ where
                 }
             }
         };
-        let landing = FlightGuard {
+        let guard = FlightGuard {
             key,
-            known: Arc::clone(&self.known),
+            in_flight: Arc::clone(&self.in_flight),
         };
-        // Without the lock: a runtime that is going down drops the task right here, and its landing with it.
+        // Without the lock: a runtime that is shutting down drops the task right here, and its guard with it.
         self.tasks.spawn(
             async move {
-                // Owned by the task, so that a panic takes the flight out of the table too.
-                let landing = landing;
+                // Owned by the task, so that a panic removes the flight from the table too.
+                let guard = guard;
                 let value = flight.await;
                 publish.send_replace(Some(value));
-                drop(landing);
+                drop(guard);
             }
             .in_current_span(),
         );
@@ -121,15 +121,15 @@ where
     }
 }
 
-/// Takes a flight out of the table when its task ends, however it ends.
+/// Removes a flight from the table when its task ends, however it ends.
 struct FlightGuard<K: Eq + Hash, V> {
     key: K,
-    known: Known<K, V>,
+    in_flight: InFlight<K, V>,
 }
 
 impl<K: Eq + Hash, V> Drop for FlightGuard<K, V> {
     fn drop(&mut self) {
-        self.known.lock().remove(&self.key);
+        self.in_flight.lock().remove(&self.key);
     }
 }
 

@@ -1,26 +1,26 @@
-//! The prefixes that are known and not yet listed.
+//! The prefixes that were found and are not yet listed.
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Prefixes to list, shared by all workers. It is done when none waits and none is in a worker's hands.
+/// Prefixes to list, shared by all workers. Done when none is queued and no worker holds one.
 #[derive(Debug)]
 pub(super) struct Frontier {
     state: Mutex<State>,
     changed: Notify,
-    most: usize,
+    max_queued: usize,
 }
 
 #[derive(Debug)]
 struct State {
-    /// Last in, first out: the deepest first, so that few wait.
-    waiting: Vec<String>,
-    taken: usize,
+    /// Last in, first out: the deepest first, so that few are queued.
+    queued: Vec<String>,
+    in_progress: usize,
 }
 
-/// A prefix in a worker's hands.
+/// A prefix that a worker is listing; done when dropped.
 #[derive(Debug)]
 pub(super) struct ClaimedPrefix {
     pub(super) prefix: String,
@@ -28,18 +28,18 @@ pub(super) struct ClaimedPrefix {
 }
 
 impl Frontier {
-    pub(super) fn new(root: String, most: usize) -> Self {
+    pub(super) fn new(root: String, max_queued: usize) -> Self {
         Self {
             state: Mutex::new(State {
-                waiting: vec![root],
-                taken: 0,
+                queued: vec![root],
+                in_progress: 0,
             }),
             changed: Notify::new(),
-            most,
+            max_queued,
         }
     }
 
-    /// The next prefix, as soon as there is one; `None` when there will be none.
+    /// Returns the next prefix, as soon as there is one; `None` when all are done.
     ///
     /// # Cancel safety
     /// Nothing is lost.
@@ -47,18 +47,18 @@ impl Frontier {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
-            // In line before the look, so that no change goes by in between.
+            // Registered before the check, so that no change is missed in between.
             changed.as_mut().enable();
             {
                 let mut state = self.state.lock();
-                if let Some(prefix) = state.waiting.pop() {
-                    state.taken += 1;
+                if let Some(prefix) = state.queued.pop() {
+                    state.in_progress += 1;
                     return Some(ClaimedPrefix {
                         prefix,
                         frontier: Arc::clone(self),
                     });
                 }
-                if state.taken == 0 {
+                if state.in_progress == 0 {
                     return None;
                 }
             }
@@ -66,34 +66,34 @@ impl Frontier {
         }
     }
 
-    /// Leaves a prefix to whoever is free; gives it back when there are too many.
-    pub(super) fn leave(&self, prefix: String) -> Result<(), String> {
+    /// Queues a prefix for the next free worker; returns it when the queue is full.
+    pub(super) fn push(&self, prefix: String) -> Result<(), String> {
         {
             let mut state = self.state.lock();
-            if state.waiting.len() >= self.most {
+            if state.queued.len() >= self.max_queued {
                 return Err(prefix);
             }
-            state.waiting.push(prefix);
+            state.queued.push(prefix);
         }
         self.changed.notify_waiters();
         Ok(())
     }
 
-    /// How many wait.
-    pub(super) fn waiting(&self) -> usize {
-        self.state.lock().waiting.len()
+    /// Returns the number of queued prefixes.
+    pub(super) fn queued(&self) -> usize {
+        self.state.lock().queued.len()
     }
 
-    /// How many are not done.
-    pub(super) fn open(&self) -> usize {
+    /// Returns the number of prefixes that are not done.
+    pub(super) fn unfinished(&self) -> usize {
         let state = self.state.lock();
-        state.waiting.len() + state.taken
+        state.queued.len() + state.in_progress
     }
 }
 
 impl Drop for ClaimedPrefix {
     fn drop(&mut self) {
-        self.frontier.state.lock().taken -= 1;
+        self.frontier.state.lock().in_progress -= 1;
         self.frontier.changed.notify_waiters();
     }
 }
@@ -109,14 +109,14 @@ mod tests {
         let other = Arc::clone(&frontier);
         let mut waits =
             JoinSetOfOne::spawn(async move { other.take().await.map(|taken| taken.prefix.clone()) });
-        frontier.leave("a/b/".to_owned()).unwrap();
+        frontier.push("a/b/".to_owned()).unwrap();
         assert_eq!(waits.join().await.as_deref(), Some("a/b/"));
         drop(first);
         assert!(frontier.take().await.is_none());
     }
 
     #[tokio::test]
-    async fn all_who_wait_learn_of_the_end() {
+    async fn all_waiters_are_woken_at_the_end() {
         let frontier = Arc::new(Frontier::new("a/".to_owned(), 10));
         let only = frontier.take().await.unwrap();
         let mut waiting = tokio::task::JoinSet::new();
@@ -132,10 +132,10 @@ mod tests {
     }
 
     #[test]
-    fn more_than_the_most_are_given_back() {
+    fn a_prefix_beyond_the_limit_is_returned() {
         let frontier = Frontier::new("a/".to_owned(), 1);
-        assert_eq!(frontier.leave("b/".to_owned()), Err("b/".to_owned()));
-        assert_eq!(frontier.waiting(), 1);
+        assert_eq!(frontier.push("b/".to_owned()), Err("b/".to_owned()));
+        assert_eq!(frontier.queued(), 1);
     }
 
     struct JoinSetOfOne<T>(tokio::task::JoinSet<T>);

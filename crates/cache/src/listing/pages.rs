@@ -1,4 +1,4 @@
-//! One page of a listing, asked for until it is there.
+//! One page of a listing, requested until it arrives.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::fetch::retry::backoff;
 use crate::metrics::OriginMetrics;
 use crate::source::{AttemptError, Depth, Page, Source};
 
-/// What a page is asked for with.
+/// What a page is requested with.
 #[derive(Clone, Debug)]
 pub(super) struct PageRequest<'a> {
     pub(super) prefix: &'a str,
@@ -17,7 +17,7 @@ pub(super) struct PageRequest<'a> {
     pub(super) token: Option<String>,
 }
 
-/// Asks until the page is there or the deadline is.
+/// Requests a page until it arrives or the deadline passes.
 pub(super) async fn page(
     source: &Source,
     request: PageRequest<'_>,
@@ -26,26 +26,26 @@ pub(super) async fn page(
 ) -> Result<Page, ListError> {
     let until = Instant::now() + deadline;
     let prefix = || request.prefix.to_owned();
-    let mut last = "no answer".to_owned();
+    let mut last = "no response".to_owned();
     let mut tries = 0;
     loop {
         metrics.requests.of("list").inc();
-        let asked = source.page(request.prefix, request.depth, request.token.clone());
-        let Ok(answer) = timeout_at(until, asked).await else {
+        let attempt = source.page(request.prefix, request.depth, request.token.clone());
+        let Ok(response) = timeout_at(until, attempt).await else {
             return Err(ListError::Unavailable {
                 prefix: prefix(),
                 reason: last,
             });
         };
-        let trouble = match answer {
+        let error = match response {
             Ok(page) => return Ok(page),
-            Err(trouble) => trouble,
+            Err(error) => error,
         };
-        let (kind, after) = match trouble {
-            // A prefix that went away while it was listed holds nothing; the root must be there.
+        let (kind, after) = match error {
+            // A prefix that was deleted while it was listed is empty; the root must exist.
             AttemptError::Changed if request.prefix != source.prefix() => return Ok(Page::default()),
             AttemptError::Changed => {
-                let reason = "it is not there; check the URL".to_owned();
+                let reason = "it does not exist; check the URL".to_owned();
                 return Err(ListError::NotFound {
                     prefix: prefix(),
                     reason,
@@ -65,7 +65,7 @@ pub(super) async fn page(
                     reason,
                 });
             }
-            AttemptError::Hopeless(reason) | AttemptError::Unsupported(reason) => {
+            AttemptError::Permanent(reason) | AttemptError::Unsupported(reason) => {
                 metrics.errors.of("unsupported").inc();
                 return Err(ListError::Unsupported {
                     prefix: prefix(),
@@ -83,15 +83,15 @@ pub(super) async fn page(
             }
         };
         metrics.errors.of(kind).inc();
-        let pause = backoff(tries).max(after);
+        let delay = backoff(tries).max(after);
         tries += 1;
-        if Instant::now() + pause >= until {
+        if Instant::now() + delay >= until {
             return Err(ListError::Unavailable {
                 prefix: prefix(),
                 reason: last,
             });
         }
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(delay).await;
         metrics.retries.inc();
     }
 }

@@ -16,7 +16,7 @@ async fn all(mut listing: Listing) -> Result<(BTreeSet<String>, Vec<Refused>), L
     let mut refused = Vec::new();
     while let Some(batch) = listing.next().await? {
         for object in batch.objects {
-            assert!(keys.insert(object.key.clone()), "{} comes twice", object.key);
+            assert!(keys.insert(object.key.clone()), "{} listed twice", object.key);
         }
         refused.extend(batch.refused);
     }
@@ -35,7 +35,7 @@ async fn memory(keys: &[String]) -> Arc<dyn ObjectStore> {
 }
 
 #[tokio::test]
-async fn every_object_below_the_prefix_comes_once() {
+async fn every_object_below_the_prefix_is_listed_once() {
     let keys: Vec<String> = (0..300).map(|n| format!("d/{}/{}/f{n}", n % 7, n % 3)).collect();
     let mut stored = keys.clone();
     stored.extend(["dd/x".to_owned(), "top".to_owned()]);
@@ -94,7 +94,7 @@ async fn a_directory_of_this_host_is_listed() {
     assert_eq!(found.len(), 50);
     assert!(
         found.contains("a0/b0/line\nbreak 0"),
-        "the kernel can be asked for any name"
+        "the kernel can open any name"
     );
     assert_eq!(
         refused,

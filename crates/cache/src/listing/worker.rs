@@ -1,4 +1,4 @@
-//! One of those that list a source together.
+//! One of the tasks that list a source together.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use tokio::sync::{mpsc, watch};
 
 use super::frontier::Frontier;
 use super::pages::{PageRequest, page};
-use super::{Batch, ListError, ListProgress, Listed, Refused, RefusedBecause};
+use super::{Batch, ListError, ListProgress, ListedObject, Refused, RefusedBecause};
 use crate::metrics::OriginMetrics;
 use crate::source::{Depth, Entry, Page, Source};
 
-/// Pages in a row without anything on them, after which a source is not believed to have an end.
-const MOST_EMPTY_PAGES: u32 = 1000;
+/// Empty pages in a row after which a listing counts as endless.
+const MAX_EMPTY_PAGES: u32 = 1000;
 
 pub(super) struct Worker {
     pub(super) source: Arc<Source>,
@@ -23,11 +23,11 @@ pub(super) struct Worker {
     pub(super) progress: Arc<watch::Sender<ListProgress>>,
     pub(super) metrics: OriginMetrics,
     pub(super) page_deadline: Duration,
-    /// How many list at once.
+    /// Workers of the listing.
     pub(super) workers: usize,
-    /// With so many prefixes waiting, more would keep nobody busier.
+    /// Queued prefixes from which on more would not keep the workers busier.
     pub(super) enough_prefixes: usize,
-    /// With more prefixes than this in a directory it is worth a request to see what is in them.
+    /// Prefixes in a directory from which on it is worth a request to see what is in them.
     pub(super) wide: usize,
 }
 
@@ -72,8 +72,8 @@ impl<'a> Pages<'a> {
         } else {
             0
         };
-        if (page.next.is_some() && page.next == token) || self.empty > MOST_EMPTY_PAGES {
-            let reason = "the source's listing goes round in a circle".to_owned();
+        if (page.next.is_some() && page.next == token) || self.empty > MAX_EMPTY_PAGES {
+            let reason = "the source's listing never ends: its pages repeat or are empty".to_owned();
             return Err(ListError::Unsupported {
                 prefix: self.prefix.to_owned(),
                 reason,
@@ -84,7 +84,7 @@ impl<'a> Pages<'a> {
     }
 }
 
-/// How many directories directly below `prefix` a page of its tree reaches into.
+/// Returns the number of directories directly below `prefix` that a page of its tree reaches into.
 fn children(prefix: &str, page: &Page) -> usize {
     let names = page.entries.iter().filter_map(|entry| {
         let below = entry.key.strip_prefix(prefix)?;
@@ -98,18 +98,18 @@ impl Worker {
         while let Some(taken) = self.frontier.take().await {
             self.list(taken.prefix.clone()).await?;
             drop(taken);
-            let waiting = u64::try_from(self.frontier.open()).unwrap_or(u64::MAX);
+            let waiting = u64::try_from(self.frontier.unfinished()).unwrap_or(u64::MAX);
             self.progress
                 .send_modify(|progress| progress.prefixes_waiting = waiting);
         }
         Ok(())
     }
 
-    /// Lists a prefix, and those below it that cannot be left to anybody.
+    /// Lists a prefix, and those below it that the frontier has no space for.
     async fn list(&self, root: String) -> Result<(), ListError> {
         let mut own = vec![root];
         while let Some(prefix) = own.pop() {
-            if self.source.lists_trees() && self.frontier.waiting() >= self.enough_prefixes {
+            if self.source.lists_trees() && self.frontier.queued() >= self.enough_prefixes {
                 self.tree(&prefix, None).await?;
             } else {
                 self.level(&prefix, &mut own).await?;
@@ -119,7 +119,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Lists what lies directly below a prefix, and leaves the prefixes there to others, or to `own`.
+    /// Lists the level directly below a prefix, and queues the prefixes there, or adds them to `own`.
     async fn level(&self, prefix: &str, own: &mut Vec<String>) -> Result<(), ListError> {
         let mut pages = Pages::of(prefix, Depth::Level);
         let mut first = true;
@@ -134,14 +134,14 @@ impl Worker {
                 }
             }
             first = false;
-            self.hand_over(prefix, page.entries).await;
+            self.send(prefix, page.entries).await;
             for child in page.prefixes {
-                // Only what lies strictly below goes on: a source that says otherwise would never end.
+                // Only a prefix strictly below is listed: a source that returns others would never end.
                 let below = child.len() > prefix.len() && child.starts_with(prefix) && child.ends_with('/');
                 if !below {
                     continue;
                 }
-                match self.frontier.leave(child) {
+                match self.frontier.push(child) {
                     Ok(()) => {}
                     Err(child) if self.source.lists_trees() => self.tree(&child, None).await?,
                     Err(child) => own.push(child),
@@ -151,29 +151,29 @@ impl Worker {
         Ok(())
     }
 
-    /// Lists all that lies below a prefix, in one go, from the first pages that are there already.
+    /// Lists everything below a prefix as one tree, continuing from the first page if it was read already.
     async fn tree(&self, prefix: &str, begun: Option<(Page, Pages<'_>)>) -> Result<(), ListError> {
         let (first, mut pages) = match begun {
             Some((page, pages)) => (Some(page), pages),
             None => (None, Pages::of(prefix, Depth::Tree)),
         };
         if let Some(page) = first {
-            self.hand_over(prefix, page.entries).await;
+            self.send(prefix, page.entries).await;
         }
         while let Some(page) = pages.next(self).await? {
-            self.hand_over(prefix, page.entries).await;
+            self.send(prefix, page.entries).await;
         }
         Ok(())
     }
 
-    async fn hand_over(&self, prefix: &str, entries: Vec<Entry>) {
+    async fn send(&self, prefix: &str, entries: Vec<Entry>) {
         let mut batch = Batch::default();
         for entry in entries {
-            // The marker of the Dataset's own root; and what a source lists that was not asked for.
+            // The marker of the Dataset's own root, and what a source lists beside what was requested.
             if entry.key == self.source.prefix() || (!entry.key.starts_with(prefix) && !entry.damaged) {
                 continue;
             }
-            match self.judge(entry) {
+            match self.check(entry) {
                 Ok(listed) => batch.objects.push(listed),
                 Err(refused) => batch.refused.push(refused),
             }
@@ -183,7 +183,7 @@ impl Worker {
             .objects
             .iter()
             .fold(0, |sum, object| sum.saturating_add(object.size_bytes));
-        let waiting = count(self.frontier.open());
+        let waiting = count(self.frontier.unfinished());
         self.progress.send_modify(|progress| {
             progress.objects += count(batch.objects.len());
             progress.refused += count(batch.refused.len());
@@ -192,13 +192,13 @@ impl Worker {
             progress.prefixes_waiting = waiting;
         });
         if !batch.objects.is_empty() || !batch.refused.is_empty() {
-            // Nobody takes it any more: the listing was dropped, and this task with it.
+            // Fails when the listing was dropped, and this task with it.
             let _ = self.batches.send(batch).await;
         }
     }
 
-    /// Whether an object can be read later, exactly it and in this version.
-    fn judge(&self, entry: Entry) -> Result<Listed, Refused> {
+    /// Returns the object if exactly it and this version can be read later.
+    fn check(&self, entry: Entry) -> Result<ListedObject, Refused> {
         let Entry {
             key,
             size_bytes,
@@ -225,8 +225,8 @@ impl Worker {
         } else {
             key
         };
-        // A key that is no file name is the catalog's to refuse, and so is never asked for.
-        if key.chars().any(char::is_control) && !self.source.can_ask_for(&key) {
+        // A key that is no valid file name is refused by the catalog, and so is never requested.
+        if key.chars().any(char::is_control) && !self.source.can_request(&key) {
             return refuse(key, RefusedBecause::CannotBeAskedFor);
         }
         let strong = etag.filter(|etag| !etag.starts_with("W/"));
@@ -237,7 +237,7 @@ impl Worker {
             (None, None, None) => return refuse(key, RefusedBecause::NoValidator),
         };
         match size_bytes {
-            Some(size_bytes) => Ok(Listed {
+            Some(size_bytes) => Ok(ListedObject {
                 key,
                 size_bytes,
                 modified: modified.unwrap_or_default(),

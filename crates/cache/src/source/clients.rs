@@ -1,7 +1,7 @@
-//! HTTP clients, one for all sources whose clients would be alike: each has its own pool of connections and its own copy of
-//! every root certificate, half a mebibyte and some milliseconds of work.
+//! HTTP clients, shared by all sources with equal settings: each client has its own connection pool and its own
+//! copy of every root certificate, half a mebibyte and some milliseconds of work.
 //!
-//! What distinguishes tenants is not in a client: credentials are in each request. A source with an option for its client
+//! A client holds nothing of a tenant: credentials are in each request. A source with an option for the client
 //! itself, such as a proxy, which may hold a password, has a client of its own.
 
 use std::collections::HashMap;
@@ -13,28 +13,28 @@ use parking_lot::Mutex;
 
 use super::wire::Wire;
 
-/// The clients of all sources that share them. Clones are the same; a client ends with the last source that has it.
+/// The clients of all sources that share them. Clones share one table; a client ends with its last source.
 ///
-/// A client's connections belong to the runtime in which they were opened: these must not outlive it.
+/// A client's connections belong to the runtime in which they were opened: they must not outlive it.
 #[derive(Clone, Debug, Default)]
 pub struct Clients(Arc<Mutex<HashMap<Traits, Weak<HttpClient>>>>);
 
-/// All that two clients can differ in whose sources have no option for them.
+/// All settings in which two shared clients can differ.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Traits {
     ca_certificates: Option<String>,
     /// Plain HTTP is allowed to some servers only.
     allow_http: Option<String>,
-    /// object_store has another for metadata services.
+    /// object_store uses another one for metadata services.
     connect_timeout: Option<String>,
 }
 
-/// Makes the clients of one source, which look at answers.
+/// Creates the clients of one source, wrapped so that responses are read on the wire.
 #[derive(Debug)]
 pub(super) enum Connector {
-    /// Alone.
+    /// A client for this source alone.
     Own,
-    /// With all whose certificates are the same.
+    /// A client shared with all sources that have the same certificates.
     Shared {
         clients: Clients,
         ca_certificates: Option<String>,
@@ -63,7 +63,8 @@ impl HttpConnector for Connector {
 
 impl Clients {
     fn get(&self, traits: Traits, options: &ClientOptions) -> object_store::Result<Arc<HttpClient>> {
-        // Kept while a client is made: whoever wants the same waits for it instead of making another.
+        // Held while a client is created: a concurrent caller that needs the same one waits instead of creating
+        // another.
         let mut clients = self.0.lock();
         if let Some(known) = clients.get(&traits).and_then(Weak::upgrade) {
             return Ok(known);
@@ -84,7 +85,7 @@ mod tests {
     use super::*;
 
     impl Clients {
-        /// How many are in use.
+        /// Returns the number of clients in use.
         pub(crate) fn count(&self) -> usize {
             let clients = self.0.lock();
             clients
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_that_would_be_alike_are_one_and_end_with_their_last_source() {
+    fn equal_clients_are_shared_and_end_with_their_last_source() {
         millpond_process::tls::install();
         let clients = Clients::default();
         let connector = |ca_certificates: Option<&str>| Connector::Shared {

@@ -1,8 +1,8 @@
-//! Making object_store's clients out of what a person wrote.
+//! Building object_store's clients from a source's configuration.
 //!
-//! Settings are laid over each other: Millpond's own timeouts, the AWS profile, the environment, the options,
-//! and last what the URL says. Our retries, deadlines and hedges are in `fetch`: object_store's own are off, as
-//! is its time limit over a whole body, which would cut every large object on a slow line.
+//! Settings override each other in this order: Millpond's timeouts, the AWS profile, the environment, the options,
+//! and last the URL. Retries, deadlines and hedges are in `fetch`: object_store's own are off, as is its time limit
+//! over a complete body, which would cut every large object on a slow link.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -24,19 +24,19 @@ use super::page::Dialect;
 use super::remote::{Lister, Remote};
 use super::{Environment, SourceError, SourceOptions, isolation};
 
-/// A server that does not take a connection in this time is not going to.
-const CONNECT: Duration = Duration::from_secs(5);
+/// Servers that do not accept a connection in this time are not going to.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longest pause within one answer.
-const READ_IDLE: Duration = Duration::from_secs(10);
+/// Longest wait for the next bytes of one response.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Servers close idle connections after some 20 s (S3) to some minutes.
-const POOL_IDLE: Duration = Duration::from_secs(60);
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// As many as requests are at the source at once, so that many small GETs never wait for a handshake.
+/// As many as requests are in flight, so that many small GETs never wait for a handshake.
 const POOL_PER_HOST: usize = 256;
 
-/// Opens a source that is asked over HTTP.
+/// Opens a source that is read over HTTP.
 pub(super) fn connect(
     url: &SourceUrl,
     options: &SourceOptions,
@@ -46,7 +46,7 @@ pub(super) fn connect(
 ) -> Result<Remote, SourceError> {
     // reqwest is built without a crypto provider of its own and panics where none was installed.
     millpond_process::tls::install();
-    match &url.place {
+    match &url.location {
         SourceLocation::S3 { bucket } => s3(bucket, options, environment, clients, token),
         SourceLocation::Gcs { bucket } => {
             no_token(token, "gs")?;
@@ -66,7 +66,7 @@ pub(super) fn connect(
         }
         SourceLocation::File { .. } => Err(SourceError::Unavailable {
             source_id: url.to_string(),
-            reason: "directories are not asked over HTTP".to_owned(),
+            reason: "a directory is not read over HTTP".to_owned(),
         }),
     }
 }
@@ -75,10 +75,10 @@ fn client(endpoint: Option<&str>, options: &SourceOptions) -> Result<ClientOptio
     let plain = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
     let client = ClientOptions::new()
         .with_allow_http(plain)
-        .with_connect_timeout(CONNECT)
-        .with_read_timeout(READ_IDLE)
+        .with_connect_timeout(CONNECT_TIMEOUT)
+        .with_read_timeout(READ_TIMEOUT)
         .with_timeout_disabled()
-        .with_pool_idle_timeout(POOL_IDLE)
+        .with_pool_idle_timeout(POOL_IDLE_TIMEOUT)
         .with_pool_max_idle_per_host(POOL_PER_HOST)
         .with_http1_only()
         .with_config(
@@ -107,22 +107,22 @@ fn no_retries() -> RetryConfig {
     RetryConfig {
         backoff: BackoffConfig::default(),
         max_retries: 0,
-        retry_timeout: CONNECT,
+        retry_timeout: CONNECT_TIMEOUT,
     }
 }
 
-/// Settings in the order in which they are laid over each other.
+/// Settings in ascending precedence.
 struct Settings<K>(Vec<(K, String)>);
 
 impl<K: FromStr + PartialEq + AsRef<str>> Settings<K> {
-    /// What the variables with this prefix say, and over it the options.
+    /// Returns the settings of the variables with this prefix, overridden by the options.
     fn of(
         kind: &str,
         options: &BTreeMap<String, String>,
         environment: &Environment,
         prefix: &str,
     ) -> Result<Self, SourceError> {
-        // A variable may be meant for somebody else; an option is meant for us.
+        // A variable may be meant for another program; an option is meant for this source.
         let variables = environment
             .starting_with(prefix)
             .filter_map(|(name, value)| Some((K::from_str(&name).ok()?, value.to_owned())));
@@ -135,8 +135,8 @@ impl<K: FromStr + PartialEq + AsRef<str>> Settings<K> {
         self.0.iter().any(|(key, _)| key == wanted)
     }
 
-    /// Whether a source that may use nothing of this host has no credentials, so that there are none to find.
-    fn leaves_none(&self, environment: &Environment) -> bool {
+    /// Returns whether an isolated source has no credentials, so that the client must not search for any.
+    fn must_be_anonymous(&self, environment: &Environment) -> bool {
         environment.is_isolated()
             && !self
                 .0
@@ -148,7 +148,8 @@ impl<K: FromStr + PartialEq + AsRef<str>> Settings<K> {
         self.0.retain(|(key, _)| !unwanted.contains(key));
     }
 
-    /// Takes the server's address out: what `options` say, else the last setting of the first of `keys` that is set.
+    /// Removes and returns the server's address: that of `options`, else the last setting of the first of `keys`
+    /// that is set.
     fn take_endpoint(&mut self, options: &SourceOptions, keys: &[K]) -> Result<Option<String>, SourceError> {
         let set = |wanted: &K| {
             self.0
@@ -162,12 +163,12 @@ impl<K: FromStr + PartialEq + AsRef<str>> Settings<K> {
     }
 }
 
-/// What the builders of object_store's providers have in common; they share no trait.
+/// The common interface of object_store's provider builders; they share no trait.
 trait Provider: Default {
     type Key;
-    /// Whether a setting is one of the HTTP client.
-    fn is_of_client(key: &Self::Key) -> bool;
-    fn over(self, client: ClientOptions, retry: RetryConfig, connector: Connector) -> Self;
+    /// Returns whether a setting is one of the HTTP client.
+    fn is_client_setting(key: &Self::Key) -> bool;
+    fn with_client(self, client: ClientOptions, retry: RetryConfig, connector: Connector) -> Self;
     fn set(self, key: Self::Key, value: String) -> Self;
 }
 
@@ -176,11 +177,11 @@ macro_rules! provider {
         impl Provider for $builder {
             type Key = $key;
 
-            fn is_of_client(key: &Self::Key) -> bool {
+            fn is_client_setting(key: &Self::Key) -> bool {
                 matches!(key, $key::Client(_))
             }
 
-            fn over(self, client: ClientOptions, retry: RetryConfig, connector: Connector) -> Self {
+            fn with_client(self, client: ClientOptions, retry: RetryConfig, connector: Connector) -> Self {
                 self.with_client_options(client)
                     .with_retry(retry)
                     .with_http_connector(connector)
@@ -197,16 +198,16 @@ provider!(AmazonS3Builder, AmazonS3ConfigKey);
 provider!(GoogleCloudStorageBuilder, GoogleConfigKey);
 provider!(MicrosoftAzureBuilder, AzureConfigKey);
 
-/// A provider's builder with its HTTP client and all settings.
-fn over_http<B: Provider>(
+/// Returns a provider's builder with its HTTP client and all settings.
+fn provider_builder<B: Provider>(
     endpoint: Option<&str>,
     options: &SourceOptions,
     clients: &Clients,
     settings: Settings<B::Key>,
 ) -> Result<B, SourceError> {
-    let shares = !settings.0.iter().any(|(key, _)| B::is_of_client(key));
+    let shares = !settings.0.iter().any(|(key, _)| B::is_client_setting(key));
     let connector = connector(shares, clients, options);
-    let builder = B::default().over(client(endpoint, options)?, no_retries(), connector);
+    let builder = B::default().with_client(client(endpoint, options)?, no_retries(), connector);
     let set = |builder: B, (key, value)| builder.set(key, value);
     Ok(settings.0.into_iter().fold(builder, set))
 }
@@ -239,11 +240,11 @@ fn s3(
         needs(&settings, &Key::RoleArn)?;
         settings.0.push((Key::WebIdentityTokenFile, token.path()));
     }
-    let anonymous = options.anonymous || settings.leaves_none(environment);
+    let anonymous = options.anonymous || settings.must_be_anonymous(environment);
     let web_identity = settings.has(&Key::WebIdentityTokenFile) && settings.has(&Key::RoleArn);
     let other_way = anonymous || settings.has(&Key::AccessKeyId) || web_identity;
     if wanted.is_some() {
-        // It was asked for: its keys win over those of the environment.
+        // A profile that is named explicitly: its keys override those of the environment.
         settings.remove(&[Key::AccessKeyId, Key::SecretAccessKey, Key::Token]);
     }
     if wanted.is_some() || !other_way {
@@ -254,7 +255,7 @@ fn s3(
         settings.0.splice(0..0, profile);
     }
     let endpoint = settings.take_endpoint(options, &[Key::S3Endpoint, Key::Endpoint])?;
-    let mut builder: AmazonS3Builder = over_http(endpoint.as_deref(), options, clients, settings)?;
+    let mut builder: AmazonS3Builder = provider_builder(endpoint.as_deref(), options, clients, settings)?;
     if let Some(endpoint) = &endpoint {
         builder = builder.with_endpoint(endpoint);
     }
@@ -281,11 +282,12 @@ fn gcs(
     no_region(options, "gs")?;
     let mut settings = Settings::<Key>::of("gs", &options.options, environment, "GOOGLE_")?;
     let endpoint = settings.take_endpoint(options, &[Key::BaseUrl])?;
-    let anonymous = options.anonymous || settings.leaves_none(environment);
+    let anonymous = options.anonymous || settings.must_be_anonymous(environment);
     if let Some(path) = environment.get("SERVICE_ACCOUNT") {
         settings.0.insert(0, (Key::ServiceAccount, path.to_owned()));
     }
-    let mut builder: GoogleCloudStorageBuilder = over_http(endpoint.as_deref(), options, clients, settings)?;
+    let mut builder: GoogleCloudStorageBuilder =
+        provider_builder(endpoint.as_deref(), options, clients, settings)?;
     if let Some(endpoint) = &endpoint {
         builder = builder.with_config(Key::BaseUrl, endpoint);
     }
@@ -316,11 +318,12 @@ fn azure(
         settings.0.push((Key::FederatedTokenFile, token.path()));
     }
     let endpoint = settings.take_endpoint(options, &[Key::Endpoint])?;
-    let anonymous = options.anonymous || settings.leaves_none(environment);
+    let anonymous = options.anonymous || settings.must_be_anonymous(environment);
     if let Some(identity) = environment.get("IDENTITY_ENDPOINT") {
         settings.0.insert(0, (Key::MsiEndpoint, identity.to_owned()));
     }
-    let mut builder: MicrosoftAzureBuilder = over_http(endpoint.as_deref(), options, clients, settings)?;
+    let mut builder: MicrosoftAzureBuilder =
+        provider_builder(endpoint.as_deref(), options, clients, settings)?;
     if let Some(account) = account {
         builder = builder.with_account(account);
     }
@@ -365,7 +368,7 @@ fn http(
     Ok(Remote {
         store: Arc::new(store),
         lister: Lister::WebDav,
-        wired: true,
+        on_wire: true,
         endpoint: None,
     })
 }
@@ -379,12 +382,12 @@ fn paginated<S: ObjectStore + PaginatedListStore>(
     Remote {
         store,
         lister: Lister::Pages(pages, dialect),
-        wired: true,
+        on_wire: true,
         endpoint,
     }
 }
 
-/// The options under the provider's own type; one that it does not know is an error.
+/// Returns the options as the provider's own type; an option that it does not know is an error.
 fn known<K: FromStr + AsRef<str>>(
     kind: &str,
     options: &BTreeMap<String, String>,
@@ -405,7 +408,7 @@ fn known<K: FromStr + AsRef<str>>(
     Ok(keys)
 }
 
-/// A web identity token is worth nothing without this option.
+/// Refuses a web identity token without the option that it needs.
 fn needs<K: FromStr + PartialEq + AsRef<str>>(settings: &Settings<K>, key: &K) -> Result<(), SourceError> {
     if settings.has(key) {
         return Ok(());
@@ -422,7 +425,7 @@ fn no_token(token: Option<&IdentityToken>, kind: &str) -> Result<(), SourceError
         None => Ok(()),
         Some(_) => Err(SourceError::Invalid {
             field: "web_identity_token".to_owned(),
-            problem: format!("a source of the kind {kind} cannot be asked with one"),
+            problem: format!("a source of the kind {kind} does not support one"),
             fix: "give credentials by a Secret".to_owned(),
         }),
     }

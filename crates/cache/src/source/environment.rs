@@ -1,4 +1,4 @@
-//! The variables and files from which credentials come, as values: tests give their own.
+//! The variables and files that credentials come from, as values: tests pass their own.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,19 +7,19 @@ use ini::Ini;
 
 use super::SourceError;
 
-/// Variables of a process, and what of its host a source may use. The default is isolated: nothing.
+/// Variables of a process, and what a source may use of its host. The default is isolated: nothing.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Environment {
     variables: BTreeMap<String, String>,
     reach: Reach,
 }
 
-/// What of this host a source may use.
+/// What a source may use of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Reach {
-    /// All that this process can: a person's own machine.
+    /// Everything that this process can: one user's own machine.
     Host,
-    /// Nothing but directories below these.
+    /// Only directories below these.
     Directories(Vec<PathBuf>),
 }
 
@@ -30,7 +30,7 @@ impl Default for Reach {
 }
 
 impl std::fmt::Debug for Environment {
-    /// Names only: the values are credentials.
+    /// Prints names only: the values are credentials.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_set().entries(self.variables.keys()).finish()
     }
@@ -46,14 +46,14 @@ impl FromIterator<(String, String)> for Environment {
 }
 
 impl Environment {
-    /// That of this process; what is not UTF-8 is left out.
+    /// Returns this process's environment; variables that are not UTF-8 are left out.
     pub fn of_process() -> Self {
         std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
             .collect()
     }
 
-    /// Nothing of this process or its host, but the directories below these as sources of the kind `file`.
+    /// Returns an environment that gives sources only the directories below these, for the kind `file`.
     pub fn isolated(directories: Vec<PathBuf>) -> Self {
         Self {
             variables: BTreeMap::new(),
@@ -61,23 +61,23 @@ impl Environment {
         }
     }
 
-    /// Whether sources may use nothing of this process.
+    /// Returns whether sources may use nothing of this process.
     pub(super) fn is_isolated(&self) -> bool {
         self.reach != Reach::Host
     }
 
-    /// Whether a directory may be a source, links followed.
+    /// Returns whether a directory may be a source, links followed.
     pub(super) fn may_open(&self, directory: &Path) -> bool {
         let Reach::Directories(allowed) = &self.reach else {
             return true;
         };
-        // What is not there is judged as it is written, and then found missing.
+        // A missing path is compared as written, and reported as missing later.
         let real = |path: &Path| path.canonicalize().unwrap_or_else(|_missing| path.to_owned());
         let directory = real(directory);
         allowed.iter().any(|allowed| directory.starts_with(real(allowed)))
     }
 
-    /// One variable, if it is set and not empty.
+    /// Returns one variable, if it is set and not empty.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.variables
             .get(name)
@@ -85,7 +85,7 @@ impl Environment {
             .filter(|value| !value.is_empty())
     }
 
-    /// All variables whose names start so, in the spelling of object_store's keys.
+    /// Returns all variables with this prefix, in the spelling of object_store's keys.
     pub(crate) fn starting_with(&self, prefix: &str) -> impl Iterator<Item = (String, &str)> {
         let prefix = prefix.to_owned();
         self.variables
@@ -94,14 +94,14 @@ impl Environment {
             .map(|(name, value)| (name.to_ascii_lowercase(), value.as_str()))
     }
 
-    /// What `~/.aws/config` and `~/.aws/credentials` say of a profile, in object_store's words.
+    /// Returns the settings of a profile in `~/.aws/config` and `~/.aws/credentials`, under object_store's names.
     ///
-    /// `wanted` is a profile that somebody asked for; without one it is `AWS_PROFILE`, else `default`. Only
-    /// keys that stand in the files are understood: a profile that assumes a role, logs in through SSO or
-    /// runs a program is refused if it was asked for, and left out if it is the default.
+    /// `wanted` is a profile that is named explicitly; without one it is `AWS_PROFILE`, else `default`. Only keys
+    /// in the files are supported: a profile that assumes a role, logs in through SSO or runs a program is refused
+    /// if it is named, and left out if it is the default.
     pub(crate) fn aws_profile(&self, wanted: Option<&str>) -> Result<BTreeMap<String, String>, SourceError> {
-        let asked_for = wanted.or_else(|| self.get("AWS_PROFILE"));
-        let profile = asked_for.unwrap_or("default");
+        let named = wanted.or_else(|| self.get("AWS_PROFILE"));
+        let profile = named.unwrap_or("default");
         let mut found = false;
         let mut settings = BTreeMap::new();
         let sections = [
@@ -117,7 +117,7 @@ impl Environment {
             ),
         ];
         for (variable, usual, names) in sections {
-            let Some(ini) = self.ini(variable, usual, asked_for.is_some())? else {
+            let Some(ini) = self.ini(variable, usual, named.is_some())? else {
                 continue;
             };
             let section = names.iter().find_map(|name| ini.section(Some(name.as_str())));
@@ -129,18 +129,18 @@ impl Environment {
                     .map(|(key, value)| (key.trim().to_owned(), value.to_owned())),
             );
         }
-        let Some(asked_for) = asked_for else {
-            return Ok(understood(&settings));
+        let Some(named) = named else {
+            return Ok(supported(&settings));
         };
         let field = "aws_profile (or the variable AWS_PROFILE)".to_owned();
         if !found {
             return Err(SourceError::Invalid {
                 field,
-                problem: format!("there is no profile {asked_for:?} in the AWS configuration files"),
-                fix: "name one that is there, or unset it".to_owned(),
+                problem: format!("there is no profile {named:?} in the AWS configuration files"),
+                fix: "name one that exists, or unset it".to_owned(),
             });
         }
-        let settings_of_profile = understood(&settings);
+        let settings_of_profile = supported(&settings);
         let other_ways = ["role_arn", "sso_session", "sso_start_url", "credential_process"];
         let other_way = other_ways.into_iter().find(|key| settings.contains_key(*key));
         match other_way {
@@ -148,7 +148,7 @@ impl Environment {
                 Err(SourceError::Invalid {
                     field,
                     problem: format!(
-                        "profile {asked_for:?} gets its credentials by {key}, which is not supported"
+                        "profile {named:?} gets its credentials by {key}, which is not supported"
                     ),
                     fix: "export them: eval \"$(aws configure export-credentials --format env)\"".to_owned(),
                 })
@@ -157,7 +157,7 @@ impl Environment {
         }
     }
 
-    /// One of the files; `None` when it is not there.
+    /// Reads one of the files; `None` when it does not exist.
     fn ini(&self, variable: &str, usual: &str, needed: bool) -> Result<Option<Ini>, SourceError> {
         let path = match (self.get(variable), self.get("HOME")) {
             (Some(path), _) => PathBuf::from(path),
@@ -172,11 +172,11 @@ impl Environment {
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            // Nobody asked for this file: without it there are other ways.
+            // The file is optional: without it there are other ways.
             Err(_) if !needed && self.get(variable).is_none() => return Ok(None),
             Err(error) => return Err(unreadable(error.to_string())),
         };
-        // AWS's own tools take values as they stand: no escapes, no quotes.
+        // As AWS's own tools: no escapes, no quotes.
         let options = ini::ParseOption {
             enabled_quote: false,
             enabled_escape: false,
@@ -188,8 +188,8 @@ impl Environment {
     }
 }
 
-/// The settings that mean something here, under object_store's names.
-fn understood(settings: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+/// Returns the supported settings, under object_store's names.
+fn supported(settings: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let names = [
         ("aws_access_key_id", "aws_access_key_id"),
         ("aws_secret_access_key", "aws_secret_access_key"),

@@ -1,14 +1,13 @@
 //! A directory of this host as a source.
 //!
-//! Whoever may write into the directory is not trusted with the rest of the host: every name is resolved by the
-//! kernel beneath the directory (`openat2`, `RESOLVE_BENEATH`), so neither `..` nor a symbolic link leads out of
-//! it, and a race cannot either. Links to files inside are followed; links to directories are not, so that a
-//! listing ends. A version is the time of the last change and the size; both are looked at before the bytes are
-//! read and after.
+//! A user with write access to the directory must not reach the rest of the host: the kernel resolves every name
+//! beneath the directory (`openat2`, `RESOLVE_BENEATH`), so neither `..` nor a symbolic link leads out of it, not
+//! even in a race. Links to files inside are followed; links to directories are not, so that a listing ends. A
+//! version is the modification time and the size; both are checked before the bytes are read and after.
 //!
-//! Limits: a directory is listed as one page, so its names are in memory at once (some 200 bytes each).
-//! A file that is overwritten in place within one tick of the file system's clock (some milliseconds), with its
-//! size kept, is not noticed.
+//! Limits: a directory is listed as one page, so its names are in memory together (some 200 bytes each). A file
+//! that is overwritten in place within one tick of the file system's clock (some milliseconds), with its size
+//! unchanged, is not noticed.
 
 use std::fs::File;
 use std::io;
@@ -27,21 +26,21 @@ use rustix::io::Errno;
 use super::page::{Entry, Page};
 use super::{AttemptError, GetRequest, SourceError};
 
-/// A read of this size runs at the disk's speed and holds little memory.
+/// Reads of this size reach the disk's speed and hold little memory.
 const CHUNK_BYTES: u64 = 1 << 20;
 
-/// An opened directory.
+/// An open directory.
 #[derive(Clone, Debug)]
 pub(super) struct Directory {
     root: Arc<OwnedFd>,
 }
 
-/// What a name turned out to be.
-enum Found {
+/// What a name refers to.
+enum Target {
     File(Time, u64),
     LinkOutside,
     Special,
-    Gone,
+    Missing,
 }
 
 impl Directory {
@@ -64,7 +63,7 @@ impl Directory {
         Ok(Self { root: Arc::new(root) })
     }
 
-    /// Opens a name for reading, if it leads to something inside. Never waits for the other end of a pipe.
+    /// Opens a name, if it leads to something inside. Never blocks on the other end of a pipe.
     fn beneath(&self, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         let name = if name.is_empty() { "." } else { name };
         let mut flags = flags | OFlags::CLOEXEC;
@@ -74,14 +73,14 @@ impl Directory {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         loop {
             match rustix::fs::openat2(&self.root, name, flags, Mode::empty(), resolve) {
-                // A rename in the way made it impossible to say whether the path stays beneath.
+                // A concurrent rename: the kernel could not decide whether the path stays beneath.
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 other => return other,
             }
         }
     }
 
-    /// The entries directly below `prefix`, all in one page.
+    /// Returns the entries directly below `prefix`, all in one page.
     pub(super) async fn page(&self, prefix: &str) -> Result<Page, AttemptError> {
         let directory = self.clone();
         let prefix = prefix.to_owned();
@@ -95,11 +94,11 @@ impl Directory {
         );
         let fd = match opened {
             Ok(fd) => fd,
-            Err(error) => return Err(trouble(error)),
+            Err(error) => return Err(attempt_error(error)),
         };
         let mut page = Page::default();
-        for item in rustix::fs::Dir::read_from(&fd).map_err(trouble)? {
-            let item = item.map_err(trouble)?;
+        for item in rustix::fs::Dir::read_from(&fd).map_err(attempt_error)? {
+            let item = item.map_err(attempt_error)?;
             let name = match item.file_name().to_str() {
                 Ok("." | "..") => continue,
                 Ok(name) => name.to_owned(),
@@ -127,7 +126,7 @@ impl Directory {
         Ok(page)
     }
 
-    /// For file systems that do not tell the kind in a listing.
+    /// Returns the kind, for file systems that do not report it in a listing.
     fn kind(&self, key: &str) -> FileType {
         let stat = self
             .beneath(key, OFlags::PATH | OFlags::NOFOLLOW)
@@ -137,23 +136,23 @@ impl Directory {
 
     fn entry(&self, key: String, kind: FileType) -> Option<Entry> {
         let found = match kind {
-            FileType::RegularFile | FileType::Symlink => self.look(&key),
-            _ => Found::Special,
+            FileType::RegularFile | FileType::Symlink => self.inspect(&key),
+            _ => Target::Special,
         };
         match found {
-            Found::File(modified, size) => Some(Entry {
+            Target::File(modified, size) => Some(Entry {
                 key,
                 size_bytes: Some(size),
                 modified: Some(modified),
                 ..Entry::default()
             }),
-            Found::Gone => None,
-            Found::LinkOutside => Some(Entry {
+            Target::Missing => None,
+            Target::LinkOutside => Some(Entry {
                 key,
                 link_outside: true,
                 ..Entry::default()
             }),
-            Found::Special => Some(Entry {
+            Target::Special => Some(Entry {
                 key,
                 special: true,
                 ..Entry::default()
@@ -161,8 +160,9 @@ impl Directory {
         }
     }
 
-    /// What a file or a link leads to. Not opened for reading: that may do things to what is no file.
-    fn look(&self, key: &str) -> Found {
+    /// Returns what a file or a link leads to. Not opened for reading: that may have side effects on a special
+    /// file.
+    fn inspect(&self, key: &str) -> Target {
         match self
             .beneath(key, OFlags::PATH)
             .and_then(|fd| rustix::fs::fstat(&fd))
@@ -170,9 +170,9 @@ impl Directory {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
                 let (Ok(nanos), Ok(size)) = (u32::try_from(stat.st_mtime_nsec), u64::try_from(stat.st_size))
                 else {
-                    return Found::Special;
+                    return Target::Special;
                 };
-                Found::File(
+                Target::File(
                     Time {
                         secs: stat.st_mtime,
                         nanos,
@@ -180,24 +180,24 @@ impl Directory {
                     size,
                 )
             }
-            Ok(_) => Found::Special,
-            // A link that leads nowhere cannot be told from one whose target goes away right now.
-            Err(Errno::XDEV | Errno::LOOP | Errno::ACCESS) => Found::LinkOutside,
-            Err(_) => Found::Gone,
+            Ok(_) => Target::Special,
+            // A dangling link cannot be distinguished from one whose target is being deleted.
+            Err(Errno::XDEV | Errno::LOOP | Errno::ACCESS) => Target::LinkOutside,
+            Err(_) => Target::Missing,
         }
     }
 
-    /// The bytes of a range, if the file is and stays the version asked for.
+    /// Returns the bytes of a range, if the file is and stays the requested version.
     pub(super) async fn get(
         &self,
-        ask: &GetRequest,
+        request: &GetRequest,
     ) -> Result<BoxStream<'static, Result<Bytes, AttemptError>>, AttemptError> {
         let directory = self.clone();
-        let key = ask.key.clone();
-        let version = Version::of(ask)?;
+        let key = request.key.clone();
+        let version = Version::of(request)?;
         let file = off_thread(move || directory.open_file(&key, version)).await?;
         let file = Arc::new(file);
-        let rest = stream::try_unfold(ask.range.clone(), move |range| {
+        let rest = stream::try_unfold(request.range.clone(), move |range| {
             let file = Arc::clone(&file);
             async move {
                 if range.is_empty() {
@@ -212,13 +212,13 @@ impl Directory {
     }
 
     fn open_file(&self, key: &str, version: Version) -> Result<File, AttemptError> {
-        let file = File::from(self.beneath(key, OFlags::RDONLY).map_err(trouble)?);
+        let file = File::from(self.beneath(key, OFlags::RDONLY).map_err(attempt_error)?);
         version.check(&file)?;
         Ok(file)
     }
 }
 
-/// What must not change.
+/// The properties that identify a version.
 #[derive(Clone, Copy, Debug)]
 struct Version {
     modified: Time,
@@ -226,13 +226,13 @@ struct Version {
 }
 
 impl Version {
-    fn of(ask: &GetRequest) -> Result<Self, AttemptError> {
-        match ask.validator {
+    fn of(request: &GetRequest) -> Result<Self, AttemptError> {
+        match request.validator {
             Validator::Modified { time } => Ok(Self {
                 modified: time,
-                size_bytes: ask.size_bytes,
+                size_bytes: request.size_bytes,
             }),
-            // Files have no such thing: the catalog was made from another source.
+            // Files have no such validator: the catalog was built from another source.
             Validator::ETag(_) | Validator::VersionId(_) => Err(AttemptError::Changed),
         }
     }
@@ -249,10 +249,10 @@ impl Version {
     }
 }
 
-/// Reads all of `range`, and looks at the version afterwards: what was read before it is of that version.
+/// Reads all of `range`, and checks the version afterwards: bytes read before the check are of that version.
 fn read(file: &File, range: std::ops::Range<u64>, version: Version) -> Result<Bytes, AttemptError> {
     let length = usize::try_from(range.end - range.start)
-        .map_err(|_too_long| AttemptError::Hopeless("a chunk is longer than memory".to_owned()))?;
+        .map_err(|_too_long| AttemptError::Permanent("a chunk does not fit into memory".to_owned()))?;
     let mut chunk = BytesMut::zeroed(length);
     let result = file.read_exact_at(&mut chunk, range.start);
     version.check(file)?;
@@ -262,7 +262,7 @@ fn read(file: &File, range: std::ops::Range<u64>, version: Version) -> Result<By
     }
 }
 
-fn trouble(error: Errno) -> AttemptError {
+fn attempt_error(error: Errno) -> AttemptError {
     let reason = io::Error::from(error).to_string();
     match error {
         Errno::NOENT | Errno::NOTDIR | Errno::ISDIR | Errno::XDEV | Errno::LOOP => AttemptError::Changed,
@@ -274,7 +274,7 @@ fn trouble(error: Errno) -> AttemptError {
     }
 }
 
-/// Runs file system calls where they hold nobody up.
+/// Runs blocking file system calls on a blocking thread.
 async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, AttemptError> + Send + 'static,
 ) -> Result<T, AttemptError> {

@@ -1,7 +1,7 @@
 //! A web identity token where object_store looks for it: in a file.
 //!
-//! The worker gets tokens by value and keeps no secret on any disk: the file is one in memory, without a name, that only
-//! this process can open, and gone with the source.
+//! The worker receives tokens by value and writes no secret to a disk: the file is in memory, without a name,
+//! readable by this process only, and ends with the source.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -22,7 +22,7 @@ impl IdentityToken {
         Ok(Self { file })
     }
 
-    /// Where this process finds it, from its beginning each time.
+    /// Returns the path under which this process reads it, from the beginning each time.
     pub(super) fn path(&self) -> String {
         format!("/proc/self/fd/{}", self.file.as_raw_fd())
     }

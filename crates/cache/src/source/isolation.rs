@@ -1,8 +1,8 @@
-//! What a source may reach on this host.
+//! What a source may use of this host.
 //!
-//! On one machine a person names their own files and their own environment. A worker that serves many tenants has secrets
-//! of its own in files that it can read: there, whoever describes a source gives all that it needs by value, and names
-//! neither files nor programs; and a source without credentials is asked without any, not with the node's.
+//! On a single machine users name their own files and their own environment. A worker that serves many tenants has
+//! secrets of its own in files that it can read: there, a source gets everything by value, and names neither files
+//! nor programs; and a source without credentials is read without any, not with the node's.
 
 use super::{SourceError, SourceOptions};
 
@@ -20,7 +20,7 @@ const OF_THE_HOST: [&str; 10] = [
     "google_service_account",
 ];
 
-/// Options that are credentials, or one half of some.
+/// Options that are credentials, or one half of a pair.
 const CREDENTIALS: [&str; 12] = [
     "aws_access_key_id",
     "aws_session_token",
@@ -36,7 +36,7 @@ const CREDENTIALS: [&str; 12] = [
     "google_service_account",
 ];
 
-/// Refuses an option, by its canonical name, that reaches into the host.
+/// Refuses an option, by its canonical name, that uses the host.
 pub(super) fn check(written: &str, canonical: &str) -> Result<(), SourceError> {
     if !OF_THE_HOST.contains(&canonical) {
         return Ok(());
@@ -48,12 +48,12 @@ pub(super) fn check(written: &str, canonical: &str) -> Result<(), SourceError> {
     })
 }
 
-/// Whether an option, by its canonical name, is a credential.
+/// Returns whether an option, by its canonical name, is a credential.
 pub(super) fn is_credential(canonical: &str) -> bool {
     CREDENTIALS.contains(&canonical)
 }
 
-/// The refusal of an AWS profile, which is in a file.
+/// Refuses an AWS profile: it is in a file.
 pub(super) fn refuse_profile(options: &SourceOptions) -> Result<(), SourceError> {
     match options.options.get("aws_profile") {
         Some(_) => check("aws_profile", "aws_web_identity_token_file"),

@@ -1,7 +1,7 @@
-//! Where a source lies: the URL that a person wrote, understood.
+//! The location of a source: the parsed URL.
 //!
-//! Bucket URLs are taken apart by hand: a key may hold `?`, `#` and `%` as they are, and a URL parser would
-//! make `a/../b` into `b`. Only `http(s)://` and `file://` are real URLs.
+//! Bucket URLs are parsed by hand: a key may hold `?`, `#` and `%` literally, and a URL parser would make `a/../b`
+//! into `b`. Only `http(s)://` and `file://` are real URLs.
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -12,7 +12,7 @@ use url::Url;
 use super::SourceError;
 use super::page::path_of;
 
-/// What kind of source it is, and its place in that kind.
+/// The kind of a source, and its location in that kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SourceLocation {
     S3 {
@@ -39,20 +39,20 @@ pub(crate) enum SourceLocation {
 /// Everything below it belongs to the source: `s3://bucket/train` is the directory `train`, never `training`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceUrl {
-    pub(crate) place: SourceLocation,
+    pub(crate) location: SourceLocation,
     /// Empty, or ends with `/`.
     pub(crate) prefix: String,
 }
 
 impl SourceUrl {
-    /// Understands `url`.
+    /// Parses `url`.
     ///
     /// # Errors
-    /// Names what is wrong with it and how it should be.
+    /// Names what is wrong with it and how to correct it.
     pub fn parse(url: &str) -> Result<Self, SourceError> {
         let Some((scheme, rest)) = url.split_once("://") else {
             return Err(invalid(
-                format!("{url:?} is no URL"),
+                format!("{url:?} is not a URL"),
                 "write s3://BUCKET/PREFIX, gs://, az://, http(s):// or file:///DIRECTORY",
             ));
         };
@@ -60,14 +60,14 @@ impl SourceUrl {
             "s3" | "s3a" => {
                 let (bucket, prefix) = bucket_and_prefix(rest, "s3://BUCKET/PREFIX")?;
                 Ok(Self {
-                    place: SourceLocation::S3 { bucket },
+                    location: SourceLocation::S3 { bucket },
                     prefix,
                 })
             }
             "gs" => {
                 let (bucket, prefix) = bucket_and_prefix(rest, "gs://BUCKET/PREFIX")?;
                 Ok(Self {
-                    place: SourceLocation::Gcs { bucket },
+                    location: SourceLocation::Gcs { bucket },
                     prefix,
                 })
             }
@@ -83,10 +83,10 @@ impl SourceUrl {
 }
 
 impl fmt::Display for SourceUrl {
-    /// Canonical: the same place is always spelled in the same way, and ends with `/`.
+    /// Canonical: equal locations are spelled equally, and end with `/`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let prefix = &self.prefix;
-        match &self.place {
+        match &self.location {
             SourceLocation::S3 { bucket } => write!(f, "s3://{bucket}/{prefix}"),
             SourceLocation::Gcs { bucket } => write!(f, "gs://{bucket}/{prefix}"),
             SourceLocation::Azure {
@@ -127,7 +127,7 @@ fn bucket_and_prefix(rest: &str, form: &str) -> Result<(String, String), SourceE
     Ok((name(bucket, form)?, checked_prefix(prefix)?))
 }
 
-/// A bucket or container: what all providers allow, and nothing that means something in a URL.
+/// Checks a bucket or container: what all providers allow, and nothing that has a meaning in a URL.
 fn name(name: &str, form: &str) -> Result<String, SourceError> {
     if name.is_empty() {
         return Err(invalid(
@@ -145,7 +145,7 @@ fn name(name: &str, form: &str) -> Result<String, SourceError> {
     Ok(name.to_owned())
 }
 
-/// The prefix with its `/`, if keys below it can be asked for.
+/// Returns the prefix with its `/`, if keys below it can be requested.
 fn checked_prefix(prefix: &str) -> Result<String, SourceError> {
     let trimmed = prefix.strip_suffix('/').unwrap_or(prefix);
     if prefix.is_empty() {
@@ -153,7 +153,7 @@ fn checked_prefix(prefix: &str) -> Result<String, SourceError> {
     }
     if trimmed.is_empty() || path_of(trimmed).is_none() {
         return Err(invalid(
-            format!("the prefix {prefix:?} cannot be asked for"),
+            format!("the prefix {prefix:?} cannot be requested"),
             "it must not hold empty parts, '.', '..' or control characters",
         ));
     }
@@ -172,7 +172,7 @@ fn azure(rest: &str) -> Result<SourceUrl, SourceError> {
                 .or_else(|| host.strip_suffix(".blob.core.windows.net"))
                 .ok_or_else(|| {
                     invalid(
-                        format!("{host:?} is no storage account"),
+                        format!("{host:?} is not a storage account"),
                         &format!("write {form}"),
                     )
                 })?;
@@ -180,7 +180,7 @@ fn azure(rest: &str) -> Result<SourceUrl, SourceError> {
         }
     };
     Ok(SourceUrl {
-        place: SourceLocation::Azure { container, account },
+        location: SourceLocation::Azure { container, account },
         prefix,
     })
 }
@@ -188,7 +188,7 @@ fn azure(rest: &str) -> Result<SourceUrl, SourceError> {
 fn http(url: &str) -> Result<SourceUrl, SourceError> {
     let mut parsed = Url::parse(url).map_err(|error| {
         invalid(
-            format!("{url:?} is no URL: {error}"),
+            format!("{url:?} is not a URL: {error}"),
             "write https://HOST/DIRECTORY/",
         )
     })?;
@@ -211,7 +211,7 @@ fn http(url: &str) -> Result<SourceUrl, SourceError> {
     let prefix = checked_prefix(path.strip_prefix('/').unwrap_or(&path))?;
     parsed.set_path("/");
     Ok(SourceUrl {
-        place: SourceLocation::Http { root: parsed },
+        location: SourceLocation::Http { root: parsed },
         prefix,
     })
 }
@@ -233,10 +233,10 @@ fn file(rest: &str) -> Result<SourceUrl, SourceError> {
     {
         return Err(invalid(format!("the path {path:?} holds '..' or a NUL"), fix));
     }
-    // Components, so that doubled and trailing slashes make no other identity.
+    // Components, so that doubled and trailing slashes do not change the identity.
     let directory = Path::new(&path).components().collect();
     Ok(SourceUrl {
-        place: SourceLocation::File { directory },
+        location: SourceLocation::File { directory },
         prefix: String::new(),
     })
 }

@@ -1,9 +1,9 @@
-//! One page of a listing, read from the XML that the source sent.
+//! One page of a listing, parsed from the XML that the source sent.
 //!
-//! object_store reads these answers itself, but into paths of its own, which cannot hold every key: one `a//b`
-//! fails its whole page, and `/a` and `a/` come out as `a`, another object. So the answer is read here, before
-//! object_store sees it, and every key stays spelled as its source spells it. What cannot be asked for again
-//! is refused by name later, one key at a time.
+//! object_store parses these responses itself, but into paths of its own, which cannot hold every key: one `a//b`
+//! fails its whole page, and `/a` and `a/` come out as `a`, another object. So the response is parsed here, before
+//! object_store sees it, and every key stays spelled as its source spells it. A key that cannot be requested is
+//! refused later, by itself.
 
 use std::str::FromStr;
 
@@ -13,10 +13,10 @@ use percent_encoding::percent_decode_str;
 use quick_xml::Reader;
 use quick_xml::events::Event;
 
-/// Elements nest no deeper than this in any of the formats; a page that does is no page.
+/// Elements nest no deeper than this in any of the formats; a page that does is invalid.
 const MAX_DEPTH: usize = 32;
 
-/// Which words the source uses.
+/// The format of a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
     /// ListObjectsV2, of S3 and of Google's XML API.
@@ -27,7 +27,7 @@ pub(crate) enum Dialect {
     WebDav,
 }
 
-/// An object or a collection, as the page names it.
+/// An object or a collection of a page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) key: String,
@@ -36,7 +36,7 @@ pub(crate) struct Entry {
     /// With its quotes, and `W/` where it is weak.
     pub(crate) etag: Option<String>,
     pub(crate) version: Option<String>,
-    /// The key above is not certainly the source's own.
+    /// The key above may differ from the source's own.
     pub(crate) damaged: bool,
     pub(crate) directory: bool,
     /// A link that leads out of the source, or nowhere.
@@ -45,32 +45,32 @@ pub(crate) struct Entry {
     pub(crate) special: bool,
 }
 
-/// All that a page says.
+/// The content of a page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Page {
     pub(crate) entries: Vec<Entry>,
     /// Common prefixes, each with its `/` at the end.
     pub(crate) prefixes: Vec<String>,
-    /// What the next page is asked for with.
+    /// The token that the next page is requested with.
     pub(crate) next: Option<String>,
 }
 
-/// Why a page cannot be read.
+/// Why a page cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PageError {
     #[error("the source's listing is not well-formed XML: {0}")]
     Malformed(String),
-    #[error("the source's listing is no listing: its root element is {0:?}")]
+    #[error("the source's response is not a listing: its root element is {0:?}")]
     Unexpected(String),
-    #[error("the source says that there is more to list, but not how to ask for it")]
+    #[error("the source reports that there is more to list, but gives no continuation token")]
     NoContinuation,
 }
 
 impl Page {
-    /// Reads a page.
+    /// Parses a page.
     ///
     /// # Errors
-    /// It is not XML, or something else than a listing.
+    /// It is not XML, or not a listing.
     pub(crate) fn parse(xml: &[u8], dialect: Dialect) -> Result<Self, PageError> {
         let text = String::from_utf8_lossy(xml);
         let unclean = matches!(text, std::borrow::Cow::Owned(_));
@@ -81,7 +81,7 @@ impl Page {
             match reader.read_event().map_err(malformed)? {
                 Event::Start(element) => {
                     collector.open(element.local_name().as_ref())?;
-                    // Azure escapes names that are no XML in a way of its own.
+                    // Azure escapes names that are not valid XML in a way of its own.
                     if matches!(element.try_get_attribute("Encoded"), Ok(Some(_))) {
                         collector.damage();
                     }
@@ -105,7 +105,7 @@ impl Page {
         collector.finish()
     }
 
-    /// A page without content, for object_store to read in place of the one that was read here.
+    /// Returns a page without content, for object_store to parse in place of the one that was parsed here.
     pub(crate) fn stand_in(&self, dialect: Dialect) -> String {
         let next = self.next.as_deref().map(|token| {
             let token = quick_xml::escape::escape(token);
@@ -119,7 +119,7 @@ impl Page {
         match dialect {
             Dialect::S3 => format!("<ListBucketResult>{next}</ListBucketResult>"),
             Dialect::Azure => format!("<EnumerationResults><Blobs></Blobs>{next}</EnumerationResults>"),
-            // It wants at least one response, and leaves out the collection that was asked for.
+            // It requires at least one response, and leaves out the requested collection.
             Dialect::WebDav => "<multistatus><response><href>/</href><propstat><prop>\
                 <getlastmodified>Thu, 01 Jan 1970 00:00:00 GMT</getlastmodified>\
                 <resourcetype><collection/></resourcetype></prop>\
@@ -129,7 +129,7 @@ impl Page {
     }
 }
 
-/// What was read so far.
+/// The state of the parser.
 #[derive(Debug)]
 struct Collector {
     dialect: Dialect,
@@ -177,13 +177,13 @@ impl Collector {
         }
     }
 
-    /// A part of the text cannot be read.
+    /// Marks a part of the text as unreadable.
     fn damage(&mut self) {
         self.text.push(char::REPLACEMENT_CHARACTER);
         self.damaged = true;
     }
 
-    /// Takes the innermost element's text to where it belongs.
+    /// Assigns the innermost element's text to its field.
     fn close(&mut self) {
         let text = std::mem::take(&mut self.text);
         let damaged = self.damaged || (self.unclean && text.contains(char::REPLACEMENT_CHARACTER));
@@ -241,7 +241,8 @@ impl Collector {
         });
     }
 
-    /// The path of an href without its leading `/`, decoded; damaged where that loses something.
+    /// Sets the key to the path of an href without its leading `/`, decoded; damaged where decoding loses
+    /// something.
     fn href(&mut self, href: &str, damaged: bool) {
         let path = match href.find("://") {
             Some(scheme) => {
@@ -252,7 +253,7 @@ impl Collector {
         };
         let path = path.split(['?', '#']).next().unwrap_or_default();
         let decoded = percent_decode_str(path).decode_utf8_lossy();
-        // A `/` inside a segment, or bytes that are no text: what was decoded is another name.
+        // A `/` inside a segment, or bytes that are not text: the decoded name is another one.
         let lossy = path.to_ascii_lowercase().contains("%2f")
             || (decoded.contains(char::REPLACEMENT_CHARACTER) && !path.contains(char::REPLACEMENT_CHARACTER));
         self.key(
@@ -292,7 +293,7 @@ impl Collector {
     }
 }
 
-/// Whether object_store can ask for exactly `key`.
+/// Returns the path with which object_store requests exactly `key`, if there is one.
 pub(crate) fn path_of(key: &str) -> Option<Path> {
     Path::parse(key).ok().filter(|path| path.as_ref() == key)
 }
@@ -305,7 +306,7 @@ fn token(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// Azure's listing leaves out the quotes that its answers have. Nothing between quotes tells no version from another.
+/// Adds the quotes that Azure's listing leaves out. An empty ETag distinguishes no versions.
 fn quoted(text: &str) -> Option<String> {
     let text = text.trim();
     match text {
@@ -327,7 +328,7 @@ fn rfc1123(text: &str) -> Option<Time> {
         .map(|at| time(&at))
 }
 
-/// The catalog's form of object_store's time.
+/// Returns object_store's time in the catalog's form.
 pub(crate) fn time<Zone: chrono::TimeZone>(at: &chrono::DateTime<Zone>) -> Time {
     // A leap second has more nanoseconds than a second.
     Time {

@@ -1,5 +1,4 @@
-//! A source behind HTTP, asked by way of object_store: one GET, one page of a listing, and what their answers
-//! mean.
+//! A source behind HTTP, by way of object_store: one GET, one page of a listing, and what their responses mean.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -28,9 +27,9 @@ const LAST_HTTP_SECOND: u64 = 253_402_300_799;
 pub(super) struct Remote {
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) lister: Lister,
-    /// Answers are looked at on the wire: a request without an answer got none.
-    pub(super) wired: bool,
-    /// The server that somebody named in place of the provider's own.
+    /// Whether responses are read on the wire: then an error without a response means that none arrived.
+    pub(super) on_wire: bool,
+    /// The server that is configured in place of the provider's own.
     pub(super) endpoint: Option<String>,
 }
 
@@ -40,8 +39,8 @@ pub(super) enum Lister {
     Pages(Arc<dyn PaginatedListStore>, Dialect),
     /// A collection at a time.
     WebDav,
-    /// A directory at a time, by object_store's own reading of it.
-    Whole,
+    /// A directory at a time, as object_store lists it.
+    Directory,
 }
 
 impl std::fmt::Debug for Lister {
@@ -49,50 +48,51 @@ impl std::fmt::Debug for Lister {
         f.write_str(match self {
             Self::Pages(..) => "Pages",
             Self::WebDav => "WebDav",
-            Self::Whole => "Whole",
+            Self::Directory => "Directory",
         })
     }
 }
 
 impl Remote {
-    /// Asks for a range of an object, and checks the head of the answer against the version asked for.
+    /// Requests a range of an object, and checks the head of the response against the requested version.
     pub(super) async fn get(
         &self,
-        ask: &GetRequest,
+        request: &GetRequest,
     ) -> Result<BoxStream<'static, Result<Bytes, AttemptError>>, AttemptError> {
-        let path = path_of(&ask.key)
-            .ok_or_else(|| AttemptError::Hopeless("its key cannot be asked for exactly".to_owned()))?;
+        let path = path_of(&request.key).ok_or_else(|| {
+            AttemptError::Permanent("the client cannot request exactly this key".to_owned())
+        })?;
         let exchange = Exchange::get();
         let mut extensions = Extensions::new();
         extensions.insert(Arc::clone(&exchange));
-        let whole = ask.range == (0..ask.size_bytes);
+        let is_complete = request.range == (0..request.size_bytes);
         let mut options = GetOptions {
-            range: (!whole).then(|| GetRange::Bounded(ask.range.clone())),
+            range: (!is_complete).then(|| GetRange::Bounded(request.range.clone())),
             extensions,
             ..GetOptions::default()
         };
-        match &ask.validator {
+        match &request.validator {
             Validator::ETag(etag) => options.if_match = Some(etag.clone()),
             Validator::VersionId(version) => options.version = Some(version.clone()),
             Validator::Modified { time } => {
                 options.if_unmodified_since = unmodified_since(*time).map(Into::into);
             }
         }
-        let wired = self.wired;
-        let expected = ask.validator.clone();
+        let on_wire = self.on_wire;
+        let expected = request.validator.clone();
         let result = self
             .store
             .get_opts(&path, options)
             .await
-            .map_err(|error| trouble(&error, exchange.answer(), wired, Some(&expected)))?;
-        check(&result, ask)?;
+            .map_err(|error| attempt_error(&error, exchange.response(), on_wire, Some(&expected)))?;
+        check(&result, request)?;
         Ok(result
             .into_stream()
             .map_err(|error| AttemptError::Failed(reason(&error)))
             .boxed())
     }
 
-    /// Asks for a page of what lies directly below `prefix` (with its `/`), or, `deep`, anywhere below it.
+    /// Requests a page of the level directly below `prefix` (with its `/`), or of the whole tree below it.
     pub(super) async fn page(
         &self,
         prefix: &str,
@@ -112,39 +112,41 @@ impl Remote {
                 };
                 let prefix = (!prefix.is_empty()).then_some(prefix);
                 let result = store.list_paginated(prefix, options).await;
-                // The page was read on the wire; what object_store made of the stand-in does not matter.
+                // The page was parsed on the wire; what object_store made of the stand-in does not matter.
                 match (exchange.take_page(), result) {
                     (Some(page), _) => Ok(page),
-                    (None, Err(error)) => Err(trouble(&error, exchange.answer(), true, None)),
+                    (None, Err(error)) => Err(attempt_error(&error, exchange.response(), true, None)),
                     (None, Ok(_)) => Err(AttemptError::Failed("the source's listing was empty".to_owned())),
                 }
             }
             Lister::WebDav => self.collection(prefix).await,
-            Lister::Whole => self.directory(prefix).await,
+            Lister::Directory => self.directory(prefix).await,
         }
     }
 
-    /// PROPFIND of one level. The request is object_store's, the reading of the answer ours.
+    /// Lists one level by PROPFIND. object_store sends the request; the response is parsed here.
     async fn collection(&self, prefix: &str) -> Result<Page, AttemptError> {
         let trimmed = prefix.strip_suffix('/').unwrap_or(prefix);
         let Some(path) = path_of(trimmed) else {
-            return Err(AttemptError::Hopeless(
-                "its name cannot be asked for exactly".to_owned(),
+            return Err(AttemptError::Permanent(
+                "the client cannot request exactly this name".to_owned(),
             ));
         };
         let (exchange, result) =
             Exchange::around(Dialect::WebDav, self.store.list_with_delimiter(Some(&path))).await;
         let Some(page) = exchange.take_page() else {
-            let answer = exchange.answer();
-            return Err(match (answer.as_ref().map(|answer| answer.status), result) {
-                (Some(200..=206 | 208..=299 | 400 | 405 | 501), _) => AttemptError::Unsupported(
-                    "the server does not answer PROPFIND; only WebDAV servers can be listed".to_owned(),
-                ),
-                // object_store takes a missing collection for an empty one.
-                (Some(404), _) => AttemptError::Changed,
-                (_, Err(error)) => trouble(&error, answer, true, None),
-                (_, Ok(_)) => AttemptError::Failed("the source's listing was empty".to_owned()),
-            });
+            let response = exchange.response();
+            return Err(
+                match (response.as_ref().map(|response| response.status), result) {
+                    (Some(200..=206 | 208..=299 | 400 | 405 | 501), _) => AttemptError::Unsupported(
+                        "the server does not answer PROPFIND; only WebDAV servers can be listed".to_owned(),
+                    ),
+                    // object_store reports a missing collection as an empty one.
+                    (Some(404), _) => AttemptError::Changed,
+                    (_, Err(error)) => attempt_error(&error, response, true, None),
+                    (_, Ok(_)) => AttemptError::Failed("the source's listing was empty".to_owned()),
+                },
+            );
         };
         Ok(level_of(page, prefix))
     }
@@ -152,7 +154,7 @@ impl Remote {
     async fn directory(&self, prefix: &str) -> Result<Page, AttemptError> {
         let path = Path::from(prefix);
         let result = self.store.list_with_delimiter(Some(&path)).await;
-        let listed = result.map_err(|error| trouble(&error, None, false, None))?;
+        let listed = result.map_err(|error| attempt_error(&error, None, false, None))?;
         Ok(Page {
             entries: listed.objects.into_iter().map(entry).collect(),
             prefixes: listed
@@ -165,7 +167,7 @@ impl Remote {
     }
 }
 
-/// Of a PROPFIND answer, what lies directly below `prefix`: collections become prefixes.
+/// Returns what lies directly below `prefix` in a PROPFIND response: collections become prefixes.
 fn level_of(page: Page, prefix: &str) -> Page {
     let mut level = Page::default();
     for mut entry in page.entries {
@@ -180,11 +182,11 @@ fn level_of(page: Page, prefix: &str) -> Page {
         if entry.key == prefix || entry.key == "/" {
             continue;
         }
-        let askable = entry.key.strip_suffix('/').and_then(path_of).is_some();
-        if askable && !entry.damaged {
+        let requestable = entry.key.strip_suffix('/').and_then(path_of).is_some();
+        if requestable && !entry.damaged {
             level.prefixes.push(entry.key);
         } else {
-            // Not a size in sight: it counts as one thing that was left out.
+            // It has no size: it counts as one entry that was left out.
             entry.damaged = true;
             level.entries.push(entry);
         }
@@ -210,102 +212,102 @@ fn entry(meta: ObjectMeta) -> Entry {
     }
 }
 
-/// Whether the answer is of the version and range asked for, whatever the server made of the conditions.
-fn check(result: &GetResult, ask: &GetRequest) -> Result<(), AttemptError> {
+/// Checks that the response is of the requested version and range, whatever the server did with the conditions.
+fn check(result: &GetResult, request: &GetRequest) -> Result<(), AttemptError> {
     let meta = &result.meta;
-    match &ask.validator {
+    match &request.validator {
         Validator::ETag(expected) => match meta.e_tag.as_deref() {
-            None => return Err(AttemptError::Failed("the answer has no ETag".to_owned())),
+            None => return Err(AttemptError::Failed("the response has no ETag".to_owned())),
             Some(etag) if !same_etag(etag, expected) => return Err(AttemptError::Changed),
             Some(_) => {}
         },
         Validator::VersionId(expected) => match meta.version.as_deref() {
-            None => return Err(AttemptError::Failed("the answer has no version".to_owned())),
+            None => return Err(AttemptError::Failed("the response has no version".to_owned())),
             Some(version) if version != expected => return Err(AttemptError::Changed),
             Some(_) => {}
         },
         Validator::Modified { time: expected } => {
-            // HTTP's dates have whole seconds.
+            // HTTP dates have whole seconds.
             if meta.last_modified.timestamp() == 0 && expected.secs != 0 {
                 return Err(AttemptError::Failed(
-                    "the answer has neither ETag nor Last-Modified".to_owned(),
+                    "the response has neither ETag nor Last-Modified".to_owned(),
                 ));
             }
-            if meta.last_modified.timestamp() != expected.secs || meta.size != ask.size_bytes {
+            if meta.last_modified.timestamp() != expected.secs || meta.size != request.size_bytes {
                 return Err(AttemptError::Changed);
             }
         }
     }
-    if meta.size != ask.size_bytes {
+    if meta.size != request.size_bytes {
         let sizes = format!(
-            "the answer is of {} bytes instead of {}",
-            meta.size, ask.size_bytes
+            "the response is of {} bytes instead of {}",
+            meta.size, request.size_bytes
         );
         return Err(AttemptError::Failed(sizes));
     }
-    if result.range != ask.range {
+    if result.range != request.range {
         return Err(AttemptError::Failed(format!(
-            "bytes {:?} came instead of {:?}",
-            result.range, ask.range
+            "bytes {:?} arrived instead of {:?}",
+            result.range, request.range
         )));
     }
     Ok(())
 }
 
-/// Listings of some servers leave out the quotes that their answers have.
+/// Listings of some servers leave out the quotes that their responses have.
 fn same_etag(one: &str, other: &str) -> bool {
     one.trim_matches('"') == other.trim_matches('"')
 }
 
-/// What an error means to whoever fetches.
-fn trouble(
+/// Returns what an error means to the caller of a fetch.
+fn attempt_error(
     error: &Error,
-    answer: Option<ResponseHead>,
-    wired: bool,
+    response: Option<ResponseHead>,
+    on_wire: bool,
     expected: Option<&Validator>,
 ) -> AttemptError {
-    let Some(answer) = answer else {
-        return if wired {
+    let Some(response) = response else {
+        return if on_wire {
             AttemptError::Failed(reason(error))
         } else {
             of_error(error)
         };
     };
-    let code = answer.code.as_deref().unwrap_or_default();
-    let said = match (&answer.code, &answer.message) {
-        (Some(code), Some(message)) => cut(&format!("status {}, {code}: {message}", answer.status)),
-        (Some(code), None) => cut(&format!("status {}, {code}", answer.status)),
-        (None, _) => format!("status {}", answer.status),
+    let code = response.code.as_deref().unwrap_or_default();
+    let described = match (&response.code, &response.message) {
+        (Some(code), Some(message)) => cut(&format!("status {}, {code}: {message}", response.status)),
+        (Some(code), None) => cut(&format!("status {}, {code}", response.status)),
+        (None, _) => format!("status {}", response.status),
     };
     let slow_down = matches!(
         code,
         "SlowDown" | "ServerBusy" | "TooManyRequests" | "RequestLimitExceeded" | "ThrottlingException"
     );
-    match answer.status {
-        404 if matches!(code, "NoSuchBucket" | "ContainerNotFound") => AttemptError::Missing(said),
+    match response.status {
+        404 if matches!(code, "NoSuchBucket" | "ContainerNotFound") => AttemptError::Missing(described),
         304 | 404 | 410 | 412 | 416 => AttemptError::Changed,
         429 | 503 => AttemptError::Throttled {
-            reason: said,
-            after: answer.retry_after,
+            reason: described,
+            after: response.retry_after,
         },
         _ if slow_down => AttemptError::Throttled {
-            reason: said,
-            after: answer.retry_after,
+            reason: described,
+            after: response.retry_after,
         },
-        401 | 403 => AttemptError::Denied(said),
-        // It sent all where a part was asked for.
+        401 | 403 => AttemptError::Denied(described),
+        // The server sent everything where a range was requested.
         200 if matches!(error, Error::NotSupported { .. }) => {
-            AttemptError::Hopeless("the server does not serve ranges".to_owned())
+            AttemptError::Permanent("the server does not serve ranges".to_owned())
         }
-        // Well answered, and not understood by object_store: a wrong range, a missing header.
-        200..=299 => match (expected, &answer.etag) {
+        // A success that object_store rejected: a wrong range, a missing header.
+        200..=299 => match (expected, &response.etag) {
             (Some(Validator::ETag(expected)), Some(etag)) if !same_etag(etag, expected) => {
                 AttemptError::Changed
             }
             _ => AttemptError::Failed(reason(error)),
         },
-        300..=399 => AttemptError::Hopeless(format!("{said}: a redirect; check region and endpoint")),
-        _ => AttemptError::Failed(said),
+        300..=399 => AttemptError::Permanent(format!("{described}: a redirect; check region and endpoint")),
+        _ => AttemptError::Failed(described),
     }
 }
 
@@ -316,13 +318,13 @@ fn of_error(error: &Error) -> AttemptError {
         }
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => AttemptError::Denied(reason(error)),
         Error::InvalidPath { .. } | Error::NotImplemented { .. } | Error::UnknownConfigurationKey { .. } => {
-            AttemptError::Hopeless(reason(error))
+            AttemptError::Permanent(reason(error))
         }
         Error::Generic { .. }
         | Error::JoinError { .. }
         | Error::NotSupported { .. }
         | Error::AlreadyExists { .. } => AttemptError::Failed(reason(error)),
-        // The enum may grow.
+        // The enum is non-exhaustive.
         _ => AttemptError::Failed(reason(error)),
     }
 }
@@ -340,9 +342,9 @@ fn cut(text: &str) -> String {
     text.chars().take(MAX_REASON_CHARS).collect()
 }
 
-/// The condition that holds for an object of that time at every server: HTTP says whole seconds, and a server that knows
-/// its objects' times more finely compares them as they are, while it lists them cut off. What changes within that second
-/// is found by the answer's own time.
+/// Returns a condition that holds for an object of that time at every server: HTTP dates have whole seconds, and a
+/// server that stores finer times compares them as they are, while it lists them truncated. A change within that
+/// second is detected by the time in the response.
 fn unmodified_since(time: Time) -> Option<SystemTime> {
     let second = u64::try_from(time.secs)
         .ok()

@@ -1,9 +1,9 @@
-//! A look at each answer before object_store turns it into something of its own.
+//! Reading each response before object_store does.
 //!
-//! object_store's errors do not say which status or error code a server sent, and its paths cannot hold every
+//! object_store's errors do not carry the status or error code that a server sent, and its paths cannot hold every
 //! key. So its HTTP client is wrapped: a request that carries an [`Exchange`] in its extensions leaves the
-//! answer's status, ETag and error code there, and the parsed page if it was a listing. Error bodies and pages
-//! are read up to a limit: no server makes us hold more.
+//! response's status, ETag and error code there, and the parsed page if it was a listing. Error bodies and pages
+//! are read up to a limit: no server makes the process hold more.
 
 use std::fmt;
 use std::future::Future;
@@ -23,44 +23,44 @@ use super::page::{Dialect, Page};
 /// More than a page of 5,000 keys of 1,024 bytes, each escaped sixfold.
 const MAX_PAGE_BYTES: usize = 64 << 20;
 
-/// Error answers are a few hundred bytes of XML.
+/// Error bodies are a few hundred bytes of XML.
 const MAX_ERROR_BYTES: usize = 64 << 10;
 
-/// Longer waits are not believed.
+/// Longer waits are capped to this.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 tokio::task_local! {
     static AROUND: Arc<Exchange>;
 }
 
-/// One request and what came back.
+/// One request and its response.
 #[derive(Debug, Default)]
 pub(crate) struct Exchange {
-    /// Set: the answer is a listing in this dialect.
+    /// Set: the response is a listing in this dialect.
     listing: Option<Dialect>,
-    answer: Mutex<Option<ResponseHead>>,
+    response: Mutex<Option<ResponseHead>>,
     page: Mutex<Option<Page>>,
 }
 
-/// The head of an answer.
+/// The head of a response.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ResponseHead {
     pub(crate) status: u16,
     pub(crate) etag: Option<String>,
-    /// The server's word for the error.
+    /// The server's error code.
     pub(crate) code: Option<String>,
-    /// The server's sentence for the error.
+    /// The server's error message.
     pub(crate) message: Option<String>,
     pub(crate) retry_after: Option<Duration>,
 }
 
 impl Exchange {
-    /// For a request that asks for an object.
+    /// Returns an exchange for a request for an object.
     pub(crate) fn get() -> Arc<Self> {
         Arc::default()
     }
 
-    /// For a request that asks for a page.
+    /// Returns an exchange for a request for a page.
     pub(crate) fn listing(dialect: Dialect) -> Arc<Self> {
         Arc::new(Self {
             listing: Some(dialect),
@@ -68,8 +68,8 @@ impl Exchange {
         })
     }
 
-    /// Gives the one request that `future` makes an exchange, where object_store takes no extensions. Not for
-    /// sources with credentials: the request for a token would leave its answer there too.
+    /// Attaches an exchange to the one request that `future` sends, where object_store takes no extensions. Not for
+    /// sources with credentials: the request for a token would record its response there too.
     pub(crate) async fn around<F: Future>(dialect: Dialect, future: F) -> (Arc<Self>, F::Output) {
         let exchange = Self::listing(dialect);
         let output = AROUND.scope(Arc::clone(&exchange), future).await;
@@ -84,21 +84,21 @@ impl Exchange {
             .or_else(|| AROUND.try_with(Arc::clone).ok())
     }
 
-    /// What the server said, if it said anything.
-    pub(crate) fn answer(&self) -> Option<ResponseHead> {
-        self.answer.lock().clone()
+    /// Returns the head of the response, if one arrived.
+    pub(crate) fn response(&self) -> Option<ResponseHead> {
+        self.response.lock().clone()
     }
 
-    /// The page that came, once.
+    /// Takes the page that arrived.
     pub(crate) fn take_page(&self) -> Option<Page> {
         self.page.lock().take()
     }
 }
 
-/// A client that looks at answers.
+/// A client that reads responses.
 #[derive(Debug)]
 pub(super) struct Wire {
-    /// It may be others' too.
+    /// Possibly shared with other sources.
     inner: Arc<HttpClient>,
 }
 
@@ -112,13 +112,13 @@ impl Wire {
 impl HttpService for Wire {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let Some(exchange) = Exchange::of(&request) else {
-            // Tokens and instance metadata: nothing to look at.
+            // Requests for tokens and instance metadata: nothing to read.
             return self.inner.execute(request).await;
         };
         let response = self.inner.execute(request).await?;
         let (parts, body) = response.into_parts();
         let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
-        let mut answer = ResponseHead {
+        let mut head = ResponseHead {
             status: parts.status.as_u16(),
             etag: header("etag").map(str::to_owned),
             retry_after: header("retry-after")
@@ -130,14 +130,14 @@ impl HttpService for Wire {
             let error = read(body, MAX_ERROR_BYTES, TooLong::Cut)
                 .await
                 .unwrap_or_default();
-            answer.code = element(&error, "Code");
-            answer.message = element(&error, "Message");
-            *exchange.answer.lock() = Some(answer);
-            // object_store wants text.
+            head.code = element(&error, "Code");
+            head.message = element(&error, "Message");
+            *exchange.response.lock() = Some(head);
+            // object_store expects text.
             let text = String::from_utf8_lossy(&error).into_owned();
             return Ok(HttpResponse::from_parts(parts, text.into()));
         }
-        *exchange.answer.lock() = Some(answer);
+        *exchange.response.lock() = Some(head);
         let Some(dialect) = exchange.listing else {
             return Ok(HttpResponse::from_parts(parts, body));
         };
@@ -174,25 +174,25 @@ impl std::error::Error for PageTooLong {}
 
 async fn read(body: HttpResponseBody, limit: usize, too_long: TooLong) -> Result<Bytes, HttpError> {
     let mut stream = body.bytes_stream();
-    let mut whole = BytesMut::new();
+    let mut content = BytesMut::new();
     while let Some(chunk) = stream.next().await {
         let chunk = chunk?;
-        let room = limit.saturating_sub(whole.len());
-        match chunk.get(..room) {
-            Some(part) if chunk.len() > room => {
+        let space = limit.saturating_sub(content.len());
+        match chunk.get(..space) {
+            Some(part) if chunk.len() > space => {
                 if too_long == TooLong::Fail {
                     return Err(HttpError::new(HttpErrorKind::Decode, PageTooLong));
                 }
-                whole.extend_from_slice(part);
+                content.extend_from_slice(part);
                 break;
             }
-            Some(_) | None => whole.extend_from_slice(&chunk),
+            Some(_) | None => content.extend_from_slice(&chunk),
         }
     }
-    Ok(whole.freeze())
+    Ok(content.freeze())
 }
 
-/// The text of the first `<name>` in an error document.
+/// Returns the text of the first `<name>` in an error document.
 fn element(xml: &[u8], name: &str) -> Option<String> {
     let xml = String::from_utf8_lossy(xml);
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;

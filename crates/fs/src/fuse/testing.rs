@@ -25,6 +25,7 @@ use millpond_core::{
 };
 use millpond_core::{ObjectId, Time, Validator};
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
 
 /// The source of every test catalog.
@@ -37,6 +38,19 @@ pub enum Fault {
     Unavailable,
     Stopping,
     Short,
+}
+
+/// The options of the example `fuse-server`, which tests start and kill.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ServerOptions {
+    pub directory: PathBuf,
+    pub delay_ms: u64,
+    pub passthrough: bool,
+    pub idle: usize,
+    /// Path and size of a file whose reads stay unanswered.
+    pub stopping: Option<(String, u64)>,
+    /// The generation that is the newest when the server starts.
+    pub newest: u64,
 }
 
 /// One file of a test tree.

@@ -2,16 +2,13 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
+use harness::helper;
 use hyper_util::rt::TokioIo;
-use millpond_core::{CatalogFile, Generation, Views};
 use millpond_wire::plan::{DriverDataset, Medium, Member, Pool, Tier};
 use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
-use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
@@ -24,135 +21,15 @@ use crate::csi::wire::csi::{
     NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse, NodePublishVolumeRequest,
     NodeUnpublishVolumeRequest, VolumeCapability,
 };
+use crate::node::Layout;
 use crate::node::plan::{Plan, PlanStore};
-use crate::node::{DatasetOnNode, Layout, NodeWorker, Workers};
-use crate::options::DriverOptions;
-use millpond_fs::fuse::testing::{FakeWorker, TestFile, complete, write_catalog};
-use millpond_fs::keeper::{KeeperOptions, listen};
+use crate::node::testing::{NODE, TestDriverOptions, mounter_socket};
+use millpond_fs::fuse::testing::{TestFile, complete, write_catalog};
 use millpond_fs::mount::{MountTable, detach};
-use millpond_fs::mounter::{Mounter, MounterOptions};
-
-const DRIVER: &str = "MILLPOND_TEST_DRIVER";
-const KEEPER: &str = "MILLPOND_TEST_KEEPER";
-const MOUNTER: &str = "MILLPOND_TEST_MOUNTER";
+use millpond_fs::mounter::Mounter;
 
 pub(super) const GUARD: Duration = Duration::from_secs(60);
 pub(super) const UID: &str = "11111111-2222-3333-4444-555555555555";
-pub(super) const NODE: &str = "node-a";
-
-/// Options that a test passes to its driver.
-#[derive(Clone, Serialize, Deserialize)]
-pub(super) struct Orders {
-    pub(super) directory: PathBuf,
-    pub(super) kernel_views: bool,
-    pub(super) publish_timeout_secs: u64,
-    /// Response delay of the worker.
-    pub(super) delay_ms: u64,
-    /// Port of the metrics; 0: any.
-    pub(super) metrics_port: u16,
-}
-
-/// Not a test: the driver process that the tests start and kill.
-#[test]
-fn driver_process() {
-    let Ok(orders) = std::env::var(DRIVER) else { return };
-    let orders: Orders = serde_json::from_str(&orders).unwrap();
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
-    drop(millpond_process::telemetry::init(
-        &millpond_process::telemetry::TelemetryOptions::default(),
-    ));
-    let options = DriverOptions {
-        node: NODE.to_owned(),
-        kubelet_directory: orders.directory.join("kubelet"),
-        host_directory: orders.directory.join("host"),
-        tier_roots: vec![orders.directory.join("disk")],
-        controller: "127.0.0.1:1".to_owned(),
-        metrics_address: ([127, 0, 0, 1], orders.metrics_port).into(),
-        keeper: None,
-        mounter: mounter_socket(&orders.directory),
-        authorities: "/nowhere".into(),
-        token: "/nowhere".into(),
-        tier_owner: 65532,
-        publish_timeout: Duration::from_secs(orders.publish_timeout_secs),
-        idle_unmount_delay: Duration::from_millis(300),
-        no_kernel_views: !orders.kernel_views,
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    let ended = runtime.block_on(crate::run(options, |_| Arc::new(FakeWorkers { orders })));
-    std::process::exit(i32::from(ended.is_err()));
-}
-
-/// Not a test: the keeper process that the tests start and kill.
-#[test]
-fn keeper_process() {
-    let Ok(socket) = std::env::var(KEEPER) else { return };
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
-    let options = KeeperOptions {
-        socket: socket.into(),
-        server_absence_timeout: Duration::from_secs(30),
-    };
-    listen(&options).unwrap();
-}
-
-/// Not a test: the mounter process that the tests start and kill. As in a pod it has its own mount namespace, which
-/// receives the node's mounts.
-#[test]
-fn mounter_process() {
-    let Ok(socket) = std::env::var(MOUNTER) else {
-        return;
-    };
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
-    let follows = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-    mount_change("/", follows).unwrap();
-    let options = MounterOptions {
-        socket: socket.into(),
-    };
-    millpond_fs::mounter::listen(&options).unwrap();
-}
-
-fn mounter_socket(directory: &Path) -> PathBuf {
-    directory.join("run/mounter.sock")
-}
-
-struct FakeWorkers {
-    orders: Orders,
-}
-
-#[async_trait]
-impl Workers for FakeWorkers {
-    async fn worker(&self, dataset: DatasetOnNode, _views: Arc<dyn Views>) -> Arc<dyn NodeWorker> {
-        let tier = self.orders.directory.join("disk/pool").join(&dataset.uid);
-        FakeWorker::new(
-            &tier,
-            newest(&dataset.directory),
-            Duration::from_millis(self.orders.delay_ms),
-        )
-    }
-}
-
-#[async_trait]
-impl NodeWorker for FakeWorker {
-    fn reachable(&self) -> Result<(), String> {
-        Ok(())
-    }
-
-    async fn close(&self) {}
-}
-
-fn newest(directory: &Path) -> Option<Arc<CatalogFile>> {
-    let generations = (1..10).rev();
-    let mut files = generations.map(|generation| CatalogFile {
-        generation: Generation(generation),
-        image: directory.join(format!("gen-{generation}.erofs")),
-        index: directory.join(format!("gen-{generation}.index")),
-    });
-    files.find(|file| file.image.exists()).map(Arc::new)
-}
 
 /// Returns the files of a generation: each later one has one more.
 pub(super) fn files(generation: u64) -> Vec<TestFile> {
@@ -162,7 +39,7 @@ pub(super) fn files(generation: u64) -> Vec<TestFile> {
 }
 
 pub(super) struct TestNode {
-    pub(super) orders: Orders,
+    pub(super) options: TestDriverOptions,
     pub(super) layout: Layout,
     keeper: Option<Child>,
     mounter: Option<Child>,
@@ -172,7 +49,7 @@ pub(super) struct TestNode {
 
 impl TestNode {
     /// Starts a node with a plan, one catalog and all processes. `None`: this machine cannot run it.
-    pub(super) async fn start(change: impl FnOnce(&mut Orders)) -> Option<Self> {
+    pub(super) async fn start(change: impl FnOnce(&mut TestDriverOptions)) -> Option<Self> {
         let mut node = Self::prepare(change)?;
         node.start_keeper();
         node.start_mounter();
@@ -180,7 +57,7 @@ impl TestNode {
         Some(node)
     }
 
-    pub(super) fn prepare(change: impl FnOnce(&mut Orders)) -> Option<Self> {
+    pub(super) fn prepare(change: impl FnOnce(&mut TestDriverOptions)) -> Option<Self> {
         if !rustix::process::geteuid().is_root() || File::open("/dev/fuse").is_err() {
             eprintln!("not run: needs root and /dev/fuse");
             return None;
@@ -190,14 +67,14 @@ impl TestNode {
             .tempdir()
             .unwrap();
         let root = directory.path().canonicalize().unwrap();
-        let mut orders = Orders {
+        let mut options = TestDriverOptions {
             directory: root.clone(),
             kernel_views: true,
             publish_timeout_secs: 20,
             delay_ms: 0,
             metrics_port: 0,
         };
-        change(&mut orders);
+        change(&mut options);
         let layout = Layout::new(root.join("kubelet"), root.join("host"));
         for made in ["kubelet/pods", "kubelet/plugins_registry", "host/driver"] {
             std::fs::create_dir_all(root.join(made)).unwrap();
@@ -206,7 +83,7 @@ impl TestNode {
             std::fs::create_dir_all(root.join("disk/pool").join(UID).join(made)).unwrap();
         }
         let node = Self {
-            orders,
+            options,
             layout,
             keeper: None,
             mounter: None,
@@ -232,7 +109,7 @@ impl TestNode {
             name: "pool".to_owned(),
             tiers: vec![Tier {
                 medium: Medium::Disk.into(),
-                path: self.orders.directory.join("disk").to_str().unwrap().to_owned(),
+                path: self.options.directory.join("disk").to_str().unwrap().to_owned(),
                 capacity_bytes: 1 << 30,
             }],
             members: vec![Member {
@@ -260,30 +137,30 @@ impl TestNode {
 
     /// Stores a complete file on this node.
     pub(super) fn complete(&self, file: &TestFile) {
-        complete(&self.orders.directory.join("disk/pool").join(UID), file);
+        complete(&self.options.directory.join("disk/pool").join(UID), file);
     }
 
     pub(super) fn start_keeper(&mut self) {
-        let socket = self.orders.directory.join("host/keeper/keeper.sock");
-        let child = respawn("keeper_process", KEEPER, socket.to_str().unwrap());
+        let socket = self.options.directory.join("host/keeper/keeper.sock");
+        let child = program("keeper", socket.to_str().unwrap());
         self.keeper = Some(child);
         wait_until(|| std::os::unix::net::UnixStream::connect(&socket).is_ok() || socket.exists());
     }
 
     pub(super) fn start_mounter(&mut self) {
         // Shared, so that the driver's mounts reach the mounter's namespace.
-        let directory = &self.orders.directory;
+        let directory = &self.options.directory;
         if mounts_at(directory).is_empty() {
             mount_bind(directory, directory).unwrap();
             mount_change(directory, MountPropagationFlags::SHARED).unwrap();
         }
         let socket = mounter_socket(directory);
-        self.mounter = Some(respawn("mounter_process", MOUNTER, socket.to_str().unwrap()));
+        self.mounter = Some(program("mounter", socket.to_str().unwrap()));
     }
 
     /// Returns a client of the mounter, as the driver has one.
     pub(super) fn mounter(&self) -> Mounter {
-        Mounter::at(mounter_socket(&self.orders.directory))
+        Mounter::at(mounter_socket(&self.options.directory))
     }
 
     /// Returns whether a thread of the mounter sleeps in `openat`.
@@ -298,11 +175,7 @@ impl TestNode {
     }
 
     pub(super) fn spawn_driver(&self) -> Child {
-        respawn(
-            "driver_process",
-            DRIVER,
-            &serde_json::to_string(&self.orders).unwrap(),
-        )
+        program("driver", &serde_json::to_string(&self.options).unwrap())
     }
 
     pub(super) async fn start_driver(&mut self) {
@@ -358,7 +231,7 @@ impl TestNode {
         self.kill_keeper();
         // Last: the calls that it waits for end with the keeper.
         self.kill_mounter();
-        unmount_all(&self.orders.directory);
+        unmount_all(&self.options.directory);
     }
 
     pub(super) async fn client(&self) -> NodeClient<Channel> {
@@ -428,7 +301,7 @@ impl TestNode {
     /// Returns the metrics in Prometheus' text format.
     pub(super) async fn metrics(&self) -> String {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let address = ("127.0.0.1", self.orders.metrics_port);
+        let address = ("127.0.0.1", self.options.metrics_port);
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let request = b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n";
         stream.write_all(request).await.unwrap();
@@ -518,12 +391,10 @@ fn kill(child: &mut Option<Child>) {
     }
 }
 
-/// Runs this test program again in another role.
-fn respawn(test: &str, variable: &str, value: &str) -> Child {
-    let name = format!("node::tests::fixture::{test}");
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", &name, "--nocapture", "--test-threads=1"])
-        .env(variable, value)
+/// Starts one of the node's programs.
+fn program(role: &str, argument: &str) -> Child {
+    helper("test-node")
+        .args([role, argument])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()

@@ -44,7 +44,7 @@ impl Reader {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_go_on_when_the_driver_is_killed_and_each_pod_keeps_its_generation() {
-    let Some(mut node) = TestNode::start(|orders| orders.delay_ms = 1).await else {
+    let Some(mut node) = TestNode::start(|options| options.delay_ms = 1).await else {
         return;
     };
     let target = node.publish("old").await.unwrap();
@@ -70,7 +70,7 @@ async fn reads_go_on_when_the_driver_is_killed_and_each_pod_keeps_its_generation
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_keeper_is_given_everything() {
-    let Some(mut node) = TestNode::start(|orders| orders.delay_ms = 1).await else {
+    let Some(mut node) = TestNode::start(|options| options.delay_ms = 1).await else {
         return;
     };
     let target = node.publish("a").await.unwrap();
@@ -90,7 +90,7 @@ async fn a_restarted_keeper_is_given_everything() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_driver_stands_by_until_the_old_one_leaves() {
-    let Some(mut node) = TestNode::start(|orders| orders.delay_ms = 1).await else {
+    let Some(mut node) = TestNode::start(|options| options.delay_ms = 1).await else {
         return;
     };
     let target = node.publish("a").await.unwrap();
@@ -175,7 +175,7 @@ async fn a_driver_that_is_killed_while_volumes_come_and_go_leaves_nothing_behind
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_for_a_driver_that_is_killed_is_answered_by_the_next() {
-    let Some(mut node) = TestNode::start(|orders| orders.delay_ms = 1_000_000).await else {
+    let Some(mut node) = TestNode::start(|options| options.delay_ms = 1_000_000).await else {
         return;
     };
     let target = node.publish("a").await.unwrap();
@@ -188,7 +188,7 @@ async fn what_waits_for_a_driver_that_is_killed_is_answered_by_the_next() {
     // The driver exits although the call still waits; else this would wait.
     node.kill_driver();
     assert!(!asking.is_finished());
-    node.orders.delay_ms = 0;
+    node.options.delay_ms = 0;
     node.start_driver().await;
     let error = asking.join().unwrap().unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::ENOTDIR), "{error}");
@@ -197,7 +197,7 @@ async fn what_waits_for_a_driver_that_is_killed_is_answered_by_the_next() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_mounter_is_waited_for_and_readers_do_not_notice() {
-    let Some(mut node) = TestNode::start(|orders| orders.delay_ms = 1).await else {
+    let Some(mut node) = TestNode::start(|options| options.delay_ms = 1).await else {
         return;
     };
     let first = node.publish("first").await.unwrap();

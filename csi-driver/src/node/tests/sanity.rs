@@ -20,7 +20,7 @@ async fn passes_the_specifications_own_suite() {
     let program = std::env::var_os(PROGRAM);
     let program = program
         .expect("MILLPOND_CSI_SANITY names csi-sanity: `. scripts/env` sets it, scripts/deps builds it");
-    let Some(node) = TestNode::start(|orders| orders.publish_timeout_secs = 2).await else {
+    let Some(node) = TestNode::start(|options| options.publish_timeout_secs = 2).await else {
         return;
     };
     let socket = node.layout.csi_socket();

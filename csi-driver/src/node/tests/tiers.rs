@@ -5,8 +5,9 @@ use std::os::unix::fs::MetadataExt;
 
 use millpond_wire::plan::{Medium, Member, Pool, Tier};
 
-use super::fixture::{NODE, mounts_at};
+use super::fixture::mounts_at;
 use crate::node::plan::Plan;
+use crate::node::testing::NODE;
 use crate::node::{Layout, Tiers, TiersOptions};
 use millpond_fs::mount::detach;
 

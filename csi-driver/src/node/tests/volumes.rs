@@ -13,7 +13,7 @@ fn free_port() -> u16 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volume_is_shown_as_often_as_asked_and_taken_away() {
-    let Some(node) = TestNode::start(|orders| orders.metrics_port = free_port()).await else {
+    let Some(node) = TestNode::start(|options| options.metrics_port = free_port()).await else {
         return;
     };
     let files = files(1);
@@ -100,7 +100,7 @@ async fn volumes_come_and_go_at_the_same_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_kernel_views_shows_the_trees_of_its_fuse_mount() {
-    let Some(node) = TestNode::start(|orders| orders.kernel_views = false).await else {
+    let Some(node) = TestNode::start(|options| options.kernel_views = false).await else {
         return;
     };
     let target = node.publish("a").await.unwrap();
@@ -135,7 +135,7 @@ async fn a_live_dataset_shows_its_newest_tree() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_cannot_be_are_refused_by_their_field() {
-    let Some(node) = TestNode::start(|orders| orders.publish_timeout_secs = 1).await else {
+    let Some(node) = TestNode::start(|options| options.publish_timeout_secs = 1).await else {
         return;
     };
     let target = node.target("a");

@@ -9,7 +9,7 @@ use super::{Sizes, at_rest, memory};
 use crate::row::{Goal, Row, Unit};
 
 /// A guard, never a measure.
-const PATIENCE: Duration = Duration::from_secs(600);
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 pub(super) fn measure(world: &World, sizes: Sizes) -> Result<Vec<Row>> {
     let mut rows = vec![one(world, sizes)?];
@@ -29,7 +29,7 @@ pub(super) fn measure(world: &World, sizes: Sizes) -> Result<Vec<Row>> {
     rows.push(memory::controller(world, sizes.datasets)?);
     rows.extend(at_rest::measure(world, sizes)?);
     delete_many(world, &namespace)?;
-    eventually("no Dataset any more", PATIENCE, || {
+    eventually("no Dataset any more", TIMEOUT, || {
         let left = namespace.run(&["get", "datasets", "-o", "name"])?;
         Ok(left.trim().is_empty().then_some(()))
     })?;

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use harness::report::complain;
 use kubernetes_tests::{Dataset, World, eventually};
 
 use super::Sizes;
 use super::pods::{Script, claim};
-use crate::command::complain;
 use crate::row::{Goal, Row, Unit};
 
 const FILES: u64 = 300;

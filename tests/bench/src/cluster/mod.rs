@@ -16,9 +16,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
+use harness::report::complain;
 use kubernetes_tests::{POOL, World};
 
-use crate::command::complain;
 use crate::report::Report;
 use crate::row::Row;
 

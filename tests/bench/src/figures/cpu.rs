@@ -4,12 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
+use harness::{View, poll};
 use millpond_measure::statistics::median;
 use millpond_measure::{Usage, reading};
 
 use crate::data::expect_bytes;
 use crate::lab::{Lab, Which};
-use crate::mount::{View, pause};
 use crate::row::{Goal, Row, Unit};
 
 const ROUNDS: usize = 5;
@@ -43,7 +43,7 @@ pub(crate) fn measure(lab: &mut Lab) -> Result<Vec<Row>> {
             expect_bytes(reading::read_files(root, &order, THREADS)?, bytes)?;
         }
         let reader = Usage::own()? - before.0;
-        pause(COUNTING);
+        poll(COUNTING);
         let millpond = Usage::of_all(&pids)? - before.1;
         let each = |usage: Usage| usage.total().as_secs_f64() * 1e6 / files;
         Ok((each(reader), each(millpond)))

@@ -1,11 +1,11 @@
 //! Three epochs over all data from an empty cache, every byte checked: what was fetched from the origin.
 
 use anyhow::Result;
+use harness::View;
 use millpond_measure::reading;
 
 use crate::data::Set;
 use crate::lab::Lab;
-use crate::mount::View;
 use crate::row::{Goal, Row, Unit};
 
 const EPOCHS: u64 = 3;

@@ -7,12 +7,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use harness::View;
 use millpond_measure::statistics::median;
 use millpond_measure::{Caches, Usage, drop_caches, reading};
 
 use crate::data::expect_bytes;
 use crate::lab::{Lab, Native};
-use crate::mount::View;
 use crate::plain;
 use crate::row::{Goal, Rate, Row};
 

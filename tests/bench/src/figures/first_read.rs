@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use harness::View;
 use millpond_measure::{Caches, drop_caches, reading};
 
 use crate::data::expect_bytes;
 use crate::lab::Lab;
-use crate::mount::View;
 use crate::plain;
 use crate::row::{Goal, Rate, Row};
 

@@ -1,10 +1,10 @@
 //! A cache of half the data that never evicts: what later epochs still fetch.
 
 use anyhow::Result;
+use harness::View;
 
 use super::epochs::epoch;
 use crate::lab::Lab;
-use crate::mount::View;
 use crate::row::{Goal, Row, Unit};
 
 const EPOCHS: u64 = 3;

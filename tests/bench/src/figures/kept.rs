@@ -1,11 +1,11 @@
 //! Passes over cached files beside the same files on the disk.
 
 use anyhow::Result;
+use harness::View;
 use millpond_measure::{Caches, Comparison, drop_caches, reading};
 
 use crate::data::expect_bytes;
 use crate::lab::{Kept, Lab, Which};
-use crate::mount::View;
 use crate::row::{Goal, Rate, Row};
 
 /// Of passes that take a fraction of a second.
@@ -51,7 +51,7 @@ pub(crate) fn small(lab: &mut Lab) -> Result<Vec<Row>> {
 
 /// The same in either view, with its goal.
 pub(crate) fn small_in_view(lab: &mut Lab, view: View) -> Result<Vec<Row>> {
-    let during = format!("reading the small files, {}", view.words());
+    let during = format!("reading the small files, {}", view.label());
     let kept = lab.kept(view, Which::Small, &during)?;
     let row = compare(lab, &kept, HOT_ROUNDS, || Ok(()))?;
     lab.unmount(kept.mount)?;
@@ -61,7 +61,7 @@ pub(crate) fn small_in_view(lab: &mut Lab, view: View) -> Result<Vec<Row>> {
     };
     Ok(vec![
         Row {
-            what: format!("{}, small files hot, random pass / native", view.words()),
+            what: format!("{}, small files hot, random pass / native", view.label()),
             ..row
         }
         .with_goal(Goal::AtLeast(goal)),

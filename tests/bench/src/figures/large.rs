@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use anyhow::Result;
+use harness::View;
 use millpond_measure::{Comparison, reading};
 
 use crate::data::expect_bytes;
 use crate::lab::{Lab, Which};
-use crate::mount::View;
 use crate::row::{Goal, Rate, Row};
 
 const ROUNDS: usize = 9;
@@ -81,7 +81,7 @@ pub(crate) fn in_view(lab: &mut Lab, view: View) -> Result<Vec<Row>> {
             (Shape::Random(4 << 10), 0.80),
         ],
     };
-    let during = format!("reading the large file, {}", view.words());
+    let during = format!("reading the large file, {}", view.label());
     let kept = lab.kept(view, Which::Large, &during)?;
     let bytes = lab.large.file_bytes();
     let (native, ours) = (
@@ -97,7 +97,7 @@ pub(crate) fn in_view(lab: &mut Lab, view: View) -> Result<Vec<Row>> {
             .with("native", || shape.read(&native, bytes))
             .with("Millpond", || shape.read(&ours, bytes))
             .run(lab.rounds(ROUNDS))?;
-        let what = format!("{}, large file hot, {} / native", view.words(), shape.words());
+        let what = format!("{}, large file hot, {} / native", view.label(), shape.words());
         rows.push(Row::ratio(what, &measured, shape.rate(bytes))?.with_goal(Goal::AtLeast(goal)));
     }
     lab.unmount(kept.mount)?;

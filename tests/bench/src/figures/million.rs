@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use harness::View;
 use millpond_measure::statistics::median;
 use millpond_measure::{Caches, drop_caches, reading};
 
 use super::walk;
 use crate::lab::Lab;
-use crate::mount::View;
+use crate::mount::{MeasuredCommand, unmount};
 use crate::plain;
 use crate::row::{Goal, Row, Unit};
 
@@ -123,15 +124,15 @@ pub(crate) fn measure(lab: &mut Lab) -> Result<Vec<Row>> {
 }
 
 /// Mounts that know the catalog.
-fn again(lab: &mut Lab, command: &crate::mount::MountCommand) -> Result<Vec<Row>> {
+fn again(lab: &mut Lab, command: &MeasuredCommand) -> Result<Vec<Row>> {
     let rounds = lab.rounds(ROUNDS);
     let mut starts = Vec::new();
     for _ in 0..rounds {
         let begun = Instant::now();
-        command.run()?;
+        let mount = command.run()?;
         fs::symlink_metadata(command.directory().join(lab.listed.first()))?;
         starts.push(begun.elapsed().as_secs_f64() * 1e3);
-        command.unmount()?;
+        unmount(mount)?;
     }
     let mount = command
         .clone()
@@ -154,7 +155,7 @@ fn again(lab: &mut Lab, command: &crate::mount::MountCommand) -> Result<Vec<Row>
         let begun = Instant::now();
         walk::run(&["find"], mount.path())?;
         finds.push(begun.elapsed().as_secs_f64());
-        read_below(&lab.scratch.path("listed").join("catalog"))?;
+        read_below(&lab.scratch.join("listed").join("catalog"))?;
         drop_caches(Caches::Names)?;
         from_memory.look(mount.path(), second)?;
     }

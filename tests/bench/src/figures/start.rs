@@ -5,9 +5,10 @@ use std::io::Read;
 use std::time::Instant;
 
 use anyhow::Result;
+use harness::View;
 
 use crate::lab::Lab;
-use crate::mount::View;
+use crate::mount::unmount;
 use crate::row::{Goal, Row, Unit};
 
 const ROUNDS: usize = 15;
@@ -18,11 +19,11 @@ pub(crate) fn measure(lab: &mut Lab) -> Result<Vec<Row>> {
     let (mut first_byte, mut usable) = (Vec::new(), Vec::new());
     for _ in 0..lab.rounds(ROUNDS) {
         let begun = Instant::now();
-        command.run()?;
+        let mount = command.run()?;
         usable.push(begun.elapsed().as_secs_f64() * 1e3);
         File::open(&file)?.read_exact(&mut [0])?;
         first_byte.push(begun.elapsed().as_secs_f64() * 1e3);
-        command.unmount()?;
+        unmount(mount)?;
     }
     let what = "mount of a catalogued source, command to first byte";
     let usable = Row::of("", Unit::Milliseconds, &usable)?;

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use harness::View;
 use millpond_measure::Comparison;
 
 use crate::lab::Lab;
-use crate::mount::View;
 use crate::row::{Goal, Rate, Row};
 
 const ROUNDS: usize = 7;

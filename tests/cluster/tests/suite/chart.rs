@@ -343,7 +343,7 @@ fn examples_are_accepted(chart: &Chart) -> Result<()> {
 /// Every field has a word of its own.
 fn explains(chart: &Chart) -> Result<()> {
     let mut explained = chart.run(&["explain", "dataset.spec"])?;
-    has(&explained, "Name of the CachePool that keeps the data")?;
+    has(&explained, "Name of the CachePool that caches the data")?;
     for object in ["cachepool.spec.tiers", "dataset.spec.mounts", "dataload.spec"] {
         explained += &chart.run(&["explain", object])?;
     }

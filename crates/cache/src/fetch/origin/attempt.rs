@@ -1,4 +1,4 @@
-//! One request for the rest of a range, and its answer as it comes.
+//! One request for the rest of a range, and its response.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,28 +11,28 @@ use tokio::time::{Instant, timeout};
 use crate::fetch::{MemoryPermit, PriorityPermit};
 use crate::source::{AttemptError, GetRequest, Source};
 
-/// The end of a body follows its last byte; a source that does not say so is not waited for.
+/// The end of a body follows its last byte; the wait for a source that does not send it is bounded.
 const END_OF_BODY: Duration = Duration::from_millis(500);
 
-/// One request and its answer.
+/// One request and its response.
 pub(super) struct Attempt {
-    pub(super) answer: BoxStream<'static, Result<Bytes, AttemptError>>,
+    pub(super) response: BoxStream<'static, Result<Bytes, AttemptError>>,
     pub(super) started: Instant,
-    /// Waited for it so far, in all and since bytes came last.
+    /// Time spent waiting for it, in total and since the last bytes.
     pub(super) waited: Duration,
-    pub(super) quiet: Duration,
+    pub(super) silent: Duration,
     pub(super) received: u64,
-    _place: PriorityPermit,
+    _permit: PriorityPermit,
 }
 
-/// A second request for what the first is slow to bring.
+/// A second request for bytes that the first one is slow to deliver.
 pub(super) struct Hedge {
     pub(super) attempt: Attempt,
     _memory: MemoryPermit,
 }
 
 impl Hedge {
-    /// `memory` is given back when the hedge wins or goes.
+    /// Returns a hedge. `memory` is released when the hedge wins or is dropped.
     pub(super) const fn new(attempt: Attempt, memory: MemoryPermit) -> Self {
         Self {
             attempt,
@@ -42,32 +42,34 @@ impl Hedge {
 }
 
 impl Attempt {
-    /// Sends a request for all of `ask`, as soon as somebody waits for the answer.
-    pub(super) fn send(source: Arc<Source>, ask: GetRequest, place: PriorityPermit) -> Self {
-        let answer = stream::once(async move { source.get(&ask).await })
+    /// Sends a request for all of `request`, when the response is first polled.
+    pub(super) fn send(source: Arc<Source>, request: GetRequest, permit: PriorityPermit) -> Self {
+        let response = stream::once(async move { source.get(&request).await })
             .try_flatten()
             .boxed();
         Self {
-            answer,
+            response,
             started: Instant::now(),
             waited: Duration::ZERO,
-            quiet: Duration::ZERO,
+            silent: Duration::ZERO,
             received: 0,
-            _place: place,
+            _permit: permit,
         }
     }
 
-    /// Counts time in which somebody waited for it.
+    /// Counts time spent waiting for it.
     pub(super) fn wait(&mut self, waited: Duration) {
         self.waited += waited;
-        self.quiet += waited;
+        self.silent += waited;
     }
 
-    /// Whether more bytes follow where there should be none. An error after the last byte harms nobody.
-    pub(super) async fn goes_on(&mut self) -> bool {
-        let next = match self.answer.next().now_or_never() {
+    /// Returns whether more bytes follow after the last one. An error after the last byte is harmless.
+    pub(super) async fn has_more(&mut self) -> bool {
+        let next = match self.response.next().now_or_never() {
             Some(next) => next,
-            None => timeout(END_OF_BODY, self.answer.next()).await.unwrap_or_default(),
+            None => timeout(END_OF_BODY, self.response.next())
+                .await
+                .unwrap_or_default(),
         };
         matches!(next, Some(Ok(more)) if !more.is_empty())
     }

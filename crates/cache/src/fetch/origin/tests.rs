@@ -36,7 +36,7 @@ fn request(validator: &Validator, size: usize, range: Range<usize>) -> Request {
         validator: validator.clone(),
         size_bytes: size as u64,
         range: range.start as u64..range.end as u64,
-        urgency: Priority::Reader,
+        priority: Priority::Reader,
     }
 }
 
@@ -60,7 +60,7 @@ async fn a_range_beyond_the_size_is_an_error() {
 }
 
 #[tokio::test]
-async fn an_object_that_changed_or_went_is_told_from_one_that_fails() {
+async fn a_changed_or_deleted_object_is_distinguished_from_one_that_fails() {
     let (origin, store, validator) = with_object(100).await;
     store.put(&Path::from("d/a"), content(100).into()).await.unwrap();
     let changed = FetchError::Changed {
@@ -78,7 +78,7 @@ async fn an_object_that_changed_or_went_is_told_from_one_that_fails() {
 }
 
 #[tokio::test]
-async fn hands_over_whole_blocks_in_order() {
+async fn sends_complete_blocks_in_order() {
     let (origin, _store, validator) = with_object(10_000).await;
     let (send, mut receive) = mpsc::channel(100);
     origin
@@ -99,7 +99,7 @@ async fn hands_over_whole_blocks_in_order() {
 }
 
 #[tokio::test]
-async fn a_reader_of_blocks_that_goes_ends_the_fetch() {
+async fn a_dropped_receiver_of_blocks_ends_the_fetch() {
     let (origin, _store, validator) = with_object(10_000).await;
     let (send, receive) = mpsc::channel(1);
     drop(receive);
@@ -157,7 +157,7 @@ async fn waiting_for_a_source_that_serves_others_does_not_count() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_for_a_source_that_serves_nobody_ends_at_the_deadline() {
+async fn waiting_for_a_source_that_serves_no_request_ends_at_the_deadline() {
     let (origin, validator) = slow(Duration::from_secs(1000), one_at_a_time()).await;
     let began = Instant::now();
     for result in many(&origin, &validator, 20).await {
@@ -166,7 +166,7 @@ async fn waiting_for_a_source_that_serves_nobody_ends_at_the_deadline() {
             "{result:?}"
         );
     }
-    // The test's own clock: all gave up together.
+    // The test's own clock: all timed out together.
     assert_eq!(began.elapsed().as_secs(), 5);
 }
 

@@ -1,8 +1,8 @@
-//! One range on its way, over as many requests as it takes.
+//! One range in transfer, over as many requests as it takes.
 //!
-//! At any time one request is under way, or two where the first lets us wait: the one that brings the next
-//! bytes first stays. Whatever breaks off is asked for again from where it broke off, in the same version: so
-//! a transfer gives every byte once, in order, and all of one version.
+//! At any time one request is in flight, or two where the first is slow: the one that delivers the next bytes first
+//! stays. A response that breaks off is continued by a request from that offset, for the same version: so a
+//! transfer delivers every byte once, in order, and all of one version.
 
 use std::ops::ControlFlow;
 use std::pin::pin;
@@ -19,32 +19,32 @@ use crate::fetch::retry::backoff;
 use crate::fetch::{FetchError, Priority, PriorityPermit};
 use crate::source::{AttemptError, GetRequest};
 
-/// A hedge holds what lies in its socket and its client until it wins or goes.
+/// Memory of a hedge: what its socket and its client buffer until it wins or is dropped.
 const HEDGE_BYTES: u64 = 1 << 20;
 
-/// One range on its way.
+/// One range in transfer.
 pub(super) struct Transfer<'a> {
     origin: &'a Origin,
     request: Request,
-    /// The next byte to give.
+    /// The next byte to deliver.
     offset: u64,
     current: Option<Attempt>,
     hedge: Option<Hedge>,
-    /// A hedge was due since bytes came last, and sent or not.
+    /// Whether a hedge was due since the last bytes, sent or not.
     hedge_was_due: bool,
-    /// Errors since bytes came.
+    /// Errors since the last bytes.
     tries: u32,
-    /// How long may be waited for the source in all, and how long was.
-    patience: Duration,
+    /// The total time to wait for the source, and the time waited.
+    timeout: Duration,
     waited: Duration,
-    last_trouble: Option<AttemptError>,
+    last_error: Option<AttemptError>,
 }
 
 /// What happened next.
 enum Event {
     Item(Option<Result<Bytes, AttemptError>>),
     HedgeItem(Option<Result<Bytes, AttemptError>>),
-    TimeToHedge,
+    HedgeDue,
     Idle,
     Deadline,
 }
@@ -63,7 +63,7 @@ impl<'a> Transfer<'a> {
             });
         }
         let slowest = (range.end - range.start) / origin.options.min_bytes_per_second.max(1);
-        let patience = origin
+        let timeout = origin
             .options
             .deadline
             .saturating_add(Duration::from_secs(slowest));
@@ -75,13 +75,13 @@ impl<'a> Transfer<'a> {
             hedge: None,
             hedge_was_due: false,
             tries: 0,
-            patience,
+            timeout,
             waited: Duration::ZERO,
-            last_trouble: None,
+            last_error: None,
         })
     }
 
-    /// The next bytes; `None` when all were given.
+    /// Returns the next bytes; `None` when all were delivered.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, FetchError> {
         while self.offset < self.request.range.end {
             if self.current.is_none() {
@@ -94,43 +94,42 @@ impl<'a> Transfer<'a> {
         Ok(None)
     }
 
-    /// Sends a request for all that is missing.
+    /// Sends a request for all missing bytes.
     async fn start(&mut self) -> Result<(), FetchError> {
-        let place = self.place().await?;
-        if self.last_trouble.is_none() {
-            self.origin.retries.requested();
+        let permit = self.permit().await?;
+        if self.last_error.is_none() {
+            self.origin.retries.record_request();
         }
-        self.current = Some(self.attempt(place));
+        self.current = Some(self.attempt(permit));
         Ok(())
     }
 
-    fn attempt(&self, place: PriorityPermit) -> Attempt {
-        let ask = GetRequest {
+    fn attempt(&self, permit: PriorityPermit) -> Attempt {
+        let request = GetRequest {
             key: self.request.key.clone(),
             validator: self.request.validator.clone(),
             size_bytes: self.request.size_bytes,
             range: self.offset..self.request.range.end,
         };
-        self.origin.pace.requested();
+        self.origin.hedge_delay.record_request();
         self.origin.metrics.requests.of("get").inc();
-        Attempt::send(Arc::clone(&self.origin.source), ask, place)
+        Attempt::send(Arc::clone(&self.origin.source), request, permit)
     }
 
-    /// Waits for a place among the requests. A source that gives others their bytes is only busy: that does
-    /// not count.
-    async fn place(&mut self) -> Result<PriorityPermit, FetchError> {
+    /// Waits for a request permit. A source that serves others is only busy: that time does not count.
+    async fn permit(&mut self) -> Result<PriorityPermit, FetchError> {
         let origin = self.origin;
         let began = Instant::now();
-        let mut place = pin!(origin.concurrency.acquire(self.request.urgency));
+        let mut permit = pin!(origin.concurrency.acquire(self.request.priority));
         let silent_since = || began.max(origin.last_progress());
         loop {
             let since = silent_since();
-            let until = since + self.patience.saturating_sub(self.waited);
+            let until = since + self.timeout.saturating_sub(self.waited);
             tokio::select! {
                 biased;
-                place = &mut place => {
+                permit = &mut permit => {
                     self.waited += silent_since().elapsed();
-                    return Ok(place);
+                    return Ok(permit);
                 }
                 () = sleep_until(until) => {
                     if silent_since() <= since {
@@ -142,7 +141,7 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// Waits for one event and acts on it.
+    /// Waits for one event and handles it.
     async fn step(&mut self) -> Result<ControlFlow<Bytes>, FetchError> {
         match self.event().await {
             Event::Item(Some(Ok(chunk))) => {
@@ -150,19 +149,20 @@ impl<'a> Transfer<'a> {
                 self.chunk(chunk).await
             }
             Event::HedgeItem(Some(Ok(chunk))) => {
-                // It was faster: the other goes.
+                // The hedge was faster: drop the first request.
                 self.current = self.hedge.take().map(|hedge| hedge.attempt);
                 self.chunk(chunk).await
             }
             Event::Item(None) => {
-                self.failed(AttemptError::Failed("the answer ended too early".to_owned()))
+                self.failed(AttemptError::Failed("the response ended too early".to_owned()))
                     .await
             }
-            Event::Item(Some(Err(trouble))) => self.failed(trouble).await,
+            Event::Item(Some(Err(error))) => self.failed(error).await,
             Event::HedgeItem(item) => {
                 self.hedge = None;
                 match item {
-                    // The same object in the same moment: what is true for one is true for the other.
+                    // Both requests are for the same object at the same time: what is true for one is true for the
+                    // other.
                     Some(Err(AttemptError::Changed)) => self.failed(AttemptError::Changed).await,
                     Some(Err(AttemptError::Throttled { .. })) => {
                         self.origin.throttled();
@@ -171,12 +171,12 @@ impl<'a> Transfer<'a> {
                     Some(_) | None => Ok(ControlFlow::Continue(())),
                 }
             }
-            Event::TimeToHedge => {
+            Event::HedgeDue => {
                 self.start_hedge();
                 Ok(ControlFlow::Continue(()))
             }
             Event::Idle => {
-                self.failed(AttemptError::Failed("no bytes came for too long".to_owned()))
+                self.failed(AttemptError::Failed("no bytes arrived for too long".to_owned()))
                     .await
             }
             Event::Deadline => {
@@ -188,25 +188,30 @@ impl<'a> Transfer<'a> {
 
     async fn event(&mut self) -> Event {
         let began = Instant::now();
-        let left = self.patience.saturating_sub(self.waited);
+        let left = self.timeout.saturating_sub(self.waited);
         let (Some(current), options) = (self.current.as_mut(), &self.origin.options) else {
             return Event::Item(None);
         };
         let may_hedge =
-            !self.hedge_was_due && options.budget.is_some() && self.request.urgency == Priority::Reader;
-        let hedge_at = began + self.origin.pace.hedge_after().saturating_sub(current.quiet);
-        let idle = options.idle.saturating_sub(current.quiet);
+            !self.hedge_was_due && options.budget.is_some() && self.request.priority == Priority::Reader;
+        let hedge_at = began
+            + self
+                .origin
+                .hedge_delay
+                .hedge_after()
+                .saturating_sub(current.silent);
+        let idle = options.idle.saturating_sub(current.silent);
         let hedge = async {
             match self.hedge.as_mut() {
-                Some(hedge) => hedge.attempt.answer.next().await,
+                Some(hedge) => hedge.attempt.response.next().await,
                 None => std::future::pending().await,
             }
         };
         let event = tokio::select! {
             biased;
-            item = current.answer.next() => Event::Item(item),
+            item = current.response.next() => Event::Item(item),
             item = hedge => Event::HedgeItem(item),
-            () = sleep_until(hedge_at), if may_hedge => Event::TimeToHedge,
+            () = sleep_until(hedge_at), if may_hedge => Event::HedgeDue,
             () = sleep_until(began + left.min(idle)) => {
                 if left <= idle { Event::Deadline } else { Event::Idle }
             }
@@ -220,11 +225,11 @@ impl<'a> Transfer<'a> {
         event
     }
 
-    /// Looks at bytes that came, and gives them if they are in place.
+    /// Checks bytes that arrived, and returns them if they are in range.
     async fn chunk(&mut self, chunk: Bytes) -> Result<ControlFlow<Bytes>, FetchError> {
         let origin = self.origin;
         let length = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
-        origin.made_progress();
+        origin.record_progress();
         origin.metrics.bytes.inc_by(length);
         let missing = self.request.range.end - self.offset;
         let Some(current) = self.current.as_mut() else {
@@ -232,7 +237,7 @@ impl<'a> Transfer<'a> {
         };
         if current.received == 0 {
             let latency = current.started.elapsed();
-            origin.pace.answered(latency);
+            origin.hedge_delay.record_latency(latency);
             origin
                 .metrics
                 .first_byte_seconds
@@ -240,11 +245,11 @@ impl<'a> Transfer<'a> {
                 .observe(latency.as_secs_f64());
         }
         current.received = current.received.saturating_add(length);
-        let too_long = length > missing || (length == missing && current.goes_on().await);
+        let too_long = length > missing || (length == missing && current.has_more().await);
         if too_long {
             return self
                 .failed(AttemptError::Failed(
-                    "more bytes came than were asked for".to_owned(),
+                    "more bytes arrived than were requested".to_owned(),
                 ))
                 .await;
         }
@@ -256,23 +261,23 @@ impl<'a> Transfer<'a> {
             length < missing && current.waited > origin.options.idle && current.received < expected;
         self.offset += length;
         if length > 0 {
-            current.quiet = Duration::ZERO;
+            current.silent = Duration::ZERO;
             self.hedge_was_due = false;
             self.tries = 0;
         }
         if too_slow {
-            // Trickled bytes are bytes: they are given, and another request is sent for the rest. It took
-            // long to get here, so there is nothing to wait for.
-            let trouble = AttemptError::Failed("bytes came too slowly".to_owned());
-            self.count(&trouble);
-            self.last_trouble = Some(trouble);
+            // The bytes of a trickle are valid: return them, and send another request for the rest. It took long to
+            // get here, so no backoff.
+            let error = AttemptError::Failed("bytes arrived too slowly".to_owned());
+            self.count(&error);
+            self.last_error = Some(error);
             self.current = None;
             origin.metrics.retries.inc();
         }
         if length == missing {
             self.current = None;
-            origin.concurrency.succeeded();
-            origin.show_limit(self.origin.limit());
+            origin.concurrency.record_success();
+            origin.update_limit_gauge(self.origin.limit());
         }
         Ok(if length > 0 {
             ControlFlow::Break(chunk)
@@ -281,7 +286,7 @@ impl<'a> Transfer<'a> {
         })
     }
 
-    /// Sends a second request if hedges, places and memory allow it.
+    /// Sends a second request if hedge credit, permits and memory allow it.
     fn start_hedge(&mut self) {
         let origin = self.origin;
         self.hedge_was_due = true;
@@ -290,21 +295,21 @@ impl<'a> Transfer<'a> {
         };
         let bytes = HEDGE_BYTES.min(self.request.range.end - self.offset);
         let memory = budget.try_acquire(bytes, Priority::Background);
-        let place = origin.concurrency.try_acquire(Priority::Background);
-        if let (Some(place), Some(memory)) = (place, memory)
-            && origin.pace.may_hedge()
+        let permit = origin.concurrency.try_acquire(Priority::Background);
+        if let (Some(permit), Some(memory)) = (permit, memory)
+            && origin.hedge_delay.may_hedge()
         {
             origin.metrics.hedges.inc();
-            self.hedge = Some(Hedge::new(self.attempt(place), memory));
+            self.hedge = Some(Hedge::new(self.attempt(permit), memory));
         }
     }
 
-    /// Decides about a request that went wrong: to go on with the hedge, to wait and ask again, or to give up.
-    async fn failed(&mut self, trouble: AttemptError) -> Result<ControlFlow<Bytes>, FetchError> {
-        self.count(&trouble);
+    /// Decides about a failed request: continue with the hedge, retry after a backoff, or fail.
+    async fn failed(&mut self, error: AttemptError) -> Result<ControlFlow<Bytes>, FetchError> {
+        self.count(&error);
         self.current = self.hedge.take().map(|hedge| hedge.attempt);
         let key = || self.request.key.clone();
-        let after = match &trouble {
+        let after = match &error {
             AttemptError::Changed => return Err(FetchError::Changed { key: key() }),
             AttemptError::Denied(reason) => {
                 return Err(FetchError::Denied {
@@ -312,7 +317,7 @@ impl<'a> Transfer<'a> {
                     reason: reason.clone(),
                 });
             }
-            AttemptError::Hopeless(reason)
+            AttemptError::Permanent(reason)
             | AttemptError::Missing(reason)
             | AttemptError::Unsupported(reason) => {
                 return Err(FetchError::Unavailable {
@@ -326,44 +331,44 @@ impl<'a> Transfer<'a> {
             }
             AttemptError::Failed(_) => Duration::ZERO,
         };
-        self.last_trouble = Some(trouble);
+        self.last_error = Some(error);
         if self.current.is_some() {
             return Ok(ControlFlow::Continue(()));
         }
-        let mut pause = backoff(self.tries).max(after);
+        let mut delay = backoff(self.tries).max(after);
         self.tries = self.tries.saturating_add(1);
         loop {
-            self.pause(pause).await?;
+            self.back_off(delay).await?;
             if self.origin.retries.may_retry() {
                 break;
             }
-            // Too many retries of others: the wait is as long as it would be after many of ours.
-            pause = backoff(u32::MAX);
+            // Too many retries of other transfers: wait as long as after many retries of this one.
+            delay = backoff(u32::MAX);
         }
         self.origin.metrics.retries.inc();
         Ok(ControlFlow::Continue(()))
     }
 
-    async fn pause(&mut self, pause: Duration) -> Result<(), FetchError> {
-        let left = self.patience.saturating_sub(self.waited);
-        if pause >= left {
-            // A deadline is when the answer is there, not when it is known.
+    async fn back_off(&mut self, delay: Duration) -> Result<(), FetchError> {
+        let left = self.timeout.saturating_sub(self.waited);
+        if delay >= left {
+            // A deadline is when the response is due, not when it is known.
             tokio::time::sleep(left).await;
-            self.waited = self.patience;
+            self.waited = self.timeout;
             return Err(self.unavailable());
         }
-        tokio::time::sleep(pause).await;
-        self.waited += pause;
+        tokio::time::sleep(delay).await;
+        self.waited += delay;
         Ok(())
     }
 
-    fn count(&self, trouble: &AttemptError) {
-        let reason = match trouble {
+    fn count(&self, error: &AttemptError) {
+        let reason = match error {
             AttemptError::Changed => "changed",
             AttemptError::Denied(_) => "denied",
             AttemptError::Throttled { .. } => "throttled",
             AttemptError::Failed(_) => "failed",
-            AttemptError::Hopeless(_) | AttemptError::Missing(_) | AttemptError::Unsupported(_) => {
+            AttemptError::Permanent(_) | AttemptError::Missing(_) | AttemptError::Unsupported(_) => {
                 "unsupported"
             }
         };
@@ -372,8 +377,8 @@ impl<'a> Transfer<'a> {
 
     fn unavailable(&self) -> FetchError {
         let waited = self.waited.as_secs();
-        let reason = match &self.last_trouble {
-            Some(trouble) => format!("the source did not answer well within {waited} s: {trouble}"),
+        let reason = match &self.last_error {
+            Some(error) => format!("the source did not answer correctly within {waited} s: {error}"),
             None => format!("the source did not answer within {waited} s"),
         };
         FetchError::Unavailable {

@@ -31,7 +31,7 @@ fn field(options: &SourceOptions) -> String {
 }
 
 #[test]
-fn each_kind_opens_without_talking_to_anybody() {
+fn each_kind_opens_without_a_request() {
     open(&with(
         "s3://bucket/x",
         &[("aws_access_key_id", "a"), ("aws_secret_access_key", "b")],

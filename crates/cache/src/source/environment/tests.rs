@@ -83,7 +83,7 @@ fn without_files_there_is_nothing_and_no_error() {
 }
 
 #[test]
-fn a_profile_that_is_asked_for_must_be_there_and_hold_keys() {
+fn a_named_profile_must_exist_and_hold_keys() {
     let files = Files::new(Some(CONFIG), Some(CREDENTIALS));
     for (profile, expected) in [("missing", "no profile"), ("role", "role_arn")] {
         let error = files

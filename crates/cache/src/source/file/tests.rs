@@ -27,7 +27,7 @@ impl Tree {
         self.outside.path().join("root").join(name)
     }
 
-    fn ask(&self, key: &str, range: std::ops::Range<u64>) -> GetRequest {
+    fn request(&self, key: &str, range: std::ops::Range<u64>) -> GetRequest {
         let metadata = fs::metadata(self.path(key)).unwrap();
         let time = Time {
             secs: metadata.mtime(),
@@ -41,8 +41,8 @@ impl Tree {
         }
     }
 
-    async fn read(&self, ask: &GetRequest) -> Result<Vec<u8>, AttemptError> {
-        let chunks: Vec<Bytes> = self.directory.get(ask).await?.try_collect().await?;
+    async fn read(&self, request: &GetRequest) -> Result<Vec<u8>, AttemptError> {
+        let chunks: Vec<Bytes> = self.directory.get(request).await?.try_collect().await?;
         Ok(chunks.concat())
     }
 
@@ -72,8 +72,11 @@ async fn files_and_directories_are_listed_and_read() {
     let sub = tree.directory.page("sub/").await.unwrap();
     assert_eq!(sub.entries[0].key, "sub/a");
     assert_eq!(sub.entries[0].size_bytes, Some(10));
-    assert_eq!(tree.read(&tree.ask("sub/a", 0..10)).await.unwrap(), b"0123456789");
-    assert_eq!(tree.read(&tree.ask("sub/a", 3..7)).await.unwrap(), b"3456");
+    assert_eq!(
+        tree.read(&tree.request("sub/a", 0..10)).await.unwrap(),
+        b"0123456789"
+    );
+    assert_eq!(tree.read(&tree.request("sub/a", 3..7)).await.unwrap(), b"3456");
 }
 
 #[tokio::test]
@@ -82,7 +85,7 @@ async fn large_files_come_in_chunks() {
     let content: Vec<u8> = (0..3_000_000_u32).map(|index| (index % 251) as u8).collect();
     fs::write(tree.path("big"), &content).unwrap();
     assert_eq!(
-        tree.read(&tree.ask("big", 5..2_999_999)).await.unwrap(),
+        tree.read(&tree.request("big", 5..2_999_999)).await.unwrap(),
         content[5..2_999_999]
     );
 }
@@ -99,16 +102,16 @@ async fn links_lead_to_files_inside_and_never_outside() {
     symlink("../", tree.path("sub/up")).unwrap();
     assert_eq!(tree.entry("inside").await.unwrap().size_bytes, Some(10));
     assert_eq!(
-        tree.read(&tree.ask("inside", 0..10)).await.unwrap(),
+        tree.read(&tree.request("inside", 0..10)).await.unwrap(),
         b"0123456789"
     );
     for outside in ["relative", "absolute", "magic"] {
         assert!(tree.entry(outside).await.unwrap().link_outside, "{outside}");
-        let ask = GetRequest {
+        let request = GetRequest {
             key: outside.to_owned(),
-            ..tree.ask("inside", 0..6)
+            ..tree.request("inside", 0..6)
         };
-        assert_eq!(tree.read(&ask).await, Err(AttemptError::Changed), "{outside}");
+        assert_eq!(tree.read(&request).await, Err(AttemptError::Changed), "{outside}");
     }
     assert!(tree.entry("loop").await.unwrap().special);
     assert!(tree.entry("dangling").await.is_none());
@@ -118,11 +121,11 @@ async fn links_lead_to_files_inside_and_never_outside() {
         "/etc/passwd",
         "sub/up/../../secret",
     ] {
-        let ask = GetRequest {
+        let request = GetRequest {
             key: hostile.to_owned(),
-            ..tree.ask("inside", 0..6)
+            ..tree.request("inside", 0..6)
         };
-        assert_eq!(tree.read(&ask).await, Err(AttemptError::Changed), "{hostile}");
+        assert_eq!(tree.read(&request).await, Err(AttemptError::Changed), "{hostile}");
     }
     assert!(
         tree.directory.page("loop/").await.is_err(),
@@ -142,11 +145,11 @@ async fn what_is_no_file_is_left_out_and_never_waited_for() {
     )
     .unwrap();
     assert!(tree.entry("pipe").await.unwrap().special);
-    let ask = GetRequest {
+    let request = GetRequest {
         key: "pipe".to_owned(),
-        ..tree.ask("sub/a", 0..6)
+        ..tree.request("sub/a", 0..6)
     };
-    assert_eq!(tree.read(&ask).await, Err(AttemptError::Changed));
+    assert_eq!(tree.read(&request).await, Err(AttemptError::Changed));
 }
 
 #[tokio::test]
@@ -165,10 +168,10 @@ async fn names_that_are_no_text_are_damaged() {
 #[tokio::test]
 async fn a_file_that_changed_is_noticed() {
     let tree = Tree::new();
-    let before = tree.ask("sub/a", 0..10);
+    let before = tree.request("sub/a", 0..10);
     fs::write(tree.path("sub/a"), b"longer than before").unwrap();
     assert_eq!(tree.read(&before).await, Err(AttemptError::Changed));
-    let before = tree.ask("sub/a", 0..10);
+    let before = tree.request("sub/a", 0..10);
     set_modified(
         &tree.path("sub/a"),
         SystemTime::UNIX_EPOCH + Duration::from_secs(5),
@@ -182,8 +185,8 @@ async fn a_file_that_changed_is_noticed() {
 async fn a_change_between_two_chunks_is_noticed() {
     let tree = Tree::new();
     fs::write(tree.path("big"), vec![1_u8; 3 << 20]).unwrap();
-    let ask = tree.ask("big", 0..3 << 20);
-    let mut chunks = tree.directory.get(&ask).await.unwrap();
+    let request = tree.request("big", 0..3 << 20);
+    let mut chunks = tree.directory.get(&request).await.unwrap();
     assert_eq!(chunks.try_next().await.unwrap().unwrap().len(), 1 << 20);
     fs::write(tree.path("big"), vec![2_u8; 3 << 20]).unwrap();
     set_modified(&tree.path("big"), SystemTime::UNIX_EPOCH + Duration::from_secs(5));

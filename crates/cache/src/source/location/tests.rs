@@ -81,23 +81,23 @@ proptest! {
     }
 
     #[test]
-    fn a_place_is_spelled_so_that_it_is_the_same_place_again(
+    fn a_location_is_spelled_so_that_it_parses_to_the_same_location(
         scheme in "(s3|gs|az|abfs|http|https|file)",
         rest in "[a-z]{3,8}(/[ -~]{1,8}){0,3}/?",
     ) {
         let host = if scheme == "file" { "/" } else { "" };
-        if let Ok(place) = SourceUrl::parse(&format!("{scheme}://{host}{rest}")) {
-            let has_escapes = matches!(place.place, SourceLocation::Http { .. } | SourceLocation::File { .. });
+        if let Ok(url) = SourceUrl::parse(&format!("{scheme}://{host}{rest}")) {
+            let has_escapes = matches!(url.location, SourceLocation::Http { .. } | SourceLocation::File { .. });
             prop_assume!(!(has_escapes && rest.contains(['%', '?', '#', '\\'])));
-            prop_assert_eq!(SourceUrl::parse(&place.to_string()).unwrap(), place);
+            prop_assert_eq!(SourceUrl::parse(&url.to_string()).unwrap(), url);
         }
     }
 
     #[test]
     fn a_prefix_is_empty_or_a_directory(prefix in "[a-z./ ]{0,12}") {
-        if let Ok(place) = SourceUrl::parse(&format!("s3://bucket/{prefix}")) {
-            prop_assert!(place.prefix.is_empty() || place.prefix.ends_with('/'));
-            prop_assert!(!place.prefix.starts_with('/') && !place.prefix.contains("//"));
+        if let Ok(url) = SourceUrl::parse(&format!("s3://bucket/{prefix}")) {
+            prop_assert!(url.prefix.is_empty() || url.prefix.ends_with('/'));
+            prop_assert!(!url.prefix.starts_with('/') && !url.prefix.contains("//"));
         }
     }
 }

@@ -92,7 +92,7 @@ fn azure_pages_are_read() {
 }
 
 #[test]
-fn propfind_answers_are_read() {
+fn propfind_responses_are_read() {
     let xml = r#"<D:multistatus xmlns:D="DAV:">
         <D:response><D:href>/data/</D:href><D:propstat><D:prop><D:resourcetype><D:collection/></D:resourcetype>
           </D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat></D:response>
@@ -140,7 +140,7 @@ fn what_is_no_listing_is_refused() {
 }
 
 #[test]
-fn only_keys_that_object_store_keeps_can_be_asked_for() {
+fn only_keys_that_object_store_preserves_can_be_requested() {
     for key in ["a", "a/b c", "a%20b", "ü/€", "..a/.b", "a/~x"] {
         assert!(path_of(key).is_some(), "{key}");
     }
@@ -160,7 +160,7 @@ proptest! {
     }
 
     #[test]
-    fn any_key_comes_out_as_it_went_in(keys in proptest::collection::vec("\\PC{1,20}", 0..8)) {
+    fn any_key_is_parsed_as_it_was_written(keys in proptest::collection::vec("\\PC{1,20}", 0..8)) {
         let contents: String = keys
             .iter()
             .map(|key| format!("<Contents><Key>{}</Key><Size>1</Size></Contents>", quick_xml::escape::escape(key)))

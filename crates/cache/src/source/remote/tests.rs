@@ -12,15 +12,15 @@ fn failure() -> Error {
 
 fn kind(status: u16, code: &str) -> AttemptError {
     let code = (!code.is_empty()).then(|| code.to_owned());
-    let answer = ResponseHead {
+    let response = ResponseHead {
         status,
         code,
         ..ResponseHead::default()
     };
-    match trouble(&failure(), Some(answer), true, None) {
+    match attempt_error(&failure(), Some(response), true, None) {
         AttemptError::Denied(_) => AttemptError::Denied(String::new()),
         AttemptError::Failed(_) => AttemptError::Failed(String::new()),
-        AttemptError::Hopeless(_) => AttemptError::Hopeless(String::new()),
+        AttemptError::Permanent(_) => AttemptError::Permanent(String::new()),
         AttemptError::Missing(_) => AttemptError::Missing(String::new()),
         AttemptError::Throttled { .. } => AttemptError::Throttled {
             reason: String::new(),
@@ -55,7 +55,7 @@ fn each_status_means_what_a_caller_may_do() {
         (500, "InternalError", AttemptError::Failed(String::new())),
         (500, "ServerBusy", throttled),
         (504, "", AttemptError::Failed(String::new())),
-        (301, "PermanentRedirect", AttemptError::Hopeless(String::new())),
+        (301, "PermanentRedirect", AttemptError::Permanent(String::new())),
         (206, "", AttemptError::Failed(String::new())),
     ];
     for (status, code, expected) in table {
@@ -64,29 +64,32 @@ fn each_status_means_what_a_caller_may_do() {
 }
 
 #[test]
-fn a_request_without_an_answer_failed_whatever_object_store_makes_of_it() {
+fn a_request_without_a_response_failed_whatever_error_object_store_returns() {
     let not_found = Error::NotFound {
         path: "token".to_owned(),
         source: "no token there".into(),
     };
     assert!(matches!(
-        trouble(&not_found, None, true, None),
+        attempt_error(&not_found, None, true, None),
         AttemptError::Failed(_)
     ));
-    assert_eq!(trouble(&not_found, None, false, None), AttemptError::Changed);
+    assert_eq!(
+        attempt_error(&not_found, None, false, None),
+        AttemptError::Changed
+    );
 }
 
 #[test]
-fn a_strange_answer_with_another_etag_is_of_another_version() {
+fn a_strange_response_with_another_etag_is_of_another_version() {
     let expected = Validator::ETag("\"old\"".to_owned());
-    let answer = |etag: &str| ResponseHead {
+    let response = |etag: &str| ResponseHead {
         status: 206,
         etag: Some(etag.to_owned()),
         ..ResponseHead::default()
     };
-    let changed = trouble(&failure(), Some(answer("\"new\"")), true, Some(&expected));
+    let changed = attempt_error(&failure(), Some(response("\"new\"")), true, Some(&expected));
     assert_eq!(changed, AttemptError::Changed);
-    let failed = trouble(&failure(), Some(answer("\"old\"")), true, Some(&expected));
+    let failed = attempt_error(&failure(), Some(response("\"old\"")), true, Some(&expected));
     assert!(matches!(failed, AttemptError::Failed(_)));
 }
 
@@ -100,37 +103,43 @@ fn reasons_are_the_innermost_cause_and_short() {
     assert_eq!(reason(&long).len(), MAX_REASON_CHARS);
 }
 
-async fn answer_of(content: &'static [u8]) -> (GetResult, PutResult) {
+async fn response_of(content: &'static [u8]) -> (GetResult, PutResult) {
     let store = InMemory::new();
     let put = store.put(&Path::from("a"), content.into()).await.unwrap();
     (store.get(&Path::from("a")).await.unwrap(), put)
 }
 
 #[tokio::test]
-async fn the_head_of_an_answer_must_fit_what_was_asked_for() {
-    let (answer, put) = answer_of(b"0123").await;
+async fn the_head_of_a_response_must_match_the_request() {
+    let (response, put) = response_of(b"0123").await;
     let etag = put.e_tag.unwrap();
-    let time = time(&answer.meta.last_modified);
-    let ask = |validator: Validator, size_bytes: u64| GetRequest {
+    let time = time(&response.meta.last_modified);
+    let request = |validator: Validator, size_bytes: u64| GetRequest {
         key: "a".to_owned(),
         validator,
         size_bytes,
         range: 0..size_bytes,
     };
     let unquoted = etag.trim_matches('"').to_owned();
-    assert_eq!(check(&answer, &ask(Validator::ETag(etag.clone()), 4)), Ok(()));
-    assert_eq!(check(&answer, &ask(Validator::ETag(unquoted), 4)), Ok(()));
     assert_eq!(
-        check(&answer, &ask(Validator::ETag("\"x\"".to_owned()), 4)),
+        check(&response, &request(Validator::ETag(etag.clone()), 4)),
+        Ok(())
+    );
+    assert_eq!(check(&response, &request(Validator::ETag(unquoted), 4)), Ok(()));
+    assert_eq!(
+        check(&response, &request(Validator::ETag("\"x\"".to_owned()), 4)),
         Err(AttemptError::Changed)
     );
     assert!(matches!(
-        check(&answer, &ask(Validator::ETag(etag), 5)),
+        check(&response, &request(Validator::ETag(etag), 5)),
         Err(AttemptError::Failed(_))
     ));
-    assert_eq!(check(&answer, &ask(Validator::Modified { time }, 4)), Ok(()));
     assert_eq!(
-        check(&answer, &ask(Validator::Modified { time }, 5)),
+        check(&response, &request(Validator::Modified { time }, 4)),
+        Ok(())
+    );
+    assert_eq!(
+        check(&response, &request(Validator::Modified { time }, 5)),
         Err(AttemptError::Changed)
     );
     let later = Time {
@@ -138,11 +147,11 @@ async fn the_head_of_an_answer_must_fit_what_was_asked_for() {
         ..time
     };
     assert_eq!(
-        check(&answer, &ask(Validator::Modified { time: later }, 4)),
+        check(&response, &request(Validator::Modified { time: later }, 4)),
         Err(AttemptError::Changed)
     );
     assert!(matches!(
-        check(&answer, &ask(Validator::VersionId("v".to_owned()), 4)),
+        check(&response, &request(Validator::VersionId("v".to_owned()), 4)),
         Err(AttemptError::Failed(_))
     ));
 }

@@ -1,104 +1,38 @@
 //! Servers that are killed, and mounts that outlive them.
 //!
-//! The server is this very test program, started again with an environment variable; the test is its
-//! supervisor, and runs the keeper.
+//! The server is the example `fuse-server`; the test is its supervisor, and holds the keeper.
 
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use harness::helper;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 
-use super::super::testing::{FakeWorker, Fault, TestFile, complete, write_catalog};
+use super::super::testing::{FakeWorker, ServerOptions, TestFile, complete, write_catalog};
 use super::super::{FuseOptions, FuseServer, Layout, Unmount};
 use super::{GUARD, can_mount, metrics, wait_until};
 use crate::keeper::{KeeperClient, KeeperServer};
 
-const CHILD: &str = "MILLPOND_TEST_SERVER";
 const KILLS: u32 = 30;
-
-/// The server's options, from the test.
-#[derive(serde::Serialize, serde::Deserialize)]
-struct ServerOptions {
-    directory: std::path::PathBuf,
-    delay_ms: u64,
-    passthrough: bool,
-    idle: usize,
-    /// A file whose reads stay unanswered.
-    stopping: Option<String>,
-    /// The generation that is the newest when the server starts.
-    newest: u64,
-}
-
-/// Not a test: the server that the other tests start and kill.
-#[test]
-fn serves_when_told_to() {
-    let Ok(server_options) = std::env::var(CHILD) else {
-        return;
-    };
-    let server_options: ServerOptions = serde_json::from_str(&server_options).unwrap();
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
-    let keeper = Arc::new(KeeperClient::from_stdin().unwrap());
-    let catalog = server_options.directory.join("catalog");
-    let newest = Arc::new(millpond_core::CatalogFile {
-        generation: millpond_core::Generation(server_options.newest),
-        image: catalog.join(format!("gen-{}.erofs", server_options.newest)),
-        index: catalog.join(format!("gen-{}.index", server_options.newest)),
-    });
-    let worker = FakeWorker::new(
-        &server_options.directory,
-        Some(newest),
-        Duration::from_millis(server_options.delay_ms),
-    );
-    if let Some(path) = &server_options.stopping {
-        worker.fail(TestFile::new(path, FILE_BYTES).id(), Some(Fault::Stopping));
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    let options = || FuseOptions {
-        mountpoint: server_options.directory.join("mnt"),
-        name: "test".to_owned(),
-        layout: Layout::Directories,
-        worker: Arc::clone(&worker) as _,
-        runtime: runtime.handle().clone(),
-        passthrough: server_options.passthrough,
-        idle_backing_ids: server_options.idle,
-        threads: 2,
-        metrics: metrics(),
-        kernel_views: None,
-        keeper: Some(Arc::clone(&keeper)),
-    };
-    let server = match FuseServer::take_over(options()).unwrap() {
-        Some(server) => server,
-        None => FuseServer::mount(options()).unwrap(),
-    };
-    runtime.block_on(server.wait());
-}
 
 /// A supervisor with its server.
 struct Supervised {
-    server_options: ServerOptions,
+    options: ServerOptions,
     keeper: Option<KeeperServer>,
     server: Option<Child>,
     directory: TempDir,
 }
 
 impl Supervised {
-    fn new(
-        files: &[TestFile],
-        limit: Duration,
-        server_options: impl FnOnce(&mut ServerOptions),
-    ) -> Option<Self> {
+    fn new(files: &[TestFile], limit: Duration, change: impl FnOnce(&mut ServerOptions)) -> Option<Self> {
         if !can_mount() {
             return None;
         }
@@ -107,7 +41,7 @@ impl Supervised {
             std::fs::create_dir(directory.path().join(name)).unwrap();
         }
         write_catalog(&directory.path().join("catalog"), 1, files);
-        let mut own = ServerOptions {
+        let mut options = ServerOptions {
             directory: directory.path().to_owned(),
             delay_ms: 2,
             passthrough: true,
@@ -115,10 +49,10 @@ impl Supervised {
             stopping: None,
             newest: 1,
         };
-        server_options(&mut own);
+        change(&mut options);
         let keeper = Some(KeeperServer::start(limit).unwrap());
         let mut supervised = Self {
-            server_options: own,
+            options,
             keeper,
             server: None,
             directory,
@@ -132,13 +66,8 @@ impl Supervised {
     }
 
     fn start(&mut self) {
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "fuse::kernel_tests::take_over::serves_when_told_to",
-                "--nocapture",
-            ])
-            .env(CHILD, serde_json::to_string(&self.server_options).unwrap())
+        let child = helper("fuse-server")
+            .arg(serde_json::to_string(&self.options).unwrap())
             .stdin(Stdio::from(self.keeper().socket().unwrap()))
             .stdout(Stdio::null())
             .spawn()
@@ -223,7 +152,7 @@ fn a_successor_shows_a_catalog_that_the_kernel_was_never_told_of() {
     assert!(removed.exists());
     supervised.kill();
     write_catalog(&supervised.directory.path().join("catalog"), 2, &after);
-    supervised.server_options.newest = 2;
+    supervised.options.newest = 2;
     supervised.start();
     wait_until("the new generation", || !removed.exists());
     assert_eq!(std::fs::metadata(&changed).unwrap().len(), 90_000);
@@ -233,9 +162,9 @@ fn a_successor_shows_a_catalog_that_the_kernel_was_never_told_of() {
 /// Kills the server again and again under readers of complete and incomplete files.
 fn kill_under_load(passthrough: bool, idle: usize) {
     let files = files();
-    let Some(mut supervised) = Supervised::new(&files, Duration::from_secs(120), |server_options| {
-        server_options.passthrough = passthrough;
-        server_options.idle = idle;
+    let Some(mut supervised) = Supervised::new(&files, Duration::from_secs(120), |options| {
+        options.passthrough = passthrough;
+        options.idle = idle;
     }) else {
         return;
     };
@@ -338,8 +267,8 @@ fn a_file_open_by_passthrough_can_be_opened_again_from_the_next_server() {
 #[test]
 fn a_read_that_meets_a_stopping_worker_waits_for_the_next_server() {
     let files = files();
-    let Some(mut supervised) = Supervised::new(&files, GUARD, |server_options| {
-        server_options.stopping = Some(files[1].path.clone());
+    let Some(mut supervised) = Supervised::new(&files, GUARD, |options| {
+        options.stopping = Some((files[1].path.clone(), files[1].size));
     }) else {
         return;
     };
@@ -357,7 +286,7 @@ fn a_read_that_meets_a_stopping_worker_waits_for_the_next_server() {
             assert!(std::fs::read(supervised.live().join(&file.path)).unwrap() == file.whole());
         }
         assert!(!answered.load(Ordering::Relaxed));
-        supervised.server_options.stopping = None;
+        supervised.options.stopping = None;
         supervised.kill();
         supervised.start();
         assert!(reading.join().unwrap().unwrap() == files[1].content(5..1005));

@@ -1,0 +1,6 @@
+//! The node's small programs as real processes.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod keeper;
+mod mounter;
+mod program;
