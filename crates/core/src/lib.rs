@@ -7,6 +7,8 @@
 //! implementation.
 //! Nothing here depends on a protocol, a file system or Kubernetes.
 
+#[cfg(feature = "test-util")]
+pub mod conformance;
 mod data;
 mod id;
 mod object;

@@ -1,6 +1,6 @@
 //! Driver whose workers have no sources, for tests that start and kill it.
 
-#![allow(missing_docs, reason = "support for tests with self-explanatory names")]
+#![allow(missing_docs, reason = "support for tests, with self-explanatory names")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 
-use crate::many::{AT_ONCE, PATIENCE, client, sorted_times};
+use crate::many::{MAX_CONCURRENT_REQUESTS, TIMEOUT, client, sorted_times};
 use crate::{Namespace, World};
 
 /// On volumes: the namespace of the claim.
@@ -35,7 +35,7 @@ pub fn bind_by_hand(world: &World, namespace: &Namespace, names: &[String]) -> R
     let (runtime, client) = client(world)?;
     let hand = Hand::new(&client, namespace.name());
     runtime.block_on(async {
-        let patient = tokio::time::timeout(PATIENCE, hand.bind(names));
+        let patient = tokio::time::timeout(TIMEOUT, hand.bind(names));
         let times = patient.await.context("claims are not Bound after a long time");
         let ours = ListParams::default().labels(&format!("{LABEL}={}", hand.namespace));
         hand.claims
@@ -61,7 +61,7 @@ impl Hand {
     async fn bind(&self, names: &[String]) -> Result<Vec<Duration>> {
         let making = futures::stream::iter(names)
             .map(|name| self.make(name))
-            .buffer_unordered(AT_ONCE)
+            .buffer_unordered(MAX_CONCURRENT_REQUESTS)
             .try_collect::<BTreeMap<_, _>>();
         let (begun, (), ended) =
             tokio::try_join!(making, self.tell_claims(names.len()), self.bound(names.len()))?;
@@ -111,7 +111,7 @@ impl Hand {
         bound
             .take(count)
             .map_err(anyhow::Error::from)
-            .try_for_each_concurrent(AT_ONCE, async |name| {
+            .try_for_each_concurrent(MAX_CONCURRENT_REQUESTS, async |name| {
                 let merge = Patch::Merge(&patch);
                 self.claims.patch(&name, &PatchParams::default(), &merge).await?;
                 Ok(())

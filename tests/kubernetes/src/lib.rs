@@ -11,7 +11,7 @@
 
 #![expect(
     clippy::print_stderr,
-    reason = "what cannot be cleaned up is said to whoever runs the tests"
+    reason = "what cannot be cleaned up is printed for the person who runs the tests"
 )]
 
 mod by_hand;

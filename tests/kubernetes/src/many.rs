@@ -14,11 +14,11 @@ use serde_json::json;
 
 use crate::{Namespace, World};
 
-/// Requests on their way at once.
-pub(crate) const AT_ONCE: usize = 32;
+/// Concurrent requests.
+pub(crate) const MAX_CONCURRENT_REQUESTS: usize = 32;
 
 /// A guard, never a measure.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Creates Datasets of a bucket in a namespace that has its Secret; in the order of their times, how long each took from the
 /// request to the watch's word that it is Bound.
@@ -56,7 +56,7 @@ pub fn create_many(
                     Ok::<_, kube::Error>((dataset.name_any(), begun))
                 }
             })
-            .buffer_unordered(AT_ONCE)
+            .buffer_unordered(MAX_CONCURRENT_REQUESTS)
             .try_collect::<BTreeMap<_, _>>();
         let (bound, begun) = tokio::join!(watched, creating);
         sorted_times(&begun?, &bound?)
@@ -80,7 +80,7 @@ pub(crate) fn sorted_times(
     Ok(times)
 }
 
-/// Deletes all Datasets of a namespace by one request, which kubectl does by one for each; does not wait until they are gone.
+/// Deletes all Datasets of a namespace by one request, which kubectl does by one for each; does not wait until they are deleted.
 ///
 /// # Errors
 /// The API server refuses.
@@ -100,10 +100,10 @@ async fn watch(api: Api<millpond_api::Dataset>, count: usize) -> Result<BTreeMap
     let mut events = std::pin::pin!(events);
     let mut before = BTreeMap::new();
     let mut bound = BTreeMap::new();
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + TIMEOUT;
     while bound.len() < count {
         let Ok(next) = tokio::time::timeout_at(deadline, events.next()).await else {
-            bail!("{} of {count} Datasets are Bound after {PATIENCE:?}", bound.len());
+            bail!("{} of {count} Datasets are Bound after {TIMEOUT:?}", bound.len());
         };
         let dataset = next.context("the watch ended")??;
         let name = dataset.name_any();

@@ -120,12 +120,12 @@ impl Namespace {
         })
     }
 
-    /// Waits until an object is gone.
+    /// Waits until an object is deleted.
     ///
     /// # Errors
     /// It stays.
     pub fn gone(&self, object: &str) -> Result<()> {
-        eventually(&format!("{object} to be gone"), GUARD, || {
+        eventually(&format!("{object} to be deleted"), GUARD, || {
             self.run(&["wait", object, "--for=delete", WAIT_TIMEOUT])?;
             let found = self.run(&["get", object, "--ignore-not-found", "-o", "name"])?;
             ensure!(found.is_empty(), "{object} is still there");

@@ -90,7 +90,7 @@ impl<'a> Reader<'a> {
     /// Waits for `passes` more passes, every byte right in all of them so far.
     ///
     /// # Errors
-    /// A byte was wrong, a read failed, or it does not go on.
+    /// A byte was wrong, a read failed, or it stops reading.
     pub fn passes(&self, passes: usize) -> Result<()> {
         let before = self
             .said()

@@ -1,6 +1,7 @@
 //! A Dataset against a real S3 server, through the interface that drivers use.
 
 mod changes;
+mod conformance;
 mod failures;
 mod kinds;
 mod limits;

@@ -273,7 +273,7 @@ impl Worker for FakeWorker {
     async fn read(&self, object: ObjectRef, _stream: StreamId, range: Range<u64>) -> Result<Data, ReadError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.check(object.id).await?;
-        let mut bytes = content(object.id, range);
+        let mut bytes = content(object.id, range.start..range.end.min(object.size_bytes));
         if self.faults.lock().get(&object.id) == Some(&Fault::Short) {
             bytes.pop();
         }
@@ -303,4 +303,41 @@ impl Worker for FakeWorker {
     }
 
     fn retain_generations(&self, _generations: &BTreeSet<Generation>) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use millpond_core::Inode;
+    use millpond_core::conformance::{self, Sample, WorkerFixture};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_fake_does_what_every_worker_must() {
+        let directory = TempDir::new().unwrap();
+        let files = [
+            TestFile::new("complete", 100_000),
+            TestFile::new("missing", 300_001),
+        ];
+        let catalog = write_catalog(directory.path(), 1, &files);
+        let worker = FakeWorker::new(directory.path(), Some(catalog), Duration::ZERO);
+        worker.complete(&files[0]);
+        let [complete, missing] = files.map(|file| Sample {
+            object: ObjectRef {
+                generation: Generation(1),
+                inode: Inode(0),
+                id: file.id(),
+                size_bytes: file.size,
+            },
+            content: file.whole().into(),
+        });
+        let fixture = WorkerFixture {
+            worker: &*worker,
+            complete,
+            missing,
+            unknown: None,
+        };
+        conformance::worker(&fixture).await;
+    }
 }

@@ -115,7 +115,7 @@ fn comes_up(name: &Name) -> Result<Cluster> {
 
 /// That of the module which links Kubernetes into one program.
 fn kubernetes_version() -> Result<String> {
-    let module = fs::read_to_string(workspace().join("tests/cluster/kube/go.mod"))?;
+    let module = fs::read_to_string(workspace().join("tests/cluster/go/go.mod"))?;
     let mut lines = module.lines().map(str::trim);
     let version = lines.find_map(|line| {
         line.trim_start_matches("require ")

@@ -17,6 +17,7 @@ use millpond_cache::metrics::WorkerMetrics;
 use millpond_cache::source::SourceOptions;
 use millpond_catalog::Catalog;
 use millpond_core::ObjectId;
+use millpond_core::conformance::{self, Sample, WorkerFixture};
 use millpond_core::{
     Inode, LandOutcome, LocalCopy, ObjectRef, ReadError, ReleaseError, StreamId, TierDirectories, Views,
     Worker,
@@ -243,6 +244,39 @@ async fn small_files_land_and_large_ones_are_read_over_the_socket() {
         driver.read(large, StreamId(1), 0..1).await,
         Err(ReadError::Stopping)
     ));
+    worker.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_behind_a_socket_and_its_drivers_do_what_all_must() {
+    let rig = Rig::new();
+    let worker = rig.worker(rig.options()).await;
+    let driver = rig.driver(Arc::new(Asked::default()));
+    let complete = object(&driver, &["small", "3"]).await;
+    let missing = object(&driver, &["large"]).await;
+    driver.fetch_to_landing(complete).await.expect("land");
+    let fixture = WorkerFixture {
+        worker: &*driver,
+        complete: Sample {
+            object: complete,
+            content: rig.expected(4, 0..10_000),
+        },
+        missing: Sample {
+            object: missing,
+            content: rig.expected(99, 0..LARGE),
+        },
+        unknown: Some(ObjectRef {
+            id: ObjectId::from_bytes([7; 16]),
+            ..missing
+        }),
+    };
+    within("the suite of a worker", conformance::worker(&fixture)).await;
+    within(
+        "the suite of views",
+        conformance::views(&*worker.drivers, &[complete.id]),
+    )
+    .await;
+    driver.close().await;
     worker.end().await;
 }
 

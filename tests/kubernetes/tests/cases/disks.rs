@@ -24,7 +24,7 @@ fn short_disk(world: &World) -> Result<()> {
     let size = format!("size={DISK_MIB}m");
     on_node(&["mount", "-t", "tmpfs", "-o", &size, "millpond-short", DISK])?;
     let found = spares_it(world, node);
-    // The pool's pods hold the disk until they are gone; it goes with the last of them.
+    // The pool's pods keep the disk mounted until they end; the last of them frees it.
     world
         .kubectl()
         .run(&["delete", "cachepool", "short", "--ignore-not-found"])?;
@@ -49,7 +49,7 @@ fn spares_it(world: &World, node: &str) -> Result<()> {
     reader.passes(2)?;
     free(world, node, 98..=130)?;
 
-    // Now somebody else needs some.
+    // Now a program that is not Millpond needs some.
     let stranger = format!("{DISK}/stranger");
     world
         .cluster

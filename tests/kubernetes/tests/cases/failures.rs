@@ -1,4 +1,4 @@
-//! What users get wrong: a condition and an event name the cause, and once it is gone all is well by itself.
+//! What users get wrong: a condition and an event name the cause, and the Dataset recovers by itself once it is removed.
 
 use anyhow::{Result, ensure};
 use kubernetes_tests::{Dataset, Mount, POOL, World};
@@ -51,7 +51,7 @@ fn wrong_secret(world: &World) -> Result<()> {
     );
     ensure!(
         !message.contains(&world.other.credentials().secret_key),
-        "a secret is told"
+        "the condition shows a secret"
     );
     namespace.event("dataset/data", "AccessDenied")?;
     namespace.apply(&world.s3.secret("source"))?;

@@ -15,7 +15,7 @@ pub(crate) const ALONE: &[Case] = &[(
 const DATASETS: usize = 1_000;
 
 /// A guard, never a measure.
-const PATIENCE: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 const REST: Duration = Duration::from_secs(20);
 
@@ -38,7 +38,7 @@ fn thousand(world: &World) -> Result<()> {
     ensure!(listed == DATASETS, "{listed} Datasets have ten files");
 
     // The last numbers and events are written, and what the case before has left goes.
-    let asked = eventually("nothing to be written any more", PATIENCE, || {
+    let asked = eventually("nothing to be written any more", TIMEOUT, || {
         let before = Requests::so_far(world)?;
         settle(REST);
         let asked = Requests::so_far(world)?.since(&before);
@@ -48,7 +48,7 @@ fn thousand(world: &World) -> Result<()> {
     eprintln!("at rest: {:.1} requests a second", asked.all / REST.as_secs_f64());
 
     delete_many(world, &namespace)?;
-    eventually("all Datasets to be gone", PATIENCE, || {
+    eventually("all Datasets to be deleted", TIMEOUT, || {
         let left = namespace.run(&["get", "datasets,pvc", "-o", "name"])?;
         ensure!(left.trim().is_empty(), "left: {}", left.lines().count());
         Ok(Some(()))
@@ -62,7 +62,7 @@ fn thousand(world: &World) -> Result<()> {
         "name",
     ])?;
     ensure!(volumes.trim().is_empty(), "volumes are left: {volumes}");
-    eventually("the pool to have no Dataset", PATIENCE, || {
+    eventually("the pool to have no Dataset", TIMEOUT, || {
         let words = ["get", "cachepool", POOL, "-o", "jsonpath={.status.datasets}"];
         let left = world.kubectl().run(&words)?;
         ensure!(left.trim() == "0", "it has {left}");

@@ -43,9 +43,9 @@ fn status(world: &World) -> Result<()> {
             && number("readLocalBytes") >= number("readOriginBytes"),
         "{node}"
     );
-    let stranger = world.plugin(&["status", "nobody", "-n", namespace.name()])?;
+    let stranger = world.plugin(&["status", "absent", "-n", namespace.name()])?;
     ensure!(
-        !stranger.success && stranger.text.contains("no Dataset nobody"),
+        !stranger.success && stranger.text.contains("no Dataset absent"),
         "{}",
         stranger.text
     );
@@ -67,9 +67,9 @@ fn warmup(world: &World) -> Result<()> {
     let asked = world.plugin(&["warmup", "data", "-n", namespace.name()])?;
     ensure!(asked.success && asked.text.contains("is made"), "{}", asked.text);
     namespace.wait("dataset/data", "Warm", "True")?;
-    let stranger = world.plugin(&["warmup", "nobody", "-n", namespace.name()])?;
+    let stranger = world.plugin(&["warmup", "absent", "-n", namespace.name()])?;
     ensure!(
-        !stranger.success && stranger.text.contains("no Dataset nobody"),
+        !stranger.success && stranger.text.contains("no Dataset absent"),
         "{}",
         stranger.text
     );

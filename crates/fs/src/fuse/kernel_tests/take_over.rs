@@ -1,6 +1,6 @@
 //! Servers that are killed, and mounts that outlive them.
 //!
-//! The server is the example `fuse-server`; the test is its supervisor, and holds the keeper.
+//! The server is the example `fuse-server`; the test is its supervisor, and runs the keeper.
 
 use std::fs::File;
 use std::io::Read;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use millpond_core::conformance;
 use millpond_core::{Generation, ObjectId, Views, Worker};
 
 use super::super::{
@@ -108,6 +109,15 @@ async fn nothing_is_left_where_a_view_cannot_be_shown() {
     assert!(fixture.mounts().is_empty());
     assert_eq!(metrics.views.get(), 0);
     assert_eq!(worker.retained.lock().last(), Some(&generations(&[])));
+    registry.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_does_what_all_views_must() {
+    let fixture = Fixture::new(10);
+    let (registry, _metrics, _worker) = registry(&fixture);
+    let ids: Vec<_> = fixture.files.iter().map(|file| file.id).collect();
+    conformance::views(&registry, &ids).await;
     registry.stop().await;
 }
 
