@@ -35,7 +35,7 @@ image: ## The image for Kubernetes, as an OCI archive: target/image/millpond.tar
 	@scripts/deps image
 	@scripts/image target/image/millpond.tar
 
-crds: ## Writes deploy/crds and deploy/base anew from the API's types and the chart
+crds: ## Regenerates deploy/crds and deploy/base from the API's types and the chart
 	@UPDATE=1 cargo test -q --locked -p millpond-api --test it crds
 	@scripts/render
 

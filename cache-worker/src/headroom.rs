@@ -170,7 +170,7 @@ impl Headroom {
     }
 
     async fn check_disk(&self) {
-        self.pool.counted().await;
+        self.pool.scanned().await;
         let path = self.path.clone();
         let check = tokio::task::spawn_blocking(move || Disk::read(&path)).await;
         let spare = match check.map_err(io::Error::other).flatten() {

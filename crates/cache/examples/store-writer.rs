@@ -1,4 +1,4 @@
-//! A process that writes objects into a store until it is killed, and prints what is done: a helper of the tests.
+//! A process that writes objects into a store until it is killed, and prints what is written: a helper of the tests.
 //!
 //! `store-writer never|lru SEED CACHE`
 
@@ -50,7 +50,7 @@ async fn write(store: Arc<Store>, mut random: StdRng) {
         let sample = Sample::new(random.random_range(0..OBJECTS));
         if !sample.is_large() {
             if sample.put(&store).await.is_ok() {
-                print(&format!("whole {}", sample.number));
+                print(&format!("complete {}", sample.number));
             }
             continue;
         }
@@ -62,7 +62,7 @@ async fn write(store: Arc<Store>, mut random: StdRng) {
         };
         for block in partial.missing(0..sample.size_bytes).await {
             match partial.write(block, vec![sample.block(block)]).await {
-                Ok(Progress::Complete(_)) => print(&format!("whole {}", sample.number)),
+                Ok(Progress::Complete(_)) => print(&format!("complete {}", sample.number)),
                 Ok(Progress::Incomplete) => print(&format!("block {} {}", sample.number, block.0)),
                 Err(_) => {}
             }
@@ -70,7 +70,7 @@ async fn write(store: Arc<Store>, mut random: StdRng) {
     }
 }
 
-/// Prints in one write, so that a line is there or not.
+/// Prints a line in one write, so that it is complete or missing.
 fn print(line: &str) {
     let mut output = std::io::stdout();
     let printed = output

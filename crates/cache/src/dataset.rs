@@ -294,7 +294,7 @@ impl Dataset {
     /// # Cancel safety
     /// Safe: an eviction that has begun completes.
     pub async fn evict_bytes(&self, bytes: u64) {
-        self.store.give_way(bytes).await;
+        self.store.evict_bytes(bytes).await;
     }
 
     /// Sets the gauges to the current values: call it before metrics are gathered.

@@ -1,7 +1,7 @@
-//! The cache of one node: it lists sources into catalogs, fetches their objects, stores them in tiers and answers reads.
+//! The cache of one node: it lists sources into catalogs, fetches their objects, stores them in tiers and serves reads.
 //!
-//! - [`dataset`]: one Dataset, put together from what is below. It is the [`millpond_core::Worker`] that readers speak to.
-//! - [`listing`], [`source`]: what is at the source, and how its bytes are asked for. [`fetch`]: limits, retries and
+//! - [`dataset`]: one Dataset, put together from the modules below. It is the [`millpond_core::Worker`] that drivers call.
+//! - [`listing`], [`source`]: the objects of a source, and the requests for their bytes. [`fetch`]: limits, retries and
 //!   single-flight in front of it.
 //! - [`Store`]: objects on disk and in memory, with tiers, eviction and scrub.
 

@@ -1,7 +1,7 @@
 //! The names of the worker's metrics.
 //!
 //! Every name is registered once in a process ([`WorkerMetrics`]); each Dataset has its own labels, `dataset` and
-//! `namespace`, which go when it is closed ([`DatasetMetrics::remove`]).
+//! `namespace`, which are removed when it is closed ([`DatasetMetrics::remove`]).
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ struct WorkerFamilies {
 }
 
 impl WorkerMetrics {
-    /// Makes the metrics and registers them: once in a process.
+    /// Creates the metrics and registers them: once in a process.
     ///
     /// # Errors
     /// A metric of one of these names is registered already.
@@ -56,42 +56,43 @@ impl WorkerMetrics {
             origin: OriginFamilies::new(&families)?,
             read_bytes: families.counters(
                 "millpond_read_bytes_total",
-                "Bytes read, by where they came from: what was fetched ahead of its reader is the origin's the first time it is \
-                 read, what a load fetched is local. What the kernel serves alone counts as the whole file at each open",
+                "Bytes read, by source of the data: local (this node's cache, DataLoads included), peer, origin (fetched for this \
+                 read, or prefetched and read for the first time). A kernel open counts as one read of the whole file",
                 Some("served_from"),
             )?,
             read_opens: families.counters(
                 "millpond_read_opens_total",
-                "Files opened, by where their bytes came from: what was fetched ahead of its reader is the origin's the first \
-                 time it is opened. Opens of one file by one thread within a few milliseconds may count as one",
+                "Files opened, by source of the data: local (this node's cache, DataLoads included), peer, origin (fetched for \
+                 this open, or prefetched and opened for the first time). Opens of one file by one thread within a few \
+                 milliseconds may count as one",
                 Some("served_from"),
             )?,
-            load_files: counters("millpond_load_files_total", "Files that are here because of a load")?,
-            load_bytes: counters("millpond_load_bytes_total", "Bytes that loads fetched")?,
-            load_failures: counters("millpond_load_failures_total", "Files that could not be loaded")?,
+            load_files: counters("millpond_load_files_total", "Files cached by DataLoads")?,
+            load_bytes: counters("millpond_load_bytes_total", "Bytes fetched by DataLoads")?,
+            load_failures: counters("millpond_load_failures_total", "Files that DataLoads failed to cache")?,
             budget_capacity: gauges(
                 "millpond_memory_budget_capacity_bytes",
-                "What the buffers of the read path may take",
+                "Maximum bytes of the buffers of the read path",
             )?,
             budget_used: gauges(
                 "millpond_memory_budget_used_bytes",
-                "What the buffers of the read path take",
+                "Bytes of the buffers of the read path in use",
             )?,
             budget_waiting: gauges(
                 "millpond_memory_budget_waiting",
-                "Requests that wait for buffers of the read path",
+                "Requests waiting for buffers of the read path",
             )?,
-            catalog_generation: gauges("millpond_catalog_generation", "The number of the newest catalog")?,
+            catalog_generation: gauges("millpond_catalog_generation", "Generation number of the newest catalog")?,
             catalog_files: gauges("millpond_catalog_files", "Files in the newest catalog")?,
             catalog_bytes: gauges("millpond_catalog_bytes", "Bytes of the files in the newest catalog")?,
             tier_capacity: families.gauges(
                 "millpond_tier_capacity_bytes",
-                "What a tier may hold",
+                "Capacity of a tier in bytes",
                 Some("medium"),
             )?,
             tier_used: families.gauges(
                 "millpond_tier_used_bytes",
-                "What a tier holds or has promised",
+                "Bytes used or reserved in a tier",
                 Some("medium"),
             )?,
             tier_objects: families.gauges(
@@ -101,8 +102,8 @@ impl WorkerMetrics {
             )?,
             store_events: families.counters(
                 "millpond_store_events_total",
-                "What happened to objects in the cache directory, by event: evicted (also because no catalog names them any more), spared (in use), corrupt, verified \
-                 (after a crash of the machine), refused (without room), failure (of the file system)",
+                "Store events, by event: evicted (objects, unreferenced ones included), spared (victim was open), corrupt (checksum \
+                 mismatch), verified (after a crash of the machine), refused (no space), failure (I/O error)",
                 Some("event"),
             )?,
         };
@@ -152,7 +153,7 @@ impl WorkerMetrics {
     }
 }
 
-/// Where reads were answered.
+/// Counters of reads and opens, by source of the data.
 #[derive(Clone, Debug)]
 pub struct ReadMetrics {
     /// Bytes from this node's cache.
@@ -161,26 +162,26 @@ pub struct ReadMetrics {
     pub peer_bytes: IntCounter,
     /// Bytes from the source.
     pub origin_bytes: IntCounter,
-    /// Opens of what was here.
+    /// Opens of files that were cached on this node.
     pub local_opens: IntCounter,
-    /// Opens of what another worker had.
+    /// Opens of files that were cached by another worker.
     pub peer_opens: IntCounter,
-    /// Opens of what had to be fetched.
+    /// Opens of files that had to be fetched.
     pub origin_opens: IntCounter,
 }
 
-/// What a Dataset does on this node.
+/// Metrics of a Dataset on this node.
 #[derive(Clone, Debug)]
 pub struct DatasetMetrics {
-    /// Where reads were answered.
+    /// Reads and opens, by source of the data.
     pub reads: ReadMetrics,
-    /// Files that are here because of a load.
+    /// Files cached by loads.
     pub load_files: IntCounter,
-    /// Bytes that loads fetched.
+    /// Bytes fetched by loads.
     pub load_bytes: IntCounter,
-    /// Files that could not be loaded.
+    /// Files that loads failed to cache.
     pub load_failures: IntCounter,
-    /// What goes on between the worker and the Dataset's sources.
+    /// Traffic between the worker and the Dataset's sources.
     pub origin: OriginMetrics,
     read_bytes: CounterFamily,
     read_opens: CounterFamily,
@@ -194,14 +195,14 @@ pub struct DatasetMetrics {
     pub(crate) tier_used: GaugeFamily,
     pub(crate) tier_objects: GaugeFamily,
     store_events: CounterFamily,
-    /// Held by who shows the counts: two at once would count twice.
+    /// Locked while counts are exported: two threads would count twice.
     showing: Arc<Mutex<()>>,
     labels: Labels,
     worker: WorkerMetrics,
 }
 
 impl DatasetMetrics {
-    /// Takes the Dataset's metrics out of what is shown: it is closed.
+    /// Unregisters the Dataset's metrics: it is closed.
     pub fn remove(&self) {
         let _alone = self.showing.lock();
         let families = &*self.worker.families;

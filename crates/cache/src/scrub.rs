@@ -1,8 +1,9 @@
-//! Reading everything again, slowly: what differs from what was fetched is removed, and is a miss from then on.
+//! Scrubbing of a tier: every object is read again, slowly; one whose checksums differ is removed, and is a miss from then on.
 //!
-//! After a crash of the machine it first verifies what nobody has asked for yet. Then it goes round the tier for ever. It
-//! reads the disk itself (O_DIRECT) where that is possible: a copy in the page cache proves nothing, and one that others
-//! have there stays. On the way it counts each shard again, so that what was deleted behind our back is noticed.
+//! After a crash of the machine the scrubber first verifies the objects that no reader has opened yet. Then it scrubs the
+//! tier again and again. It reads the disk itself (O_DIRECT) where that is possible: a copy in the page cache proves nothing,
+//! and the page cache of readers stays as it is. It also scans each shard again, which finds the space of files that another
+//! process deleted.
 
 use std::fs::File;
 use std::io;
@@ -16,41 +17,40 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use tokio_util::sync::CancellationToken;
 
 use crate::evict::Evictor;
-use crate::store::{BLOCK_BYTES, BackgroundRates};
-use crate::tier::Tier;
 use crate::tier::accounting::SHARDS;
-use crate::tier::directory::{Place, name_in};
+use crate::tier::directory::{TierDir, name_in};
 use crate::tier::seal::{BlockCrc, Hasher, block_bytes};
+use crate::tier::{BLOCK_BYTES, BackgroundRates, Tier};
 
-/// Between two shards, so that an empty tier is not walked without end: a round takes at least 17 minutes.
+/// Interval between two shards, so that an empty tier is not scanned without end: a round takes at least 17 minutes.
 const SHARD_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Checks one tier.
+/// The scrubber of one tier.
 #[derive(Debug)]
 pub(crate) struct Scrubber {
     tier: Arc<Tier>,
     evictor: Arc<Evictor>,
-    pace: BackgroundRates,
+    rates: BackgroundRates,
 }
 
-/// What a check of one object found.
+/// Result of a check of one object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Check {
     Right,
     Wrong,
-    /// It is gone, or could not be read.
+    /// It was deleted, or could not be read.
     Unknown,
 }
 
 impl Scrubber {
-    pub(crate) const fn new(tier: Arc<Tier>, evictor: Arc<Evictor>, pace: BackgroundRates) -> Self {
-        Self { tier, evictor, pace }
+    pub(crate) const fn new(tier: Arc<Tier>, evictor: Arc<Evictor>, rates: BackgroundRates) -> Self {
+        Self { tier, evictor, rates }
     }
 
-    /// Verifies what came through a crash, then scrubs until it is told to stop.
+    /// Verifies what survived a crash, then scrubs until it is stopped.
     pub(crate) async fn run(self, stop: CancellationToken) {
         stop.run_until_cancelled(async {
-            self.tier.counted().await;
+            self.tier.scan().wait().await;
             self.verify_all().await;
             loop {
                 self.round().await;
@@ -60,56 +60,59 @@ impl Scrubber {
     }
 
     async fn verify_all(&self) {
-        if !self.tier.is_any_unverified() {
+        if !self.tier.unverified().has_any() {
             return;
         }
         for shard in 0..SHARDS {
-            for (id, size_bytes) in self.objects(Place::Unverified, shard).await {
+            for (id, size_bytes) in self.objects(TierDir::Unverified, shard).await {
                 let tier = Arc::clone(&self.tier);
                 let verify = move || {
-                    if tier.ledger().costs().seal_is_file(size_bytes) {
+                    if tier.accounting().costs().seal_is_file(size_bytes) {
                         // A large object becomes a partial one; it is published again when each block was right.
-                        if let Some(partial) = tier.existing_partial(id, size_bytes) {
+                        if let Some(partial) = tier.partials().open(id, size_bytes) {
                             partial.check_all();
                         }
                     } else {
-                        tier.verify(id, size_bytes);
+                        tier.objects().verify(id, size_bytes);
                     }
                 };
                 tokio::task::spawn_blocking(verify).await.ok();
-                pause(size_bytes, self.pace.verify_bytes_per_second).await;
+                throttle(size_bytes, self.rates.verify_bytes_per_second).await;
             }
         }
-        self.tier.all_verified();
+        self.tier.unverified().set_any(false);
     }
 
-    /// Goes through the whole tier once.
+    /// Scrubs the whole tier once.
     async fn round(&self) {
         for shard in 0..SHARDS {
             tokio::time::sleep(SHARD_INTERVAL).await;
-            // Most are, where many small Datasets are: they cost no thread and no look at the disk.
-            if self.tier.ledger().is_empty(shard) {
+            // Most shards of a small Dataset are: they cost no thread and no call to the file system.
+            if self.tier.accounting().is_empty(shard) {
                 continue;
             }
             let tier = Arc::clone(&self.tier);
-            // Failures show where objects are opened.
-            tokio::task::spawn_blocking(move || tier.rescan_shard(shard).ok())
+            // A failure is found again, and counted, where objects are opened.
+            tokio::task::spawn_blocking(move || tier.shards().rescan(shard).ok())
                 .await
                 .ok();
-            for (id, size_bytes) in self.objects(Place::Objects, shard).await {
+            for (id, size_bytes) in self.objects(TierDir::Objects, shard).await {
                 if self.check(id, size_bytes).await == Check::Wrong {
                     self.evictor.wake();
                 }
-                pause(size_bytes, self.pace.scrub_bytes_per_second).await;
+                throttle(size_bytes, self.rates.scrub_bytes_per_second).await;
             }
         }
-        self.tier.partials().forget_deleted(&self.tier.directory());
+        self.tier
+            .partials()
+            .table()
+            .drop_deleted(&self.tier.files().directory());
     }
 
-    async fn objects(&self, place: Place, shard: usize) -> Vec<(ObjectId, u64)> {
+    async fn objects(&self, place: TierDir, shard: usize) -> Vec<(ObjectId, u64)> {
         let tier = Arc::clone(&self.tier);
         let listing =
-            tokio::task::spawn_blocking(move || tier.objects_in_shard(place, shard).unwrap_or_default());
+            tokio::task::spawn_blocking(move || tier.shards().objects(place, shard).unwrap_or_default());
         listing.await.unwrap_or_default()
     }
 
@@ -120,8 +123,8 @@ impl Scrubber {
     }
 }
 
-/// Waits as long as reading so much should take.
-async fn pause(bytes: u64, bytes_per_second: u64) {
+/// Waits as long as reading so many bytes should take.
+async fn throttle(bytes: u64, bytes_per_second: u64) {
     let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(bytes_per_second.max(1));
     tokio::time::sleep(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))).await;
 }
@@ -129,26 +132,27 @@ async fn pause(bytes: u64, bytes_per_second: u64) {
 /// Reads one object as it lies on the disk, and removes it if it is not what was sealed.
 fn check(tier: &Tier, id: ObjectId, size_bytes: u64) -> Check {
     let Ok(Some(file)) = tier
+        .files()
         .directory()
-        .open(Place::Objects, &name_in(Place::Objects, id))
+        .open(TierDir::Objects, &name_in(TierDir::Objects, id))
     else {
         return Check::Unknown;
     };
-    let verdict = match tier.seal_of(&file, id, size_bytes) {
+    let result = match tier.objects().checksums(&file, id, size_bytes) {
         Some(crcs) => read_and_compare(&file, size_bytes, &crcs).unwrap_or(Check::Unknown),
-        // Evicted meanwhile, its seal went first; else nothing speaks for it.
-        None if tier.has(id) => Check::Wrong,
+        // Evicted meanwhile, its seal was removed first; else nothing proves its bytes.
+        None if tier.objects().has(id) => Check::Wrong,
         None => Check::Unknown,
     };
     drop(file);
-    if verdict == Check::Wrong {
-        tier.quarantine(id, size_bytes);
+    if result == Check::Wrong {
+        tier.corrupt().quarantine(id, size_bytes);
     }
-    verdict
+    result
 }
 
 fn read_and_compare(file: &File, size_bytes: u64, crcs: &[BlockCrc]) -> io::Result<Check> {
-    // Refused where the file system cannot: then through the page cache.
+    // Refused where the file system does not support it: then through the page cache.
     let is_direct = fcntl_getfl(file)
         .and_then(|flags| fcntl_setfl(file, flags | OFlags::DIRECT))
         .is_ok();

@@ -1,18 +1,17 @@
-//! The face of the cache: what is kept on this node of one Dataset, and the room for more of it.
+//! The store of one Dataset on this node: its cached objects, and the space for more.
 //!
 //! A [`Store`] is one cache directory (and, where there is a memory tier, one tmpfs beside it). It knows objects
-//! only by id and size: what they are and where they come from is the fetcher's business. The way of an object:
+//! only by id and size: the fetcher knows their names and sources. The way of an object:
 //!
 //! - small: [`Store::reserve`] → fetch → [`Store::put`]. It is then complete, sealed, in `objects/` and, for the
 //!   lookup that waits for it, in `landing/`.
 //! - large: [`Store::partial`] → [`Partial::missing`] → fetch → [`Partial::write`], block by block and in any order;
-//!   [`Partial::map`] answers reads of what is here. The last block publishes it.
+//!   [`Partial::map`] serves reads of cached blocks. The last block publishes it.
 //!
-//! Whatever the disk does, the answer is either the right bytes or "not here": [`NoRoom`] says that something is not
-//! kept, and that its reader is to be served through.
+//! Whatever the disk does, a lookup returns either the right bytes or a miss: [`NotStored`] means that an object is not
+//! stored, and that its reads bypass the cache.
 
 mod options;
-mod pool;
 #[cfg(test)]
 mod tests;
 mod writers;
@@ -20,7 +19,7 @@ mod writers;
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use millpond_core::ObjectId;
@@ -30,43 +29,39 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
-pub(crate) use self::options::Counters;
-pub use self::options::{
-    BLOCK_BYTES, BackgroundRates, BlockIndex, Eviction, Limit, Medium, MemoryTier, NotStored, ReservePolicy,
-    StoreCounters, StoreError, StoreOptions, StoreSettings, TierUsage,
-};
-pub(crate) use self::pool::PendingScan;
-pub use self::pool::PoolCapacity;
+pub use self::options::{MemoryTier, StoreOptions, StoreSettings, TierUsage};
 use self::writers::Writers;
 use crate::evict::Evictor;
 use crate::scrub::Scrubber;
 use crate::tier::accounting::SpaceReservation;
 use crate::tier::costs::DiskSpace;
-use crate::tier::directory::Place;
-use crate::tier::objects::shared;
-pub use crate::tier::partial::Partial;
+use crate::tier::directory::TierDir;
 use crate::tier::settings::TierSettings;
-use crate::tier::{Tier, TierOptions};
+pub use crate::tier::{
+    BLOCK_BYTES, BackgroundRates, BlockIndex, Eviction, Limit, Medium, NotStored, Partial, PoolCapacity,
+    Progress, ReservePolicy, StoreCounters, StoreError,
+};
+use crate::tier::{Counters, Tier, TierOptions};
 
-/// Objects of so many bytes or fewer may go to the memory tier.
-const MEMORY_OBJECT_BYTES_MAX: u64 = 8 * BLOCK_BYTES;
+/// Objects of so many bytes or fewer may be stored in the memory tier.
+const MAX_MEMORY_OBJECT_BYTES: u64 = 8 * BLOCK_BYTES;
 
-/// Room in a tier, promised to one object. Given back when dropped, unless [`Store::put`] has used it.
+/// Space in a tier that is reserved for one object. Released when dropped, unless [`Store::put`] has used it.
 #[derive(Debug)]
 pub struct Reservation {
     id: ObjectId,
     size_bytes: u64,
     tier: Arc<Tier>,
-    promise: SpaceReservation,
+    space: SpaceReservation,
 }
 
 impl Reservation {
-    /// The object that the room is for.
+    /// Returns the object that the space is for.
     pub const fn id(&self) -> ObjectId {
         self.id
     }
 
-    /// Its length in bytes.
+    /// Returns the object's length in bytes.
     pub const fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
@@ -77,32 +72,23 @@ impl Reservation {
             id,
             size_bytes,
             tier,
-            promise,
+            space,
         } = self;
-        tier.put(promise, id, size_bytes, content)
+        tier.objects().put(space, id, size_bytes, content)
     }
 }
 
-/// How far a partial object has come.
-#[derive(Clone, Debug)]
-pub enum Progress {
-    /// Blocks are missing.
-    Incomplete,
-    /// All of it is here and published; this is the file.
-    Complete(Arc<File>),
-}
-
-/// A tier and what makes room in it.
+/// A tier and its evictor.
 #[derive(Clone, Debug)]
 struct Member {
     tier: Arc<Tier>,
     evictor: Arc<Evictor>,
 }
 
-/// What is kept of one Dataset on this node.
+/// The cached objects of one Dataset on this node.
 #[derive(Debug)]
 pub struct Store {
-    /// Fastest first; the last one is the disk.
+    /// Fastest first; the last one is the disk tier.
     members: Vec<Member>,
     disk: Member,
     writers: Arc<Writers>,
@@ -114,9 +100,9 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the cache directory, making it if needed.
+    /// Opens the cache directory, creating it if needed.
     ///
-    /// What it holds is counted in the background: objects can be read at once, room is given out when that is done.
+    /// It is scanned in the background: objects can be read immediately, space can be reserved when the scan is finished.
     /// Must be called within a tokio runtime, which runs the background work.
     ///
     /// # Errors
@@ -126,14 +112,14 @@ impl Store {
         Self::open_with(options, views, BackgroundRates::default())
     }
 
-    /// Opens the cache directory with another pace of the background work.
+    /// Opens the cache directory with other rates of the background work.
     ///
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_with(
         options: StoreOptions,
         views: Arc<dyn Views>,
-        pace: BackgroundRates,
+        rates: BackgroundRates,
     ) -> Result<Arc<Self>, StoreError> {
         let StoreOptions {
             disk,
@@ -149,11 +135,11 @@ impl Store {
             let options = TierOptions {
                 medium,
                 path,
-                terms: TierSettings { limit, eviction },
+                settings: TierSettings { limit, eviction },
                 pool,
                 identity: identity.clone(),
                 boot_id: boot_id.clone(),
-                landing_keep: pace.landing_keep,
+                landing_ttl: rates.landing_ttl,
             };
             let tier = Tier::open(options, Arc::clone(&counters))?;
             let evictor = Evictor::new(Arc::clone(&tier), Arc::clone(&views));
@@ -183,34 +169,35 @@ impl Store {
             stopped: Mutex::new(false),
         });
         for member in &store.members {
-            store.start(member, pace);
+            store.start(member, rates);
         }
         Ok(store)
     }
 
     /// Starts a tier's background work.
-    fn start(&self, member: &Member, pace: BackgroundRates) {
+    fn start(&self, member: &Member, rates: BackgroundRates) {
         let Member { tier, evictor } = member.clone();
-        let counting = Arc::clone(&tier);
+        let scanned = Arc::clone(&tier);
         self.tasks.spawn_blocking(move || {
-            if let Err(error) = counting.scan() {
-                error!(path = %counting.options().path.display(), %error, "failed to count the cache directory, nothing is kept");
+            let scan = scanned.scan();
+            if let Err(error) = scan.run() {
+                error!(path = %scanned.path().display(), %error, "startup scan of the cache directory failed; nothing will be cached");
             }
-            counting.finish_scan();
+            scan.finish();
         });
         self.tasks.spawn(Arc::clone(&evictor).run(self.stop.clone()));
         self.tasks.spawn(sweep(Arc::clone(&tier), self.stop.clone()));
         self.tasks
-            .spawn(Scrubber::new(tier, evictor, pace).run(self.stop.clone()));
+            .spawn(Scrubber::new(tier, evictor, rates).run(self.stop.clone()));
     }
 
-    /// The tiers' directories, fastest first.
+    /// Returns the tiers' directories, fastest first.
     pub fn directories(&self) -> Vec<TierDirectories> {
-        let below = |tier: &Tier, place: Place| tier.options().path.join(place.name());
+        let below = |tier: &Tier, place: TierDir| tier.path().join(place.name());
         self.tiers()
             .map(|tier| TierDirectories {
-                objects: below(tier, Place::Objects),
-                landing: below(tier, Place::Landing),
+                objects: below(tier, TierDir::Objects),
+                landing: below(tier, TierDir::Landing),
             })
             .collect()
     }
@@ -219,7 +206,7 @@ impl Store {
         self.members.iter().map(|member| &member.tier)
     }
 
-    /// Opens an object that is complete and verified; a small one that came through a crash of the machine is verified
+    /// Opens an object that is complete and verified; a small one that survived a crash of the machine is verified
     /// now, a large one becomes a [`Partial`] whose blocks are verified one by one.
     ///
     /// Counts as a use for eviction.
@@ -227,44 +214,45 @@ impl Store {
     /// # Cancel safety
     /// Safe.
     pub async fn object(&self, id: ObjectId, size_bytes: u64) -> Option<Arc<File>> {
-        let may_be_verified_meanwhile = self.tiers().any(|tier| tier.is_any_unverified());
+        let may_be_verified_meanwhile = self.tiers().any(|tier| tier.unverified().has_any());
         let members = self.members.clone();
         let open = move || {
             let found = members
                 .iter()
-                .find_map(|member| member.tier.open_object(id, size_bytes));
-            // What was found to be corrupt goes at once.
+                .find_map(|member| member.tier.objects().open(id, size_bytes));
+            // Corrupt objects are freed immediately.
             members
                 .iter()
-                .filter(|member| member.tier.has_corrupt())
+                .filter(|member| member.tier.corrupt().has_any())
                 .for_each(|member| member.evictor.wake());
-            found.map(shared)
+            found.map(Arc::new)
         };
         if let Some(file) = self.blocking(open).await.flatten() {
             return Some(file);
         }
-        for tier in self.tiers().filter(|tier| tier.is_any_unverified()) {
-            tier.counted().await;
+        for tier in self.tiers().filter(|tier| tier.unverified().has_any()) {
+            tier.scan().wait().await;
             let tier = Arc::clone(tier);
-            if let Some(file) = self.blocking(move || tier.verify(id, size_bytes)).await.flatten() {
-                return Some(shared(file));
+            let verify = move || tier.objects().verify(id, size_bytes);
+            if let Some(file) = self.blocking(verify).await.flatten() {
+                return Some(Arc::new(file));
             }
         }
         if may_be_verified_meanwhile {
-            // Between the two looks the background may have put it back.
+            // The scrubber may have verified it between the two attempts.
             let tiers: Vec<_> = self.tiers().cloned().collect();
-            let open = move || tiers.iter().find_map(|tier| tier.open_object(id, size_bytes));
-            return self.blocking(open).await.flatten().map(shared);
+            let open = move || tiers.iter().find_map(|tier| tier.objects().open(id, size_bytes));
+            return self.blocking(open).await.flatten().map(Arc::new);
         }
         None
     }
 
-    /// Whether an object is complete and verified. One `stat` a tier; does not count as a use.
+    /// Returns whether an object is complete and verified. One `stat` a tier; does not count as a use.
     pub fn has(&self, id: ObjectId) -> bool {
-        self.tiers().any(|tier| tier.has(id))
+        self.tiers().any(|tier| tier.objects().has(id))
     }
 
-    /// Whether an object is complete and verified; a small one that came through a crash of the machine is verified now.
+    /// Returns whether an object is complete and verified; a small one that survived a crash of the machine is verified now.
     ///
     /// # Cancel safety
     /// Safe.
@@ -272,63 +260,63 @@ impl Store {
         if self.has(id) {
             return true;
         }
-        self.tiers().any(|tier| tier.is_any_unverified()) && self.object(id, size_bytes).await.is_some()
+        self.tiers().any(|tier| tier.unverified().has_any()) && self.object(id, size_bytes).await.is_some()
     }
 
-    /// Makes sure that a complete object is in `landing/`, for a lookup that found nothing in `objects/` a moment ago.
-    /// Says whether it is there; it is not where the object is not here, or being evicted right now.
+    /// Links a complete object into `landing/`, for a lookup that has found nothing in `objects/`. Returns whether the link is
+    /// there; it is not where the object is not cached, or is being evicted.
     ///
     /// Counts as a use for eviction.
     ///
     /// # Cancel safety
-    /// Safe: at worst the link is there and nobody looks at it.
-    pub async fn land(&self, id: ObjectId) -> bool {
+    /// Safe: at worst the link is there and no lookup uses it.
+    pub async fn link_to_landing(&self, id: ObjectId) -> bool {
         let tiers: Vec<_> = self.tiers().cloned().collect();
-        let land = move || tiers.iter().any(|tier| tier.land(id));
-        self.blocking(land).await.unwrap_or(false)
+        let link = move || tiers.iter().any(|tier| tier.objects().link_to_landing(id));
+        self.blocking(link).await.unwrap_or(false)
     }
 
-    /// Whether some blocks of an object are here, and not all. Too little until it is [`scanned`](Self::scanned).
+    /// Returns whether some blocks of an object are cached, and not all. Incomplete until it is [`scanned`](Self::scanned).
     pub fn has_partial(&self, id: ObjectId) -> bool {
-        self.tiers().any(|tier| tier.partials().has(id))
+        self.tiers().any(|tier| tier.partials().table().has(id))
     }
 
-    /// Promises room for an object that will be [`put`](Self::put) whole. May evict and wait for that, if the demand is so
-    /// high.
+    /// Reserves space for an object that will be [`put`](Self::put) completely. May evict and wait for that, if the policy
+    /// permits it.
     ///
     /// # Errors
-    /// The object is not to be kept.
+    /// The object cannot be stored.
     ///
     /// # Cancel safety
-    /// Safe: a dropped future has promised nothing.
+    /// Safe: a dropped future has reserved nothing.
     pub async fn reserve(
         &self,
         id: ObjectId,
         size_bytes: u64,
-        demand: ReservePolicy,
+        policy: ReservePolicy,
     ) -> Result<Reservation, NotStored> {
         for Member { tier, evictor } in &self.members {
-            if tier.is_memory() && size_bytes > MEMORY_OBJECT_BYTES_MAX {
+            if tier.is_memory() && size_bytes > MAX_MEMORY_OBJECT_BYTES {
                 continue;
             }
-            let costs = tier.ledger().costs();
+            let costs = tier.accounting().costs();
             let (cost, seal_is_file) = (costs.object(size_bytes), costs.seal_is_file(size_bytes));
-            let promise = if tier.is_memory() {
-                // No room there: better on the disk now than in memory later.
-                tier.counted().await;
-                if demand == ReservePolicy::MayEvict {
+            let space = if tier.is_memory() {
+                // Where memory has no space: better on the disk now than in memory later.
+                tier.scan().wait().await;
+                if policy == ReservePolicy::MayEvict {
                     evictor.wake_under_pressure();
                 }
-                tier.promise(id, cost, seal_is_file, demand)
+                tier.reserve(id, cost, seal_is_file, policy)
             } else {
-                evictor.reserve(id, cost, seal_is_file, demand).await
+                evictor.reserve(id, cost, seal_is_file, policy).await
             };
-            if let Some(promise) = promise {
+            if let Some(space) = space {
                 return Ok(Reservation {
                     id,
                     size_bytes,
                     tier: Arc::clone(tier),
-                    promise,
+                    space,
                 });
             }
         }
@@ -336,25 +324,25 @@ impl Store {
         Err(NotStored::Full)
     }
 
-    /// Keeps a whole object: when this returns, it is in `objects/` and in `landing/`.
+    /// Stores a complete object: when this returns, it is in `objects/` and in `landing/`.
     ///
-    /// `content` must be exactly as long as the room was reserved for, and must have been checked on arrival.
+    /// `content` must be exactly as long as the reservation's object, and must have been checked on arrival.
     ///
     /// # Errors
-    /// The object was not kept.
+    /// The object was not stored.
     ///
     /// # Cancel safety
-    /// Safe: the object is kept or not, never half.
-    pub async fn put(&self, room: Reservation, content: Vec<Bytes>) -> Result<(), NotStored> {
-        self.writers.put(room, content, &self.tasks).await
+    /// Safe: the object is stored or not, never half.
+    pub async fn put(&self, reservation: Reservation, content: Vec<Bytes>) -> Result<(), NotStored> {
+        self.writers.put(reservation, content, &self.tasks).await
     }
 
-    /// Opens what is here of a large object, or reserves room for all of it.
+    /// Opens what is cached of a large object, or reserves space for all of it.
     ///
-    /// All callers at one time share one [`Partial`]. For an object that is complete already it has no block missing.
+    /// All concurrent callers share one [`Partial`]. For an object that is complete already it misses no block.
     ///
     /// # Errors
-    /// There is no room for it.
+    /// There is no space for it.
     ///
     /// # Cancel safety
     /// Safe: at worst, a partial object without blocks is left.
@@ -362,162 +350,162 @@ impl Store {
         &self,
         id: ObjectId,
         size_bytes: u64,
-        demand: ReservePolicy,
+        policy: ReservePolicy,
     ) -> Result<Arc<Partial>, NotStored> {
         if let Some(partial) = self.existing_partial(id, size_bytes).await {
             return Ok(partial);
         }
         let Member { tier, evictor } = &self.disk;
-        let cost = tier.ledger().costs().partial(size_bytes);
-        let Some(promise) = evictor.reserve(id, cost, true, demand).await else {
+        let cost = tier.accounting().costs().partial(size_bytes);
+        let Some(space) = evictor.reserve(id, cost, true, policy).await else {
             self.counters.refused.fetch_add(1, Ordering::Relaxed);
             return Err(NotStored::Full);
         };
         let tier = Arc::clone(tier);
-        let make = move || {
-            let partial = tier.new_partial(promise, id, size_bytes)?;
-            // One without bytes is complete at once.
+        let create = move || {
+            let partial = tier.partials().create(space, id, size_bytes)?;
+            // One without bytes is complete immediately.
             partial.publish_if_complete()?;
             Ok(partial)
         };
-        self.blocking(make).await.unwrap_or(Err(NotStored::Failed))
+        self.blocking(create).await.unwrap_or(Err(NotStored::Failed))
     }
 
-    /// Opens what is here of an object, or `None` where there is nothing yet. Reserves nothing.
+    /// Opens what is cached of an object; `None` where there is nothing yet. Reserves nothing.
     ///
     /// # Cancel safety
     /// Safe.
     pub async fn existing_partial(&self, id: ObjectId, size_bytes: u64) -> Option<Arc<Partial>> {
-        for tier in self.tiers() {
-            tier.counted().await;
-        }
+        self.scanned().await;
         let tiers: Vec<_> = self.tiers().cloned().collect();
         let open = move || {
             tiers.iter().find_map(|tier| {
-                if let Some(file) = tier.open_object(id, size_bytes) {
-                    return Some(tier.complete_partial(id, size_bytes, file));
+                if let Some(file) = tier.objects().open(id, size_bytes) {
+                    return Some(tier.partials().complete(id, size_bytes, file));
                 }
-                let partial = tier.existing_partial(id, size_bytes)?;
-                // Killed between the last block and the renaming, it is published now; where that fails, it is read
+                let partial = tier.partials().open(id, size_bytes)?;
+                // After a kill between the last block and the renaming, it is published now; where that fails, it is read
                 // as it is.
                 partial.publish_if_complete().ok();
-                if let Some(order) = tier.order() {
-                    order.touch(id);
-                }
+                tier.queue().touch(id);
                 Some(partial)
             })
         };
         self.blocking(open).await.flatten()
     }
 
-    /// Counts opens that the kernel answered alone: the eviction order goes by them.
-    pub fn used(&self, opens: &[OpenCount]) {
-        for order in self.tiers().filter_map(|tier| tier.order()) {
+    /// Counts opens that the kernel served alone: the eviction queue is ordered by them too.
+    pub fn count_kernel_opens(&self, opens: &[OpenCount]) {
+        for queue in self.tiers().filter_map(|tier| tier.queue().get()) {
             for open in opens {
                 // TinyLFU counts to 15.
                 for _ in 0..open.times.min(15) {
-                    order.touch(open.id);
+                    queue.touch(open.id);
                 }
             }
         }
     }
 
-    /// Counts what others keep in the disk tier's directory (the catalogs) as used.
+    /// Counts space of other files in the disk tier's directory (the catalogs) as used.
     pub fn set_aside(&self, bytes: u64, inodes: u64) {
-        self.disk.tier.ledger().set_aside(DiskSpace { bytes, inodes });
+        self.disk.tier.accounting().set_aside(DiskSpace { bytes, inodes });
         self.disk.evictor.wake_under_pressure();
     }
 
-    /// What of the disk may be evicted.
+    /// Returns the bytes of objects on the disk tier that may be evicted.
     pub fn evictable_bytes(&self) -> u64 {
         let tier = &self.disk.tier;
-        tier.order()
-            .map_or(0, |_order| tier.ledger().totals().object_bytes)
+        tier.queue()
+            .get()
+            .map_or(0, |_queue| tier.accounting().totals().object_bytes)
     }
 
-    /// Evicts so much of the disk, where anything may be evicted, because others need it.
+    /// Evicts so many bytes of the disk tier, where it evicts, because other Datasets or the disk need them.
     ///
     /// # Cancel safety
-    /// Safe: what was begun goes on.
-    pub async fn give_way(&self, bytes: u64) {
-        self.disk.tier.counted().await;
+    /// Safe: an eviction pass that has begun continues.
+    pub async fn evict_bytes(&self, bytes: u64) {
+        self.disk.tier.scan().wait().await;
         self.disk.evictor.evict_bytes(bytes).await;
     }
 
-    /// Sets how much may be held, and what makes room, and evicts what is too much where something is evicted. What is in
-    /// use stays; until it goes, and where nothing is evicted, nothing new comes.
+    /// Applies limits and eviction policy, and evicts what is above the limits where the tier evicts. Objects in use
+    /// stay; until they are closed, and where nothing is evicted, no new object is stored.
     ///
     /// # Cancel safety
-    /// Safe: what was begun goes on.
-    pub async fn apply_settings(&self, terms: StoreSettings) {
+    /// Safe: an eviction pass that has begun continues.
+    pub async fn apply_settings(&self, settings: StoreSettings) {
         let StoreSettings {
             disk_limit,
             memory_bytes,
             eviction,
-        } = terms;
+        } = settings;
         for Member { tier, evictor } in &self.members {
-            let limit = match tier.options().medium {
+            let limit = match tier.medium() {
                 Medium::Disk => disk_limit,
                 Medium::Memory => Limit {
                     bytes: memory_bytes,
                     inodes: None,
                 },
             };
-            tier.counted().await;
+            tier.scan().wait().await;
             let changed = Arc::clone(tier);
-            let set = self
-                .blocking(move || changed.set_terms(TierSettings { limit, eviction }))
-                .await;
-            if let Some(Err(error)) = set {
-                tier.failed("look for objects", &error);
+            let apply = move || changed.settings().apply(TierSettings { limit, eviction });
+            if let Some(Err(error)) = self.blocking(apply).await {
+                tier.files().failed("scan for objects", &error);
             }
             evictor.shrink().await;
         }
     }
 
-    /// Removes what `is_named` does not know, as far as nobody has it open. Says how much of that was found: where it was
-    /// anything, some of it may be in use, and still be there.
+    /// Removes objects for which `is_referenced` returns `false`, unless a process has them open. Returns how many were found:
+    /// where there were any, some may be in use, and still exist.
     ///
-    /// `is_named` is asked on a blocking thread.
+    /// `is_referenced` is called on a blocking thread.
     ///
     /// # Cancel safety
-    /// Safe: some of it may be gone, and the rest not.
-    pub async fn remove_unreferenced(&self, is_named: Arc<dyn Fn(ObjectId) -> bool + Send + Sync>) -> usize {
+    /// Safe: some of them may be removed, and the rest not.
+    pub async fn remove_unreferenced(
+        &self,
+        is_referenced: Arc<dyn Fn(ObjectId) -> bool + Send + Sync>,
+    ) -> usize {
         let mut found = 0;
         for Member { tier, evictor } in &self.members {
-            tier.counted().await;
-            let (looked_at, is_named) = (Arc::clone(tier), Arc::clone(&is_named));
-            let unnamed = self.blocking(move || looked_at.ids_without(&*is_named)).await;
-            match unnamed {
-                Some(Ok(unnamed)) if unnamed.is_empty() => {}
-                Some(Ok(unnamed)) => {
-                    found += unnamed.len();
-                    evictor.evict_unreferenced(unnamed).await;
+            tier.scan().wait().await;
+            let (searched, is_referenced) = (Arc::clone(tier), Arc::clone(&is_referenced));
+            let unreferenced = self
+                .blocking(move || searched.unreferenced(&*is_referenced))
+                .await;
+            match unreferenced {
+                Some(Ok(unreferenced)) if unreferenced.is_empty() => {}
+                Some(Ok(unreferenced)) => {
+                    found += unreferenced.len();
+                    evictor.evict_unreferenced(unreferenced).await;
                 }
-                Some(Err(error)) => tier.failed("look for objects that no catalog names", &error),
+                Some(Err(error)) => tier.files().failed("scan for unreferenced objects", &error),
                 None => {}
             }
         }
         found
     }
 
-    /// Waits until it is counted what the tiers hold, so that [`usage`](Self::usage) tells the truth.
+    /// Waits until the startup scans of the tiers are finished, so that [`usage`](Self::usage) is right.
     ///
     /// # Cancel safety
     /// Safe.
     pub async fn scanned(&self) {
         for tier in self.tiers() {
-            tier.counted().await;
+            tier.scan().wait().await;
         }
     }
 
-    /// What each tier holds, fastest first. Too little until it is [`scanned`](Self::scanned).
+    /// Returns the usage of each tier, fastest first. Too little until it is [`scanned`](Self::scanned).
     pub fn usage(&self) -> Vec<TierUsage> {
         self.tiers()
             .map(|tier| {
-                let totals = tier.ledger().totals();
+                let totals = tier.accounting().totals();
                 TierUsage {
-                    medium: tier.options().medium,
+                    medium: tier.medium(),
                     capacity_bytes: totals.capacity.bytes,
                     used_bytes: totals.used.bytes,
                     capacity_inodes: totals.capacity.inodes,
@@ -529,17 +517,17 @@ impl Store {
             .collect()
     }
 
-    /// What happened since the store was opened.
+    /// Returns the counts of what happened since the store was opened.
     pub fn counters(&self) -> StoreCounters {
         self.counters.snapshot()
     }
 
-    /// Ends the background work, writes everything to disk and marks the stop as clean.
+    /// Stops the background work, writes everything to disk and marks the stop as clean.
     ///
-    /// Without it nothing is lost but time: after the next boot all objects are verified before they are served.
+    /// Without it only time is lost: after the next boot all objects are verified before they are served.
     ///
     /// # Cancel safety
-    /// Safe: a stop that is not waited for is not a clean one.
+    /// Safe: a stop whose future is dropped is not a clean one.
     pub async fn stop(&self) {
         if std::mem::replace(&mut *self.stopped.lock(), true) {
             return;
@@ -554,7 +542,7 @@ impl Store {
         }
     }
 
-    /// Does something that blocks on the file system; `None` when the runtime is going down.
+    /// Runs work that blocks on the file system; `None` when the runtime is shutting down.
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         self.tasks.spawn_blocking(work).await.ok()
     }
@@ -569,25 +557,20 @@ impl Drop for Store {
 /// Removes links in `landing/` whose time is over.
 async fn sweep(tier: Arc<Tier>, stop: CancellationToken) {
     // Often enough that a link stays no more than an eighth longer than it should.
-    let mut ticks =
-        tokio::time::interval((tier.landing().keep() / 8).max(std::time::Duration::from_millis(10)));
+    let mut ticks = tokio::time::interval((tier.landing().ttl() / 8).max(Duration::from_millis(10)));
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let old = tier.landing().take_old(Instant::now());
-        if old.is_empty() {
+        let expired = tier.landing().take_expired(Instant::now());
+        if expired.is_empty() {
             continue;
         }
         let tier = Arc::clone(&tier);
-        let sweeping = move || {
-            // One that was landed again meanwhile has its time before it.
-            old.into_iter()
-                .filter(|id| !tier.landing().remembers(*id))
-                .for_each(|id| tier.remove_landing_link(id));
-        };
-        // An error means that the runtime is going down.
-        tokio::task::spawn_blocking(sweeping).await.ok();
+        // An error means that the runtime is shutting down.
+        tokio::task::spawn_blocking(move || tier.landing().remove_expired(expired))
+            .await
+            .ok();
     }
 }

@@ -1,4 +1,4 @@
-//! One Dataset that is shown on this node: its FUSE mount, its views and the line to its worker.
+//! One Dataset on this node: its FUSE mount, its views and the connection to its worker.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,8 @@ use super::error::VolumeError;
 use super::layout::Layout;
 use super::workers::{DatasetOnNode, NodeWorker, Workers};
 
-/// Requests that a dead driver had read wait meanwhile; without a catalog they could only be answered wrongly.
+/// How long a takeover waits for the first catalog. Requests that a dead driver had read wait with it: without a catalog
+/// they would fail.
 const CATALOG_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a Dataset needs from its node.
@@ -36,19 +37,19 @@ pub(crate) struct NodeContext<'a> {
 /// See the module's documentation.
 pub(crate) struct Dataset {
     pub(crate) on_node: DatasetOnNode,
-    /// Whether its objects may be given up for others.
+    /// Whether its objects may be evicted.
     pub(crate) evicts: bool,
     pub(crate) served: ServedDataset,
     pub(crate) worker: Arc<dyn NodeWorker>,
     pub(crate) metrics: prometheus::Registry,
-    /// The generations that recorded volumes show, held from before the worker is first told what is in use.
+    /// The pins of recorded volumes' generations, from before the first report to the worker.
     recorded: Mutex<BTreeMap<PathBuf, GenerationPin>>,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
 
 impl Dataset {
-    /// Takes over what a predecessor left, or begins anew. `recorded` are the generations of volumes from before.
+    /// Takes over what a predecessor left, or starts without. `recorded` are the generations of a predecessor's volumes.
     pub(crate) async fn open(
         on_node: DatasetOnNode,
         evicts: bool,
@@ -127,7 +128,7 @@ impl Dataset {
         self.recorded.lock().remove(target);
     }
 
-    /// Takes the mount away: nobody uses the Dataset on this node any more.
+    /// Unmounts the Dataset: no volume of this node uses it any more.
     pub(crate) async fn end(&self, layout: &Layout) {
         if let Err(error) = self.served.unmount().await {
             warn!(%error, "failed to unmount a Dataset");

@@ -4,7 +4,7 @@
 //! The programs are run as a user would run them, on real kernel mounts. Everything that a run makes lies in its
 //! [`Scratch`]; dropping that ends the processes, unmounts and removes whatever is left, also after a failure.
 //!
-//! What fails is a `Result` for programs (`try_` where both exist) and a panic for tests, which cannot go on anyway.
+//! What fails is a `Result` for programs (`try_` where both exist) and a panic for tests, which cannot continue anyway.
 #![forbid(unsafe_code)]
 
 mod bucket;

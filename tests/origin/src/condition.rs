@@ -8,7 +8,7 @@ use hyper::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SI
 use crate::error::Code;
 use crate::object::{ETag, Object};
 
-/// Whether a GET or HEAD of `object` may go on, in the order of RFC 9110, section 13.2.2.
+/// Whether a GET or HEAD of `object` may proceed, in the order of RFC 9110, section 13.2.2.
 pub(crate) fn for_reading(headers: &HeaderMap, object: &Object) -> Result<(), Code> {
     let changed_since = |name| time(headers, name).map(|since| object.modified > since);
     match matches(headers, IF_MATCH, &object.etag) {

@@ -49,7 +49,7 @@ pub enum Fault {
     ChangeBetween,
 }
 
-/// The kinds of requests that are told apart.
+/// The kinds of requests that are distinguished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Kind {
     /// GetObject.
@@ -160,7 +160,7 @@ struct Active {
     seen: u64,
     /// Requests that it was applied to.
     applied: u64,
-    /// Cancelled when the rule is removed: stalled answers go on.
+    /// Cancelled when the rule is removed: stalled responses continue.
     removed: CancellationToken,
 }
 
@@ -187,12 +187,12 @@ impl Faults {
         id
     }
 
-    /// Removes a rule; answers that it stalls go on.
+    /// Removes a rule; responses that it stalls continue.
     pub fn remove(&self, id: RuleId) {
         self.rules.lock().active.retain(|active| active.id != id);
     }
 
-    /// Removes all rules; answers that they stall go on.
+    /// Removes all rules; responses that they stall continue.
     pub fn clear(&self) {
         self.rules.lock().active.clear();
     }

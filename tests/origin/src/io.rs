@@ -14,7 +14,7 @@ use memmap2::{Advice, Mmap};
 /// Maps a whole file; the result shares the page cache with it.
 ///
 /// The file must not be cut short while it is served: this process would die of it. Callers map only files of their
-/// own (test data that nobody else writes).
+/// own (test data that no other process writes).
 pub(crate) fn map(path: &Path) -> io::Result<Bytes> {
     let file = File::open(path)?;
     if file.metadata()?.len() == 0 {

@@ -33,7 +33,7 @@ impl fmt::Debug for Credentials {
 /// The options of [`Origin::start`](crate::Origin::start) and [`Origin::spawn`](crate::Origin::spawn).
 #[derive(Debug, Clone)]
 pub struct OriginOptions {
-    /// Who may ask, by signature version 4. `None`: everybody, signatures are not looked at.
+    /// Who may ask, by signature version 4. `None`: every client; signatures are not checked.
     pub credentials: Option<Credentials>,
     /// Where to listen; port 0 takes a free one. Default: a free port of the loopback.
     pub address: SocketAddr,

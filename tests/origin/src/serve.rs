@@ -36,7 +36,7 @@ impl Connection {
 }
 
 /// The address of an origin. A second socket, bound and never listening, keeps the port while connections are
-/// refused, so that nobody else gets it.
+/// refused, so that no other process gets it.
 pub(crate) struct Port {
     address: SocketAddr,
     _reservation: TcpSocket,

@@ -128,7 +128,7 @@ impl Versitygw {
         let server = command
             .arg("posix")
             .arg(directory)
-            // A Ctrl-C is for whoever started it, and kills it when it is dropped.
+            // A Ctrl-C is for the process that started it, which kills it on drop.
             .process_group(0)
             .env("ROOT_ACCESS_KEY", &credentials.access_key)
             .env("ROOT_SECRET_KEY", &credentials.secret_key)

@@ -49,7 +49,9 @@ impl Worker for Dataset {
                     return Ok(LandOutcome::Landed);
                 }
                 // Stored since the kernel's lookup, perhaps by a landing whose link was removed since.
-                FetchOutcome::Cached | FetchOutcome::Joined if self.store.land(object.id).await => {
+                FetchOutcome::Cached | FetchOutcome::Joined
+                    if self.store.link_to_landing(object.id).await =>
+                {
                     self.read_counters
                         .opened_complete(object.id, 1, object.size_bytes);
                     return Ok(LandOutcome::Landed);
@@ -123,7 +125,7 @@ impl Worker for Dataset {
     }
 
     fn count_kernel_opens(&self, opens: &[OpenCount]) {
-        self.store.used(opens);
+        self.store.count_kernel_opens(opens);
         let newest = self.catalogs.newest();
         for OpenCount { id, times } in opens {
             let place = newest

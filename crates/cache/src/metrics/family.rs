@@ -12,10 +12,10 @@ use prometheus::{
 const DATASET: &str = "dataset";
 const NAMESPACE: &str = "namespace";
 
-/// Makes metrics of a family with the labels of a Dataset, and one more where there is one.
+/// Creates metric families with the labels of a Dataset, and one more where there is one.
 pub(super) struct Families<'a>(pub(super) &'a Registry);
 
-/// The Dataset that metrics are of.
+/// The Dataset that metrics belong to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Labels {
     pub(super) dataset: String,
@@ -78,7 +78,7 @@ impl Labels {
         LazyHistogram {
             family: family.clone(),
             labels: self.clone(),
-            made: Arc::default(),
+            created: Arc::default(),
         }
     }
 
@@ -90,16 +90,16 @@ impl Labels {
         MetricFamily::new(family, self)
     }
 
-    /// Takes the metric of this Dataset out of a family.
+    /// Removes the metric of this Dataset from a family.
     pub(super) fn remove_from<B: MetricVecBuilder>(&self, family: &MetricVec<B>) {
-        // Another one who removes it at the same time has done what was wanted.
-        let _gone = family.remove_label_values(&self.values());
+        // An error means that another thread has removed it.
+        let _removed = family.remove_label_values(&self.values());
     }
 }
 
-/// A Dataset's metrics of one name, told apart by one more label. Clones are the same.
+/// A Dataset's metrics of one name, distinguished by one more label. Clones share them.
 ///
-/// It knows its own: to look for them among those of all Datasets would take the longer the more there are.
+/// It remembers its own: a search among those of all Datasets would take longer with each Dataset.
 #[derive(Clone, Debug)]
 pub struct MetricFamily<V, M> {
     family: V,
@@ -107,10 +107,10 @@ pub struct MetricFamily<V, M> {
     known: Arc<RwLock<BTreeMap<String, M>>>,
 }
 
-/// Its counters.
+/// The counters of one name.
 pub type CounterFamily = MetricFamily<IntCounterVec, IntCounter>;
 
-/// Its gauges.
+/// The gauges of one name.
 pub(super) type GaugeFamily = MetricFamily<IntGaugeVec, IntGauge>;
 
 impl<B: MetricVecBuilder> MetricFamily<MetricVec<B>, B::M> {
@@ -122,7 +122,7 @@ impl<B: MetricVecBuilder> MetricFamily<MetricVec<B>, B::M> {
         }
     }
 
-    /// The metric whose label has this value.
+    /// Returns the metric whose label has this value.
     pub fn of(&self, value: &str) -> B::M {
         if let Some(known) = self.known.read().get(value) {
             return known.clone();
@@ -133,18 +133,18 @@ impl<B: MetricVecBuilder> MetricFamily<MetricVec<B>, B::M> {
         metric
     }
 
-    /// Takes all of them out of what is shown.
+    /// Unregisters all of them.
     pub(super) fn remove(&self) {
         let [dataset, namespace] = self.labels.values();
         for value in std::mem::take(&mut *self.known.write()).keys() {
-            // Another one who removes it at the same time has done what was wanted.
-            let _gone = self.family.remove_label_values(&[dataset, namespace, value]);
+            // An error means that another thread has removed it.
+            let _removed = self.family.remove_label_values(&[dataset, namespace, value]);
         }
     }
 }
 
 impl CounterFamily {
-    /// What all counters of the Dataset are at, by the label's value.
+    /// Returns the values of all counters of the Dataset, by the label's value.
     pub fn values(&self) -> BTreeMap<String, u64> {
         let known = self.known.read();
         known
@@ -154,22 +154,22 @@ impl CounterFamily {
     }
 }
 
-/// A Dataset's histogram, shown from its first observation on: it has many lines, and most Datasets of a node are idle.
+/// A Dataset's histogram, exposed from its first observation on: it has many lines, and most Datasets of a node are idle.
 #[derive(Clone, Debug)]
 pub struct LazyHistogram {
     family: HistogramVec,
     labels: Labels,
-    made: Arc<OnceLock<Histogram>>,
+    created: Arc<OnceLock<Histogram>>,
 }
 
 impl LazyHistogram {
-    /// The histogram itself.
+    /// Returns the histogram itself.
     pub fn get(&self) -> &Histogram {
-        self.made
+        self.created
             .get_or_init(|| self.family.with_label_values(&self.labels.values()))
     }
 
-    /// Takes it out of what is shown.
+    /// Unregisters the histogram.
     pub(super) fn remove(&self) {
         self.labels.remove_from(&self.family);
     }

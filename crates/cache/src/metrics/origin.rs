@@ -1,4 +1,4 @@
-//! What goes on between a worker and the sources.
+//! Metrics of the traffic between a worker and the sources.
 
 use prometheus::{
     HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, exponential_buckets,
@@ -6,31 +6,31 @@ use prometheus::{
 
 use super::family::{CounterFamily, Families, Labels, LazyHistogram};
 
-/// What goes on between a Dataset's worker and its sources, which are counted together.
+/// Metrics of the traffic between a Dataset's worker and its sources, which are counted together.
 #[derive(Clone, Debug)]
 pub struct OriginMetrics {
     /// Requests sent, by `operation`: get, list.
     pub requests: CounterFamily,
-    /// Requests that did not bring what was asked for, by `reason`: changed, denied, throttled, failed, cut.
+    /// Requests that failed, by `reason`: changed, denied, throttled, failed, cut.
     pub errors: CounterFamily,
-    /// Requests sent again after an error.
+    /// Requests retried after an error.
     pub retries: IntCounter,
-    /// Times a source asked for fewer requests.
+    /// Times a source throttled requests.
     pub throttles: IntCounter,
-    /// Second requests for what the first was slow to bring.
+    /// Second requests for bytes that the first was slow to deliver.
     pub hedges: IntCounter,
     /// Bytes of objects received, those of lost hedges included.
     pub bytes: IntCounter,
     /// Seconds from the sending of a GET to the first bytes of its body.
     pub first_byte_seconds: LazyHistogram,
-    /// Seconds of a whole fetch, its waits and retries included.
+    /// Seconds of a complete fetch, its waits and retries included.
     pub fetch_seconds: LazyHistogram,
-    /// The number of requests that may be at the sources at once.
+    /// Maximum concurrent requests to the sources.
     pub concurrency_limit: IntGauge,
 }
 
 impl OriginMetrics {
-    /// Makes and registers metrics for sources outside of any Dataset.
+    /// Creates and registers metrics for sources outside of any Dataset.
     ///
     /// # Errors
     /// A metric of one of these names is registered already.
@@ -43,7 +43,7 @@ impl OriginMetrics {
     }
 }
 
-/// The same of all Datasets.
+/// The metrics of all Datasets.
 #[derive(Clone, Debug)]
 pub(super) struct OriginFamilies {
     requests: IntCounterVec,
@@ -64,27 +64,27 @@ impl OriginFamilies {
         Ok(Self {
             requests: families.counters(
                 "millpond_origin_requests_total",
-                "Requests sent to the source",
+                "Requests sent to the source, by operation: get, list",
                 Some("operation"),
             )?,
             errors: families.counters(
                 "millpond_origin_errors_total",
-                "Requests to the source that did not bring what was asked for",
+                "Failed requests to the source, by reason: changed, denied, throttled, failed, cut",
                 Some("reason"),
             )?,
             retries: families.counters(
                 "millpond_origin_retries_total",
-                "Requests to the source that were sent again after an error",
+                "Requests to the source that were retried after an error",
                 None,
             )?,
             throttles: families.counters(
                 "millpond_origin_throttles_total",
-                "Times the source asked for fewer requests",
+                "Times the source throttled requests",
                 None,
             )?,
             hedges: families.counters(
                 "millpond_origin_hedges_total",
-                "Second requests for what the first was slow to bring",
+                "Hedged requests: second requests for bytes that the first was slow to deliver",
                 None,
             )?,
             bytes: families.counters(
@@ -94,17 +94,17 @@ impl OriginFamilies {
             )?,
             first_byte_seconds: families.histograms(
                 "millpond_origin_first_byte_seconds",
-                "From the sending of a GET to the first bytes of its body",
+                "Seconds from the sending of a GET to the first bytes of its body",
                 latencies.clone(),
             )?,
             fetch_seconds: families.histograms(
                 "millpond_origin_fetch_seconds",
-                "A whole fetch, its waits and retries included",
+                "Seconds of a complete fetch, its waits and retries included",
                 latencies,
             )?,
             concurrency_limit: families.gauges(
                 "millpond_origin_concurrency_limit",
-                "How many requests may be at the source at once",
+                "Maximum concurrent requests to the source",
                 None,
             )?,
         })
@@ -124,7 +124,7 @@ impl OriginFamilies {
         }
     }
 
-    /// Takes a Dataset's metrics out of what is shown.
+    /// Unregisters a Dataset's metrics.
     pub(super) fn remove(&self, labels: &Labels, metrics: &OriginMetrics) {
         metrics.requests.remove();
         metrics.errors.remove();

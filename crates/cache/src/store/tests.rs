@@ -42,11 +42,11 @@ fn open(path: &Path, bytes: u64, eviction: Eviction, boot_id: &str) -> Arc<Store
 }
 
 async fn put(store: &Store, number: u16, size_bytes: u64) -> Result<(), NotStored> {
-    let room = store
+    let reservation = store
         .reserve(id(number), size_bytes, ReservePolicy::MayEvict)
         .await?;
     store
-        .put(room, vec![Bytes::from(content(number, size_bytes))])
+        .put(reservation, vec![Bytes::from(content(number, size_bytes))])
         .await
 }
 
@@ -65,7 +65,7 @@ async fn kill(store: Arc<Store>) {
     assert_eq!(Arc::strong_count(&store), 1);
 }
 
-/// Bytes and inodes that a directory takes really; a file of two names counts once.
+/// Bytes and inodes that a directory takes on its file system; a file of two names counts once.
 fn disk_usage(path: &Path) -> (u64, u64) {
     let mut seen = std::collections::BTreeMap::new();
     for entry in walkdir::WalkDir::new(path).into_iter().filter_map(Result::ok) {
@@ -120,13 +120,13 @@ async fn a_full_tier_refuses_and_never_passes_its_limit() {
     let directory = TempDir::new().unwrap();
     let limit = 8 * MIB;
     let store = open(directory.path(), limit, Eviction::Never, "a");
-    let mut kept = 0;
+    let mut stored = 0;
     for number in 0..200 {
-        kept += u64::from(put(&store, number * 64, 100_000).await.is_ok());
+        stored += u64::from(put(&store, number * 64, 100_000).await.is_ok());
         assert!(disk_usage(directory.path()).0 <= limit);
     }
-    assert!((50..80).contains(&kept), "{kept}");
-    assert_eq!(store.usage()[0].objects, kept);
+    assert!((50..80).contains(&stored), "{stored}");
+    assert_eq!(store.usage()[0].objects, stored);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,7 +155,7 @@ async fn the_last_block_publishes_a_partial_object() {
             &bytes[10..usize::try_from(2 * MIB).unwrap()]
         );
         assert!(partial.map(0..size_bytes).is_none());
-        // A kill keeps what has landed.
+        // A kill loses no block that was written.
         drop(partial);
         kill(store).await;
         let store = open(directory.path(), 64 * MIB, Eviction::Never, "a");
@@ -193,7 +193,7 @@ async fn after_a_crash_only_verified_objects_are_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clean_stop_is_believed_after_another_boot() {
+async fn objects_of_a_clean_stop_are_trusted_after_another_boot() {
     let directory = TempDir::new().unwrap();
     let store = open(directory.path(), 64 * MIB, Eviction::Never, "a");
     put(&store, 1, 100_000).await.unwrap();
@@ -229,50 +229,53 @@ async fn an_object_that_is_open_is_never_evicted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_lands_again_for_as_long_as_the_first_time() {
+async fn an_object_is_linked_again_for_as_long_as_the_first_time() {
     let directory = TempDir::new().unwrap();
-    let pace = BackgroundRates {
-        landing_keep: std::time::Duration::from_millis(100),
+    let rates = BackgroundRates {
+        landing_ttl: std::time::Duration::from_millis(100),
         ..BackgroundRates::default()
     };
     let options = options(directory.path(), 64 * MIB, Eviction::Never, "a");
-    let store = Store::open_with(options, Arc::new(NoViews), pace).unwrap();
-    assert!(!store.land(id(1)).await, "what is not here cannot land");
+    let store = Store::open_with(options, Arc::new(NoViews), rates).unwrap();
+    assert!(
+        !store.link_to_landing(id(1)).await,
+        "an object that is not cached cannot be linked"
+    );
     put(&store, 1, 100_000).await.unwrap();
-    let landed = store.directories()[0].landing.join(id(1).path());
+    let link = store.directories()[0].landing.join(id(1).path());
     let swept = async || {
-        while landed.exists() {
+        while link.exists() {
             tokio::task::yield_now().await;
         }
     };
     swept().await;
     let before = store.usage()[0];
     for _ in 0..3 {
-        assert!(store.land(id(1)).await);
-        assert!(landed.exists());
+        assert!(store.link_to_landing(id(1)).await);
+        assert!(link.exists());
     }
     assert_eq!(
         store.usage()[0],
         before,
-        "its room was promised with the object's"
+        "its space was reserved with the object's"
     );
     swept().await;
-    assert!(!store.disk.tier.landing().remembers(id(1)));
+    assert!(!store.disk.tier.landing().has(id(1)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_lands_while_it_is_evicted_takes_no_room_afterwards() {
+async fn what_is_linked_while_it_is_evicted_takes_no_space_afterwards() {
     let directory = TempDir::new().unwrap();
     let limit = 8 * MIB;
     let store = open(directory.path(), limit, Eviction::Lru, "a");
     let stop = CancellationToken::new();
-    let mut landers = tokio::task::JoinSet::new();
-    for lander in 0..4_u16 {
+    let mut linkers = tokio::task::JoinSet::new();
+    for linker in 0..4_u16 {
         let (store, stop) = (Arc::clone(&store), stop.clone());
-        landers.spawn(async move {
-            let mut number = lander;
+        linkers.spawn(async move {
+            let mut number = linker;
             while !stop.is_cancelled() {
-                store.land(id(number % 300)).await;
+                store.link_to_landing(id(number % 300)).await;
                 number = (number + 7) % 300;
             }
         });
@@ -283,9 +286,9 @@ async fn what_lands_while_it_is_evicted_takes_no_room_afterwards() {
         assert!(used <= limit, "{used}");
     }
     stop.cancel();
-    landers.join_all().await;
+    linkers.join_all().await;
     assert!(store.counters().evicted_objects > 300, "{:?}", store.counters());
-    // A landing link without its object would hold the room of one that is gone.
+    // A landing link without its object would take the space of an evicted object.
     let TierDirectories { objects, landing } = &store.directories()[0];
     for link in walkdir::WalkDir::new(landing).into_iter().map(Result::unwrap) {
         if link.file_type().is_file() {
@@ -295,7 +298,7 @@ async fn what_lands_while_it_is_evicted_takes_no_room_afterwards() {
     }
 }
 
-/// Begins to fetch an object again in the very moment in which its old copy is about to be removed.
+/// Begins to fetch an object again when its old copy is about to be removed.
 #[derive(Default)]
 struct FetchAgain {
     store: std::sync::OnceLock<Arc<Store>>,
@@ -318,7 +321,7 @@ impl Views for FetchAgain {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_fetched_again_while_its_old_copy_goes_keeps_its_map() {
+async fn what_is_fetched_again_while_its_old_copy_is_evicted_keeps_its_map() {
     let directory = TempDir::new().unwrap();
     let views = Arc::new(FetchAgain::default());
     let options = options(directory.path(), 64 * MIB, Eviction::Never, "a");
@@ -358,7 +361,7 @@ async fn what_is_fetched_again_while_its_old_copy_goes_keeps_its_map() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_cache_directory_is_a_miss_and_made_again() {
+async fn a_deleted_cache_directory_is_a_miss_and_recreated() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("cache");
     let store = open(&path, 64 * MIB, Eviction::Never, "a");

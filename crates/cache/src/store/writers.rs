@@ -1,7 +1,7 @@
-//! Writing of small objects, many at a time.
+//! Writes of small objects, many at a time.
 //!
-//! A hop to a blocking thread and back costs as much as a tenth of writing a small file. So writes that are asked for at
-//! the same time share a few threads: one drains the queue until it is empty.
+//! A hop to a blocking thread and back costs as much as a tenth of writing a small file. So concurrent writes share a few
+//! threads, each of which drains the queue until it is empty.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use tokio_util::task::TaskTracker;
 
 use super::{NotStored, Reservation};
 
-/// Threads that write at once: enough to keep an NVMe device and the journal of its file system busy.
-const THREADS: usize = 4;
+/// Threads that write concurrently: enough to keep an NVMe device and the journal of its file system busy.
+const MAX_THREADS: usize = 4;
 
-/// Writes that are queued or under way. Their content is the callers', who have it in memory anyway.
-const QUEUE: usize = 256;
+/// Writes that are queued or in progress. Their content belongs to the callers, which have it in memory anyway.
+const QUEUE_CAPACITY: usize = 256;
 
 struct Job {
-    room: Reservation,
+    reservation: Reservation,
     content: Vec<Bytes>,
     done: oneshot::Sender<Result<(), NotStored>>,
 }
@@ -34,7 +34,7 @@ struct Queue {
 /// The writers of a store.
 pub(super) struct Writers {
     queue: Mutex<Queue>,
-    places: Semaphore,
+    slots: Semaphore,
 }
 
 impl std::fmt::Debug for Writers {
@@ -47,7 +47,7 @@ impl Default for Writers {
     fn default() -> Self {
         Self {
             queue: Mutex::new(Queue::default()),
-            places: Semaphore::new(QUEUE),
+            slots: Semaphore::new(QUEUE_CAPACITY),
         }
     }
 }
@@ -56,27 +56,31 @@ impl Writers {
     /// Writes an object.
     pub(super) async fn put(
         self: &Arc<Self>,
-        room: Reservation,
+        reservation: Reservation,
         content: Vec<Bytes>,
         tasks: &TaskTracker,
     ) -> Result<(), NotStored> {
-        let Ok(_place) = self.places.acquire().await else {
+        let Ok(_slot) = self.slots.acquire().await else {
             return Err(NotStored::Failed);
         };
         let (done, result) = oneshot::channel();
         let is_thread_wanted = {
             let mut queue = self.queue.lock();
-            queue.jobs.push_back(Job { room, content, done });
-            let is_wanted = queue.threads < THREADS;
+            queue.jobs.push_back(Job {
+                reservation,
+                content,
+                done,
+            });
+            let is_wanted = queue.threads < MAX_THREADS;
             queue.threads += usize::from(is_wanted);
             is_wanted
         };
         if is_thread_wanted {
             let this = Arc::clone(self);
-            // Nobody waits for the thread: each job has its own answer.
+            // No caller waits for the thread: each job has its own result.
             drop(tasks.spawn_blocking(move || this.drain()));
         }
-        // A sender that is gone means that the runtime is going down.
+        // A dropped sender means that the runtime is shutting down.
         result.await.unwrap_or(Err(NotStored::Failed))
     }
 
@@ -92,9 +96,13 @@ impl Writers {
                     }
                 }
             };
-            let Job { room, content, done } = job;
-            // Whoever asked may be gone; the object is kept all the same.
-            done.send(room.fill(&content)).ok();
+            let Job {
+                reservation,
+                content,
+                done,
+            } = job;
+            // The caller may have been dropped; the object is stored all the same.
+            done.send(reservation.fill(&content)).ok();
         }
     }
 }

@@ -1,26 +1,24 @@
-//! What a tier's bytes and inodes are promised to.
+//! Space accounting of a tier: what its bytes and inodes are used by or reserved for.
 //!
-//! Whoever is about to write asks here first: a [`SpaceReservation`] is taken from what is left, and only then a file is made.
-//! So the sum of what is on disk and what is under way never passes the capacity. What is evicted stays counted
-//! until its inode is gone.
+//! A writer first takes a [`SpaceReservation`] from what is left, and only then creates a file. So the sum of what is on disk
+//! and what is being written never passes the capacity. An evicted object stays counted until its inode is freed.
 //!
-//! What a file costs follows from its size alone ([`Costs`]). Objects that were deleted behind our back are found by
+//! What a file costs follows from its size alone ([`Costs`]). Objects that another process deleted are found by
 //! [`SpaceAccounting::rescan`], shard by shard; a shard is one of the 1,024 directories that objects are spread over.
 //!
-//! Where several tiers share a capacity, a promise takes from the pool as well, and every change is told to it
-//! (`share.rs`). The accounts' lock comes before the pool's.
+//! Where several tiers share a capacity, a reservation takes from the pool as well, and every change of the accounts adjusts
+//! the tier's share (`pool_share.rs`). The accounts' lock comes before the pool's.
 
 use std::collections::HashMap;
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use millpond_core::ObjectId;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::costs::{Costs, DiskSpace};
-use super::directory::Place;
+use super::directory::TierDir;
+use super::pool::PoolCapacity;
 use super::pool_share::PoolShare;
-use crate::store::PoolCapacity;
 
 /// The directories below `objects/`.
 pub(crate) const SHARDS: usize = 1024;
@@ -28,7 +26,7 @@ pub(crate) const SHARDS: usize = 1024;
 /// The pseudo shard of `partial/` and `seals/`, which are flat.
 const FLAT: usize = SHARDS;
 
-/// What a tier holds.
+/// Totals of a tier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
     pub(crate) capacity: DiskSpace,
@@ -37,7 +35,7 @@ pub(crate) struct Totals {
     pub(crate) object_bytes: u64,
 }
 
-/// What a walk found in one shard.
+/// What a scan found in one shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ShardScan {
     pub(crate) cost: DiskSpace,
@@ -55,18 +53,18 @@ impl ShardScan {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Shard {
-    /// Names that are there or promised.
+    /// Names that exist or are reserved.
     entries: u64,
     /// What is charged for its directories: objects and landing, or partial and seals.
     directories: [DiskSpace; 2],
     /// What is published in it.
     found: ShardScan,
-    /// Publishing and unlinking under way, and how often there was some.
+    /// Publications and unlinkings in progress, and how many there were.
     changing: u32,
     changes: u64,
 }
 
-/// The shards in which there was ever anything; most of a small Dataset's are as new. 1,024 of them would be 90 KiB.
+/// The shards that were ever used; most of a small Dataset's were not. 1,024 of them would be 90 KiB.
 #[derive(Debug, Default)]
 struct Shards(HashMap<usize, Shard>);
 
@@ -87,40 +85,8 @@ struct State {
     aside: DiskSpace,
     shards: Shards,
     totals: ShardScan,
-    /// The part of a capacity that others share; `None`: nobody does.
+    /// The share of the pool; `None`: the tier shares no capacity.
     share: Option<PoolShare>,
-}
-
-/// The accounts while they are changed: the share follows when they are closed.
-struct AccountsGuard<'a>(MutexGuard<'a, State>);
-
-impl Deref for AccountsGuard<'_> {
-    type Target = State;
-
-    fn deref(&self) -> &State {
-        &self.0
-    }
-}
-
-impl DerefMut for AccountsGuard<'_> {
-    fn deref_mut(&mut self) -> &mut State {
-        &mut self.0
-    }
-}
-
-impl Drop for AccountsGuard<'_> {
-    fn drop(&mut self) {
-        let State {
-            capacity,
-            used,
-            aside,
-            share,
-            ..
-        } = &mut *self.0;
-        if let Some(share) = share {
-            share.settle(used.plus(*aside).bytes, capacity.bytes);
-        }
-    }
 }
 
 /// The accounts of one tier.
@@ -137,9 +103,9 @@ pub(crate) fn shard_of(id: ObjectId) -> usize {
 }
 
 impl SpaceAccounting {
-    /// Accounts with `fixed` taken for good. Nothing can be promised before [`set_capacity`](Self::set_capacity).
+    /// Accounts with `fixed` used for good. Nothing can be reserved before [`set_capacity`](Self::set_capacity).
     pub(crate) fn new(costs: Costs, fixed: DiskSpace, pool: Option<Arc<PoolCapacity>>) -> Arc<Self> {
-        let state = State {
+        let mut state = State {
             capacity: DiskSpace::default(),
             used: fixed,
             aside: DiskSpace::default(),
@@ -147,14 +113,19 @@ impl SpaceAccounting {
             totals: ShardScan::default(),
             share: pool.map(PoolShare::new),
         };
+        state.adjust_share();
         Arc::new(Self {
             costs,
             state: Mutex::new(state),
         })
     }
 
-    fn books(&self) -> AccountsGuard<'_> {
-        AccountsGuard(self.state.lock())
+    /// Changes the accounts, and adjusts the tier's share of the pool to them.
+    fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state.lock();
+        let result = change(&mut state);
+        state.adjust_share();
+        result
     }
 
     pub(crate) const fn costs(&self) -> &Costs {
@@ -162,15 +133,15 @@ impl SpaceAccounting {
     }
 
     pub(crate) fn set_capacity(&self, capacity: DiskSpace) {
-        self.books().capacity = capacity;
+        self.update(|state| state.capacity = capacity);
     }
 
     pub(crate) fn set_aside(&self, aside: DiskSpace) {
-        self.books().aside = aside;
+        self.update(|state| state.aside = aside);
     }
 
     pub(crate) fn totals(&self) -> Totals {
-        let state = self.books();
+        let state = self.state.lock();
         Totals {
             capacity: state.capacity,
             used: state.used.plus(state.aside),
@@ -179,177 +150,176 @@ impl SpaceAccounting {
         }
     }
 
-    /// Whether nothing is published in a shard.
+    /// Returns whether nothing is published in a shard.
     pub(crate) fn is_empty(&self, shard: usize) -> bool {
-        self.books().shards.get(shard).found.objects == 0
+        self.state.lock().shards.get(shard).found.objects == 0
     }
 
-    /// Whether others have taken what this tier could hold, so that `wanted` does not fit.
+    /// Returns whether other tiers have taken what this tier could use, so that `wanted` does not fit.
     pub(crate) fn is_pool_exhausted(&self, wanted: DiskSpace) -> bool {
-        let state = self.books();
+        let state = self.state.lock();
         state.used.plus(state.aside).plus(wanted).fits(state.capacity) && !state.has_share(wanted)
     }
 
     /// Keeps what is freed in this tier's share of the pool, until the guard is dropped.
     pub(crate) fn evicting(self: &Arc<Self>) -> EvictionScope {
-        if let Some(share) = &mut self.books().share {
-            share.evicts();
+        if let Some(share) = &mut self.state.lock().share {
+            share.begin_eviction();
         }
         EvictionScope {
-            ledger: Arc::clone(self),
+            accounting: Arc::clone(self),
         }
     }
 
-    /// Gives what was evicted and not used back to the pool.
+    /// Returns what was evicted and not used to the pool.
     pub(crate) fn return_surplus(&self) {
-        if let Some(share) = &mut self.books().share {
-            share.forget_slack();
-        }
+        self.update(|state| {
+            if let Some(share) = &mut state.share {
+                share.return_surplus();
+            }
+        });
     }
 
-    /// All that an object's promise takes: its own cost, and what its names add to directories.
+    /// All that an object's reservation takes: its own cost, and what its names add to directories.
     pub(crate) fn wanted(&self, id: ObjectId, cost: DiskSpace, seal_is_file: bool) -> DiskSpace {
-        self.books().wanted(&self.costs, id, cost, seal_is_file)
+        self.state.lock().wanted(&self.costs, id, cost, seal_is_file)
     }
 
-    /// Promises `cost` to an object, or nothing where it does not fit within `capacity`, which is at most the tier's.
-    pub(crate) fn promise(
+    /// Reserves `cost` for an object, or nothing where it does not fit within `capacity`, which is at most the tier's.
+    pub(crate) fn reserve(
         self: &Arc<Self>,
         id: ObjectId,
         cost: DiskSpace,
         seal_is_file: bool,
         capacity: DiskSpace,
     ) -> Option<SpaceReservation> {
-        let mut state = self.books();
-        let wanted = state.wanted(&self.costs, id, cost, seal_is_file);
-        if !state.used.plus(state.aside).plus(wanted).fits(capacity) {
-            return None;
-        }
-        if let Some(share) = &mut state.share {
-            if !share.try_take(wanted.bytes) {
+        self.update(|state| {
+            let wanted = state.wanted(&self.costs, id, cost, seal_is_file);
+            if !state.used.plus(state.aside).plus(wanted).fits(capacity) {
                 return None;
             }
-            share.promised(cost.bytes);
-        }
-        state.enter(&self.costs, shard_of(id));
-        if seal_is_file {
-            state.enter(&self.costs, FLAT);
-        }
-        state.used = state.used.plus(cost);
+            if let Some(share) = &mut state.share {
+                if !share.try_take(wanted.bytes) {
+                    return None;
+                }
+                share.add_pending(cost.bytes);
+            }
+            state.enter_all(&self.costs, id, seal_is_file);
+            state.used = state.used.plus(cost);
+            Some(())
+        })?;
         Some(SpaceReservation {
-            ledger: Arc::clone(self),
+            accounting: Arc::clone(self),
             id,
             cost,
-            unwritten_bytes: cost.bytes,
+            pending_bytes: cost.bytes,
             seal_is_file,
-            kept: false,
+            published: false,
         })
     }
 
-    /// Counts an object that is there already, whether it fits or not.
+    /// Counts an object that exists already, whether it fits or not.
     pub(crate) fn count(&self, id: ObjectId, size_bytes: u64) {
         let cost = self.costs.object(size_bytes);
-        let mut state = self.books();
-        state.enter(&self.costs, shard_of(id));
-        if self.costs.seal_is_file(size_bytes) {
-            state.enter(&self.costs, FLAT);
-        }
-        state.used = state.used.plus(cost);
-        state.published(shard_of(id), cost, size_bytes);
+        self.update(|state| {
+            state.enter_all(&self.costs, id, self.costs.seal_is_file(size_bytes));
+            state.used = state.used.plus(cost);
+            state.published(shard_of(id), cost, size_bytes);
+        });
     }
 
-    /// Promises a partial object what it takes already, whether it fits or not.
+    /// Reserves what a partial object takes already, whether it fits or not.
     pub(crate) fn count_partial(self: &Arc<Self>, id: ObjectId, size_bytes: u64) -> SpaceReservation {
         let cost = self.costs.partial(size_bytes);
-        let mut state = self.books();
-        state.enter(&self.costs, shard_of(id));
-        state.enter(&self.costs, FLAT);
-        state.used = state.used.plus(cost);
+        self.update(|state| {
+            state.enter_all(&self.costs, id, true);
+            state.used = state.used.plus(cost);
+        });
         SpaceReservation {
-            ledger: Arc::clone(self),
+            accounting: Arc::clone(self),
             id,
             cost,
-            unwritten_bytes: 0,
+            pending_bytes: 0,
             seal_is_file: true,
-            kept: false,
+            published: false,
         }
     }
 
     /// Charges what a directory of a shard takes already. Those of `unverified/` are charged for good.
-    pub(crate) fn count_directory(&self, shard: usize, place: Place, taken: DiskSpace) {
-        let mut state = self.books();
-        let [objects, landing] = &mut state.shards.get_mut(shard).directories;
-        let charged = match place {
-            Place::Objects => Some(objects),
-            Place::Landing => Some(landing),
-            _ => None,
-        };
-        let more = match charged {
-            Some(charged) => {
-                let more = taken.minus(*charged);
-                *charged = charged.plus(more);
-                more
-            }
-            None => taken,
-        };
-        state.used = state.used.plus(more);
+    pub(crate) fn count_directory(&self, shard: usize, place: TierDir, taken: DiskSpace) {
+        self.update(|state| {
+            let [objects, landing] = &mut state.shards.get_mut(shard).directories;
+            let charged = match place {
+                TierDir::Objects => Some(objects),
+                TierDir::Landing => Some(landing),
+                _ => None,
+            };
+            let more = match charged {
+                Some(charged) => {
+                    let more = taken.minus(*charged);
+                    *charged = charged.plus(more);
+                    more
+                }
+                None => taken,
+            };
+            state.used = state.used.plus(more);
+        });
     }
 
-    /// Says that an object's inode is gone.
+    /// Releases the space of an object whose inode is freed.
     pub(crate) fn inode_freed(&self, id: ObjectId, size_bytes: u64) {
         let cost = self.costs.object(size_bytes);
-        let mut state = self.books();
-        state.unpublished(shard_of(id), cost, size_bytes);
-        state.used = state.used.minus(cost);
-        state.leave(shard_of(id));
-        if self.costs.seal_is_file(size_bytes) {
-            state.leave(FLAT);
-        }
+        self.update(|state| {
+            state.unpublished(shard_of(id), cost, size_bytes);
+            state.used = state.used.minus(cost);
+            state.leave_all(id, self.costs.seal_is_file(size_bytes));
+        });
     }
 
-    /// Turns a counted object into a promise: it becomes a partial one again, or is about to be gone.
+    /// Turns a counted object into a reservation: it becomes a partial one again, or is about to be freed.
     pub(crate) fn reopen(self: &Arc<Self>, id: ObjectId, size_bytes: u64) -> SpaceReservation {
         let cost = self.costs.object(size_bytes);
-        self.books().unpublished(shard_of(id), cost, size_bytes);
+        self.state.lock().unpublished(shard_of(id), cost, size_bytes);
         SpaceReservation {
-            ledger: Arc::clone(self),
+            accounting: Arc::clone(self),
             id,
             cost,
-            unwritten_bytes: 0,
+            pending_bytes: 0,
             seal_is_file: self.costs.seal_is_file(size_bytes),
-            kept: false,
+            published: false,
         }
     }
 
-    /// Announces that names in a shard are about to change, until the guard is dropped.
+    /// Notes that names in a shard are about to change, until the guard is dropped.
     pub(crate) fn changing(self: &Arc<Self>, shard: usize) -> ShardChangeGuard {
-        self.books().shards.get_mut(shard).changing += 1;
+        self.state.lock().shards.get_mut(shard).changing += 1;
         ShardChangeGuard {
-            ledger: Arc::clone(self),
+            accounting: Arc::clone(self),
             shard,
         }
     }
 
-    /// Sets a shard right after a walk of it, unless it changed meanwhile. Says whether that worked.
-    pub(crate) fn recount<E>(
+    /// Corrects the account of a shard after a scan of it, unless it changed meanwhile. Returns whether it was corrected.
+    pub(crate) fn rescan<E>(
         &self,
         shard: usize,
-        walk: impl FnOnce() -> Result<ShardScan, E>,
+        scan: impl FnOnce() -> Result<ShardScan, E>,
     ) -> Result<bool, E> {
-        let before = self.books().shards.get(shard);
-        let found = walk()?;
-        let mut state = self.books();
-        let counted = state.shards.get_mut(shard);
-        if before.changing > 0 || counted.changing > 0 || before.changes != counted.changes {
-            return Ok(false);
-        }
-        let was = std::mem::replace(&mut counted.found, found);
-        counted.entries = (counted.entries + found.objects).saturating_sub(was.objects);
-        state.used = state.used.plus(found.cost).minus(was.cost);
-        state.totals.objects = (state.totals.objects + found.objects).saturating_sub(was.objects);
-        state.totals.object_bytes =
-            (state.totals.object_bytes + found.object_bytes).saturating_sub(was.object_bytes);
-        Ok(true)
+        let before = self.state.lock().shards.get(shard);
+        let found = scan()?;
+        Ok(self.update(|state| {
+            let counted = state.shards.get_mut(shard);
+            if before.changing > 0 || counted.changing > 0 || before.changes != counted.changes {
+                return false;
+            }
+            let was = std::mem::replace(&mut counted.found, found);
+            counted.entries = (counted.entries + found.objects).saturating_sub(was.objects);
+            state.used = state.used.plus(found.cost).minus(was.cost);
+            state.totals.objects = (state.totals.objects + found.objects).saturating_sub(was.objects);
+            state.totals.object_bytes =
+                (state.totals.object_bytes + found.object_bytes).saturating_sub(was.object_bytes);
+            true
+        }))
     }
 }
 
@@ -363,21 +333,28 @@ impl Shard {
     }
 }
 
-/// The tier evicts for its own sake.
+/// The tier evicts for itself.
 #[derive(Debug)]
 pub(crate) struct EvictionScope {
-    ledger: Arc<SpaceAccounting>,
+    accounting: Arc<SpaceAccounting>,
 }
 
 impl Drop for EvictionScope {
     fn drop(&mut self) {
-        if let Some(share) = &mut self.ledger.books().share {
-            share.evicted();
+        if let Some(share) = &mut self.accounting.state.lock().share {
+            share.end_eviction();
         }
     }
 }
 
 impl State {
+    /// Adjusts the tier's share of the pool to what it uses now.
+    fn adjust_share(&mut self) {
+        if let Some(share) = &mut self.share {
+            share.adjust(self.used.plus(self.aside).bytes, self.capacity.bytes);
+        }
+    }
+
     fn has_share(&self, wanted: DiskSpace) -> bool {
         self.share
             .as_ref()
@@ -402,6 +379,14 @@ impl State {
         }
     }
 
+    /// Charges the names of an object, and of its seal where that is a file.
+    fn enter_all(&mut self, costs: &Costs, id: ObjectId, seal_is_file: bool) {
+        self.enter(costs, shard_of(id));
+        if seal_is_file {
+            self.enter(costs, FLAT);
+        }
+    }
+
     fn enter(&mut self, costs: &Costs, shard: usize) {
         self.used = self.used.plus(self.growth(costs, shard));
         let shard = self.shards.get_mut(shard);
@@ -412,16 +397,24 @@ impl State {
         shard.entries += 1;
     }
 
-    /// What was promised is on the file system, or will not be.
-    fn written(&mut self, bytes: u64) {
-        if let Some(share) = &mut self.share {
-            share.written(bytes);
+    /// Removes the names of an object, and of its seal where that is a file. What their directories are charged stays.
+    fn leave_all(&mut self, id: ObjectId, seal_is_file: bool) {
+        self.leave(shard_of(id));
+        if seal_is_file {
+            self.leave(FLAT);
         }
     }
 
     fn leave(&mut self, shard: usize) {
         let shard = self.shards.get_mut(shard);
         shard.entries = shard.entries.saturating_sub(1);
+    }
+
+    /// Notes that reserved bytes are on the file system, or will never be.
+    fn remove_pending(&self, bytes: u64) {
+        if let Some(share) = &self.share {
+            share.remove_pending(bytes);
+        }
     }
 
     fn published(&mut self, shard: usize, cost: DiskSpace, size_bytes: u64) {
@@ -440,66 +433,66 @@ impl State {
     }
 }
 
-/// Room that was promised to one object; given back when dropped.
+/// Space that is reserved for one object; released when dropped.
 #[derive(Debug)]
 pub(crate) struct SpaceReservation {
-    ledger: Arc<SpaceAccounting>,
+    accounting: Arc<SpaceAccounting>,
     id: ObjectId,
     cost: DiskSpace,
     /// What of it the file system does not count yet.
-    unwritten_bytes: u64,
+    pending_bytes: u64,
     seal_is_file: bool,
     /// Whether a published object has taken it over.
-    kept: bool,
+    published: bool,
 }
 
 impl SpaceReservation {
-    /// Says that the file system counts all of it.
+    /// Notes that the file system counts all of it.
     pub(crate) fn written(&mut self) {
-        let bytes = std::mem::take(&mut self.unwritten_bytes);
-        self.ledger.books().written(bytes);
+        let bytes = std::mem::take(&mut self.pending_bytes);
+        self.accounting.state.lock().remove_pending(bytes);
     }
 
-    /// Turns the promise into a published object, whose cost is what its size says. What was promised beyond that
+    /// Turns the reservation into a published object, whose cost follows from its size. What was reserved beyond that
     /// (the map of a partial object whose seal is an attribute now) must be off the disk already.
     pub(crate) fn publish(mut self, size_bytes: u64) {
-        self.kept = true;
-        let cost = self.ledger.costs.object(size_bytes);
-        let mut state = self.ledger.books();
-        state.written(self.unwritten_bytes);
-        state.used = state.used.minus(self.cost).plus(cost);
-        state.published(shard_of(self.id), cost, size_bytes);
-        if self.seal_is_file && !self.ledger.costs.seal_is_file(size_bytes) {
-            state.leave(FLAT);
-        }
+        self.published = true;
+        let costs = &self.accounting.costs;
+        let cost = costs.object(size_bytes);
+        self.accounting.update(|state| {
+            state.remove_pending(self.pending_bytes);
+            state.used = state.used.minus(self.cost).plus(cost);
+            state.published(shard_of(self.id), cost, size_bytes);
+            if self.seal_is_file && !costs.seal_is_file(size_bytes) {
+                state.leave(FLAT);
+            }
+        });
     }
 }
 
 impl Drop for SpaceReservation {
     fn drop(&mut self) {
-        if self.kept {
+        if self.published {
             return;
         }
-        let mut state = self.ledger.books();
-        state.written(self.unwritten_bytes);
-        state.used = state.used.minus(self.cost);
-        state.leave(shard_of(self.id));
-        if self.seal_is_file {
-            state.leave(FLAT);
-        }
+        self.accounting.update(|state| {
+            state.remove_pending(self.pending_bytes);
+            state.used = state.used.minus(self.cost);
+            state.leave_all(self.id, self.seal_is_file);
+        });
     }
 }
 
 /// Names in one shard are changing.
 #[derive(Debug)]
 pub(crate) struct ShardChangeGuard {
-    ledger: Arc<SpaceAccounting>,
+    accounting: Arc<SpaceAccounting>,
     shard: usize,
 }
 
 impl Drop for ShardChangeGuard {
     fn drop(&mut self) {
-        let mut state = self.ledger.books();
+        let mut state = self.accounting.state.lock();
         let shard = state.shards.get_mut(self.shard);
         shard.changing = shard.changing.saturating_sub(1);
         shard.changes += 1;

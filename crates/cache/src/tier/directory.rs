@@ -4,18 +4,18 @@
 //! state.json          state.rs
 //! objects/ab/cdef…    complete objects; `.cdef…`: one that is being evicted, `~cdef….N`: a corrupt one
 //! landing/ab/cdef…    hard links to objects that were just fetched
-//! partial/abcdef…     objects of which some blocks are here
+//! partial/abcdef…     objects of which some blocks are cached
 //! seals/abcdef…       checksums of objects that are too large to carry them, and maps of partial ones
-//! unverified/ab/cdef… objects that came through a crash of the machine
+//! unverified/ab/cdef… objects that survived a crash of the machine
 //! temporary/          files without a name yet; emptied on open
 //! ```
 //!
-//! All goes by descriptors of these directories, never through a symbolic link, and only to regular files. Directories
-//! are 0711 and files 0644, less the umask: the kernel view opens objects with the rights of whoever mounted it, which
-//! need not be the worker that owns them. Nobody else can list ids, which are 128-bit hashes, or write. (The owner
-//! must: a worker without root may not set an attribute on a file of mode 0444, nor go on with a partial one.)
+//! All calls go by descriptors of these directories, never through a symbolic link, and only to regular files. Directories
+//! are 0711 and files 0644, less the umask: the kernel view opens objects with the rights of the process that mounted it,
+//! which need not be the worker that owns them. Other users can neither list ids, which are 128-bit hashes, nor write. (The
+//! owner must: a worker without root may not set an attribute on a file of mode 0444, nor continue a partial one.)
 //!
-//! A descriptor of a directory that was deleted answers ENOENT; [`Directory::recreate`] makes it again.
+//! Calls on a directory that was deleted fail with ENOENT; [`Directory::recreate`] creates it again.
 
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
@@ -37,11 +37,11 @@ const DIRECTORY_MODE: u32 = 0o711;
 const FILE_MODE: u32 = 0o644;
 
 /// The extended attribute of a sealed object has at most this many bytes.
-const XATTR_BYTES_MAX: usize = 4096;
+const MAX_XATTR_BYTES: usize = 4096;
 
-/// One of the directories.
+/// One of the directories of a tier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum TierDir {
     Root,
     Objects,
     Landing,
@@ -51,7 +51,7 @@ pub(crate) enum Place {
     Temporary,
 }
 
-impl Place {
+impl TierDir {
     /// All but the root.
     pub(crate) const BELOW: [Self; 6] = [
         Self::Objects,
@@ -89,11 +89,11 @@ pub(crate) struct Directory {
     temporaries: AtomicU64,
 }
 
-/// The name under which an object is found in a place.
-pub(crate) fn name_in(place: Place, id: ObjectId) -> String {
+/// The name of an object in a place.
+pub(crate) fn name_in(place: TierDir, id: ObjectId) -> String {
     match place {
-        Place::Objects | Place::Landing | Place::Unverified => id.path(),
-        Place::Root | Place::Partial | Place::Seals | Place::Temporary => id.to_string(),
+        TierDir::Objects | TierDir::Landing | TierDir::Unverified => id.path(),
+        TierDir::Root | TierDir::Partial | TierDir::Seals | TierDir::Temporary => id.to_string(),
     }
 }
 
@@ -111,18 +111,18 @@ pub(crate) fn corrupt_name(id: ObjectId, number: u64) -> String {
     format!("{name}.{number:x}")
 }
 
-/// Whether a file's name is that of an object with wrong bytes.
+/// Returns whether a file's name is that of an object with wrong bytes.
 pub(crate) fn is_corrupt(name: &[u8]) -> bool {
     name.starts_with(b"~")
 }
 
-/// The object that a hidden file's directory and name mean.
+/// The object that is being evicted under a name in a directory.
 pub(crate) fn evicting_id(directory: &[u8], name: &[u8]) -> Option<ObjectId> {
     ObjectId::from_components(directory, name.strip_prefix(b".")?)
 }
 
 impl Directory {
-    /// Opens and locks a tier's directory, making what is not there.
+    /// Opens and locks a tier's directory, creating what does not exist.
     ///
     /// # Errors
     /// `EWOULDBLOCK` where it is locked; else the file system's.
@@ -134,7 +134,7 @@ impl Directory {
         Self::below(path, root)
     }
 
-    /// The same directory again, with what was deleted of it made anew; locked like the first, unless it is the same.
+    /// Opens the directory again, creating what was deleted of it; locks it like the first, unless it is the same.
     ///
     /// # Errors
     /// As [`lock`](Self::lock).
@@ -152,7 +152,7 @@ impl Directory {
     }
 
     fn below(path: &Path, root: OwnedFd) -> io::Result<Self> {
-        let open = |place: Place| -> io::Result<OwnedFd> {
+        let open = |place: TierDir| -> io::Result<OwnedFd> {
             match mkdirat(&root, place.name(), Mode::from_raw_mode(DIRECTORY_MODE)) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
@@ -162,12 +162,12 @@ impl Directory {
         };
         Ok(Self {
             path: path.to_owned(),
-            objects: open(Place::Objects)?,
-            landing: open(Place::Landing)?,
-            partial: open(Place::Partial)?,
-            seals: open(Place::Seals)?,
-            unverified: open(Place::Unverified)?,
-            temporary: open(Place::Temporary)?,
+            objects: open(TierDir::Objects)?,
+            landing: open(TierDir::Landing)?,
+            partial: open(TierDir::Partial)?,
+            seals: open(TierDir::Seals)?,
+            unverified: open(TierDir::Unverified)?,
+            temporary: open(TierDir::Temporary)?,
             temporaries: AtomicU64::new(0),
             root,
         })
@@ -181,23 +181,23 @@ impl Directory {
         self.root.as_fd()
     }
 
-    pub(crate) fn fd(&self, place: Place) -> BorrowedFd<'_> {
+    pub(crate) fn fd(&self, place: TierDir) -> BorrowedFd<'_> {
         match place {
-            Place::Root => self.root.as_fd(),
-            Place::Objects => self.objects.as_fd(),
-            Place::Landing => self.landing.as_fd(),
-            Place::Partial => self.partial.as_fd(),
-            Place::Seals => self.seals.as_fd(),
-            Place::Unverified => self.unverified.as_fd(),
-            Place::Temporary => self.temporary.as_fd(),
+            TierDir::Root => self.root.as_fd(),
+            TierDir::Objects => self.objects.as_fd(),
+            TierDir::Landing => self.landing.as_fd(),
+            TierDir::Partial => self.partial.as_fd(),
+            TierDir::Seals => self.seals.as_fd(),
+            TierDir::Unverified => self.unverified.as_fd(),
+            TierDir::Temporary => self.temporary.as_fd(),
         }
     }
 
-    /// Opens a regular file for reading; `None` where there is none, or where it is being evicted right now.
+    /// Opens a regular file for reading; `None` where there is none, or where it is being evicted.
     ///
     /// # Errors
     /// The file system's.
-    pub(crate) fn open(&self, place: Place, name: &str) -> io::Result<Option<File>> {
+    pub(crate) fn open(&self, place: TierDir, name: &str) -> io::Result<Option<File>> {
         self.open_for(place, name, OFlags::RDONLY)
     }
 
@@ -205,12 +205,12 @@ impl Directory {
     ///
     /// # Errors
     /// The file system's.
-    pub(crate) fn open_writable(&self, place: Place, name: &str) -> io::Result<Option<File>> {
+    pub(crate) fn open_writable(&self, place: TierDir, name: &str) -> io::Result<Option<File>> {
         self.open_for(place, name, OFlags::RDWR)
     }
 
-    fn open_for(&self, place: Place, name: &str, access: OFlags) -> io::Result<Option<File>> {
-        // NONBLOCK: neither a pipe that somebody put here nor a lease of ours makes us wait.
+    fn open_for(&self, place: TierDir, name: &str, access: OFlags) -> io::Result<Option<File>> {
+        // NONBLOCK: neither a pipe that another process put here nor a write lease of this process makes the call wait.
         let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         let file = match openat2(self.fd(place), name, flags, Mode::empty(), resolve) {
@@ -223,16 +223,16 @@ impl Directory {
     }
 
     /// The attributes of a regular file; `None` where there is none.
-    pub(crate) fn stat(&self, place: Place, name: &str) -> Option<Stat> {
+    pub(crate) fn stat(&self, place: TierDir, name: &str) -> Option<Stat> {
         let stat = statat(self.fd(place), name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
         (FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile).then_some(stat)
     }
 
-    /// Makes a new file in a flat place.
+    /// Creates a file in a flat place.
     ///
     /// # Errors
     /// The file system's; `EEXIST` where the name is taken.
-    pub(crate) fn create(&self, place: Place, name: &str) -> io::Result<File> {
+    pub(crate) fn create(&self, place: TierDir, name: &str) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(File::from(openat(
             self.fd(place),
@@ -248,7 +248,7 @@ impl Directory {
     /// The file system's; nothing is left behind.
     pub(crate) fn write_temporary(&self, content: &[Bytes], xattr: Option<&[u8]>) -> io::Result<String> {
         let name = format!("{:x}", self.temporaries.fetch_add(1, Ordering::Relaxed));
-        let mut file = self.create(Place::Temporary, &name)?;
+        let mut file = self.create(TierDir::Temporary, &name)?;
         let written = write_all(&mut file, content).and_then(|()| match xattr {
             Some(value) => Ok(fsetxattr(&file, SEAL_XATTR, value, XattrFlags::empty())?),
             None => Ok(()),
@@ -257,7 +257,7 @@ impl Directory {
         match written {
             Ok(()) => Ok(name),
             Err(error) => {
-                self.remove(Place::Temporary, &name).ok();
+                self.remove(TierDir::Temporary, &name).ok();
                 Err(error)
             }
         }
@@ -265,17 +265,17 @@ impl Directory {
 
     /// Reads the seal that an object carries itself.
     pub(crate) fn xattr(file: &File) -> Option<Vec<u8>> {
-        let mut value = vec![0; XATTR_BYTES_MAX];
+        let mut value = vec![0; MAX_XATTR_BYTES];
         let length = rustix::fs::fgetxattr(file, SEAL_XATTR, &mut value[..]).ok()?;
         value.truncate(length);
         Some(value)
     }
 
-    /// Gives a file a second name; whether that name was free.
+    /// Gives a file a second name; returns whether that name was free.
     ///
     /// # Errors
     /// The file system's.
-    pub(crate) fn link(&self, from: (Place, &str), to: (Place, &str)) -> io::Result<bool> {
+    pub(crate) fn link(&self, from: (TierDir, &str), to: (TierDir, &str)) -> io::Result<bool> {
         let link = || linkat(self.fd(from.0), from.1, self.fd(to.0), to.1, AtFlags::empty());
         match self.with_shard(to, link) {
             Ok(()) => Ok(true),
@@ -284,19 +284,19 @@ impl Directory {
         }
     }
 
-    /// Renames a file over whatever has the new name.
+    /// Renames a file, replacing one that has the new name.
     ///
     /// # Errors
     /// The file system's.
-    pub(crate) fn rename(&self, from: (Place, &str), to: (Place, &str)) -> io::Result<()> {
+    pub(crate) fn rename(&self, from: (TierDir, &str), to: (TierDir, &str)) -> io::Result<()> {
         Ok(self.with_shard(to, || renameat(self.fd(from.0), from.1, self.fd(to.0), to.1))?)
     }
 
-    /// Renames a file unless the new name is taken; whether it was free.
+    /// Renames a file unless the new name is taken; returns whether it was free.
     ///
     /// # Errors
     /// The file system's.
-    pub(crate) fn rename_new(&self, from: (Place, &str), to: (Place, &str)) -> io::Result<bool> {
+    pub(crate) fn rename_new(&self, from: (TierDir, &str), to: (TierDir, &str)) -> io::Result<bool> {
         let rename = || {
             renameat_with(
                 self.fd(from.0),
@@ -313,11 +313,11 @@ impl Directory {
         }
     }
 
-    /// Removes a name; whether it was there.
+    /// Removes a name; returns whether it existed.
     ///
     /// # Errors
     /// The file system's.
-    pub(crate) fn remove(&self, place: Place, name: &str) -> io::Result<bool> {
+    pub(crate) fn remove(&self, place: TierDir, name: &str) -> io::Result<bool> {
         match unlinkat(self.fd(place), name, AtFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
@@ -325,8 +325,8 @@ impl Directory {
         }
     }
 
-    /// Does `change`, and again after making the directory `ab` of `ab/cdef…` where that was missing.
-    fn with_shard(&self, to: (Place, &str), change: impl Fn() -> Result<(), Errno>) -> Result<(), Errno> {
+    /// Calls `change`, and again after creating the directory `ab` of `ab/cdef…` where that was missing.
+    fn with_shard(&self, to: (TierDir, &str), change: impl Fn() -> Result<(), Errno>) -> Result<(), Errno> {
         let changed = change();
         let (Err(Errno::NOENT), Some((shard, _))) = (changed, to.1.split_once('/')) else {
             return changed;
@@ -337,11 +337,11 @@ impl Directory {
         }
     }
 
-    /// The entries of a directory in a place (`.` for the place itself): name and, where the file system tells, type.
+    /// The entries of a directory in a place (`.` for the place itself): name and, where the file system reports it, type.
     ///
     /// # Errors
-    /// The file system's; a directory that is not there has no entries.
-    pub(crate) fn list(&self, place: Place, directory: &str) -> io::Result<Vec<(Vec<u8>, FileType)>> {
+    /// The file system's; a directory that does not exist has no entries.
+    pub(crate) fn list(&self, place: TierDir, directory: &str) -> io::Result<Vec<(Vec<u8>, FileType)>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = match openat(self.fd(place), directory, flags, Mode::empty()) {
             Ok(opened) => opened,
@@ -357,6 +357,44 @@ impl Directory {
             }
         }
         Ok(entries)
+    }
+
+    /// The names of a place's subdirectories: the shards that there are.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub(super) fn subdirectories(&self, place: TierDir) -> io::Result<Vec<String>> {
+        let entries = self.list(place, ".")?;
+        Ok(entries
+            .into_iter()
+            .filter_map(|(name, _)| String::from_utf8(name).ok())
+            .collect())
+    }
+
+    /// Removes everything in a place.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub(super) fn empty(&self, place: TierDir) -> io::Result<()> {
+        for name in self.subdirectories(place)? {
+            let path = self.path.join(place.name()).join(&name);
+            match self.remove(place, &name) {
+                Ok(_) => {}
+                Err(error) if error.raw_os_error() == Some(libc::EISDIR) => std::fs::remove_dir_all(path)?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether the name of a directory still leads to the one that is open.
+    pub(super) fn has_name(&self, place: TierDir) -> bool {
+        let named = rustix::fs::stat(self.path.join(place.name()));
+        let opened = fstat(self.fd(place));
+        match (named, opened) {
+            (Ok(named), Ok(opened)) => (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino),
+            (Err(_), _) | (_, Err(_)) => false,
+        }
     }
 }
 

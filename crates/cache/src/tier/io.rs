@@ -1,7 +1,7 @@
-//! The calls that Rust cannot check: mapping a cache file, leases, and whether an inode is gone.
+//! The calls that Rust cannot check: mapping a cache file, write leases, and whether an inode is freed.
 #![expect(
     unsafe_code,
-    reason = "mmap, fcntl and file handles have no safe face for what is needed here"
+    reason = "mmap, fcntl and file handles have no safe interface for what is needed here"
 )]
 
 use std::fs::File;
@@ -18,18 +18,18 @@ const F_SETSIG: libc::c_int = 10;
 /// # Errors
 /// The kernel's.
 pub(super) fn map(file: &File) -> io::Result<Mmap> {
-    // SAFETY: a map is unsound where its bytes change under a `&[u8]`. Only ranges whose blocks have landed are handed
-    // out; a landed block is never written again but with the very same bytes, and the file is never truncated. No other
+    // SAFETY: a map is unsound where its bytes change under a `&[u8]`. Only ranges whose blocks are cached are handed
+    // out; a cached block is never written again but with the very same bytes, and the file is never truncated. No other
     // process writes it: only the owner may, and the directory is locked by this one.
     unsafe { Mmap::map(file) }
 }
 
-/// Asks for a write lease on `file`, which must be open for reading only. Granted exactly when nobody else has it
-/// open or mapped; refused where the file system knows no leases. It ends when the descriptor is closed.
+/// Requests a write lease on `file`, which must be open for reading only. Granted exactly when it is open or mapped nowhere
+/// else; refused where the file system knows no leases. It ends when the descriptor is closed.
 ///
-/// Whoever opens the file meanwhile waits for that moment, and the kernel tells us by a signal. It would be SIGIO,
-/// deadly unless the whole process handles it; SIGURG, which is ignored unless somebody asks for it, costs nothing.
-pub(crate) fn write_lease(file: &File) -> bool {
+/// A process that opens the file meanwhile waits until then, and the kernel sends this process a signal. It would be SIGIO,
+/// deadly unless the whole process handles it; SIGURG, which is ignored by default, costs nothing.
+pub(super) fn write_lease(file: &File) -> bool {
     let descriptor = file.as_raw_fd();
     // SAFETY: F_SETSIG takes an int and changes only the descriptor, which `file` keeps open.
     let signal = unsafe { libc::fcntl(descriptor, F_SETSIG, libc::SIGURG) };
@@ -41,9 +41,9 @@ pub(crate) fn write_lease(file: &File) -> bool {
     lease == 0
 }
 
-/// What the kernel calls an inode, whether it has a name or not.
+/// The kernel's handle of an inode, whether it has a name or not.
 #[derive(Clone, Debug)]
-pub(crate) struct InodeHandle(Box<[u32; HANDLE_WORDS]>);
+pub(super) struct InodeHandle(Box<[u32; HANDLE_WORDS]>);
 
 /// `struct file_handle` with `MAX_HANDLE_SZ` bytes behind it.
 const HANDLE_WORDS: usize = 2 + HANDLE_BYTES as usize / 4;
@@ -51,7 +51,7 @@ const HANDLE_BYTES: u32 = 128;
 
 impl InodeHandle {
     /// The handle of an open file; `None` where the file system has none.
-    pub(crate) fn of(file: &File) -> Option<Self> {
+    pub(super) fn of(file: &File) -> Option<Self> {
         let mut words = Box::new([0_u32; HANDLE_WORDS]);
         words[0] = HANDLE_BYTES;
         let mut mount_id = 0;
@@ -69,9 +69,9 @@ impl InodeHandle {
         (named == 0).then_some(Self(words))
     }
 
-    /// Whether the file system has given the inode up, for which all names, descriptors and the kernel's own references
-    /// must be gone. `None` where we may not ask. `directory` is any on the same file system.
-    pub(crate) fn is_freed(&self, directory: BorrowedFd<'_>) -> Option<bool> {
+    /// Returns whether the file system has freed the inode, which it does when the last name, descriptor and reference of the
+    /// kernel's own is dropped. `None` where this process lacks the permission. `directory` is any on the same file system.
+    pub(super) fn is_freed(&self, directory: BorrowedFd<'_>) -> Option<bool> {
         let mut words = self.0.clone();
         // SAFETY: the words are as `name_to_handle_at` has left them, which this call only reads.
         let opened = unsafe {
@@ -82,7 +82,7 @@ impl InodeHandle {
             )
         };
         if opened >= 0 {
-            // SAFETY: the descriptor is new and nobody else's; it is closed at once.
+            // SAFETY: the descriptor is new and has no other owner; it is closed immediately.
             drop(unsafe { OwnedFd::from_raw_fd(opened) });
             return Some(false);
         }
@@ -97,23 +97,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_inode_is_gone_with_its_last_descriptor() {
+    fn an_inode_is_freed_with_its_last_descriptor() {
         let folder = tempfile::TempDir::new().unwrap();
         let directory = File::open(folder.path()).unwrap();
         let path = folder.path().join("file");
         let file = File::create(&path).unwrap();
         let other = File::open(&path).unwrap();
         let handle = InodeHandle::of(&file).unwrap();
-        let is_gone = || handle.is_freed(directory.as_fd());
-        if is_gone().is_none() {
-            assert!(!rustix::process::geteuid().is_root(), "root may ask");
+        let is_freed = || handle.is_freed(directory.as_fd());
+        if is_freed().is_none() {
+            assert!(!rustix::process::geteuid().is_root(), "root has the permission");
             return;
         }
         drop(file);
-        assert_eq!(is_gone(), Some(false));
+        assert_eq!(is_freed(), Some(false));
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(is_gone(), Some(false), "it is open");
+        assert_eq!(is_freed(), Some(false), "it is open");
         drop(other);
-        assert_eq!(is_gone(), Some(true));
+        assert_eq!(is_freed(), Some(true));
     }
 }

@@ -1,34 +1,115 @@
-//! When the links in `landing/` go.
+//! Links in `landing/`, and when they are removed.
 //!
-//! A kernel view that waits for an object finds it in `landing/` a moment after the worker's answer. Minutes later
-//! nobody needs the link; a lookup that comes even then ends in the view's last layer, which serves it through FUSE.
+//! A kernel view that waits for an object finds it in `landing/` within milliseconds of the worker's response. Minutes later
+//! no lookup needs the link; one that comes even then ends in the view's last layer, which serves the object through FUSE.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millpond_core::ObjectId;
 use parking_lot::Mutex;
 
-/// Landings remembered at once (10 MiB of heap): beyond, the oldest link goes early.
-const LINKS_MAX: usize = 131_072;
+use super::directory::{TierDir, name_in};
+use super::files::TierFiles;
 
-/// The links that are there.
+/// Links whose age is known at one time (10 MiB of heap): beyond, the oldest link is removed early.
+const MAX_LINKS: usize = 131_072;
+
+/// The links in a tier's `landing/`.
 #[derive(Debug)]
 pub(crate) struct LandingLinks {
-    keep: Duration,
+    files: Arc<TierFiles>,
+    ages: LinkAges,
+}
+
+impl LandingLinks {
+    pub(super) fn new(files: &Arc<TierFiles>, ttl: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            files: Arc::clone(files),
+            ages: LinkAges::new(ttl),
+        })
+    }
+
+    /// How long a link stays.
+    pub(crate) const fn ttl(&self) -> Duration {
+        self.ages.ttl
+    }
+
+    /// Links an object that is complete and verified; returns whether the link is there now.
+    pub(super) fn link(&self, id: ObjectId) -> bool {
+        match self.files.directory().link(
+            (TierDir::Objects, &name_in(TierDir::Objects, id)),
+            (TierDir::Landing, &name_in(TierDir::Landing, id)),
+        ) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return false,
+            Err(error) => {
+                self.files.failed("link an object into landing/", &error);
+                return false;
+            }
+        }
+        if !self.files.has_object(id) {
+            // Evicted between the kernel's lookup of the old name and its creation of the new one.
+            self.remove(id);
+            return false;
+        }
+        self.remember(id);
+        true
+    }
+
+    /// Notes that an object was linked now.
+    pub(super) fn remember(&self, id: ObjectId) {
+        if let Some(early) = self.ages.linked(id, Instant::now()) {
+            self.remove(early);
+        }
+    }
+
+    /// Removes a link.
+    pub(super) fn remove(&self, id: ObjectId) {
+        let name = name_in(TierDir::Landing, id);
+        if let Err(error) = self.files.directory().remove(TierDir::Landing, &name) {
+            self.files.failed("remove a landing link", &error);
+        }
+    }
+
+    /// Takes the links whose time is over, for [`remove_expired`](Self::remove_expired).
+    pub(crate) fn take_expired(&self, now: Instant) -> Vec<ObjectId> {
+        self.ages.take_expired(now)
+    }
+
+    /// Removes links whose time is over, but for objects that were linked again meanwhile. Blocks.
+    pub(crate) fn remove_expired(&self, expired: Vec<ObjectId>) {
+        expired
+            .into_iter()
+            .filter(|id| !self.has(*id))
+            .for_each(|id| self.remove(id));
+    }
+
+    /// Returns whether an object has a link whose time is not over.
+    pub(crate) fn has(&self, id: ObjectId) -> bool {
+        self.ages.has(id)
+    }
+}
+
+/// The creation times of links.
+#[derive(Debug)]
+struct LinkAges {
+    ttl: Duration,
     links: Mutex<Links>,
 }
 
-/// Landings, oldest first; an object that landed again is there again.
+/// Links, oldest first; an object that was linked again is there again.
 #[derive(Debug, Default)]
 struct Links {
     order: VecDeque<(Instant, ObjectId)>,
-    /// How often each is in the order: its link goes with the last one.
+    /// How often each is in the order: its link is removed with the last one.
     times: HashMap<ObjectId, u32>,
 }
 
 impl Links {
-    /// Forgets the oldest landing; the object, if it was its last.
+    /// Removes the oldest link from the order; returns the object, if it was its last.
     fn pop(&mut self) -> Option<ObjectId> {
         let (_, id) = self.order.pop_front()?;
         let times = self.times.get_mut(&id)?;
@@ -41,43 +122,38 @@ impl Links {
     }
 }
 
-impl LandingLinks {
-    pub(crate) fn new(keep: Duration) -> Self {
+impl LinkAges {
+    fn new(ttl: Duration) -> Self {
         Self {
-            keep,
+            ttl,
             links: Mutex::default(),
         }
     }
 
-    /// How long a link stays.
-    pub(crate) const fn keep(&self) -> Duration {
-        self.keep
-    }
-
-    /// Remembers a landing. Says which link has to go for it, if the list is full.
-    pub(crate) fn landed(&self, id: ObjectId, now: Instant) -> Option<ObjectId> {
+    /// Notes a link. Returns the link that has to be removed for it, if there are too many.
+    fn linked(&self, id: ObjectId, now: Instant) -> Option<ObjectId> {
         let mut links = self.links.lock();
         links.order.push_back((now, id));
         *links.times.entry(id).or_insert(0) += 1;
-        if links.order.len() > LINKS_MAX {
+        if links.order.len() > MAX_LINKS {
             links.pop()
         } else {
             None
         }
     }
 
-    /// Whether an object's link has its time before it.
-    pub(crate) fn remembers(&self, id: ObjectId) -> bool {
+    /// Returns whether an object has a link whose time is not over.
+    fn has(&self, id: ObjectId) -> bool {
         self.links.lock().times.contains_key(&id)
     }
 
     /// Takes the links whose time is over.
-    pub(crate) fn take_old(&self, now: Instant) -> Vec<ObjectId> {
+    fn take_expired(&self, now: Instant) -> Vec<ObjectId> {
         let mut links = self.links.lock();
-        let old = links
+        let expired = links
             .order
-            .partition_point(|(landed, _)| now.duration_since(*landed) >= self.keep);
-        (0..old).filter_map(|_| links.pop()).collect()
+            .partition_point(|(linked, _)| now.duration_since(*linked) >= self.ttl);
+        (0..expired).filter_map(|_| links.pop()).collect()
     }
 }
 
@@ -87,36 +163,36 @@ mod tests {
 
     #[test]
     fn a_link_stays_for_its_time() {
-        let landing = LandingLinks::new(Duration::from_secs(120));
+        let ages = LinkAges::new(Duration::from_secs(120));
         let start = Instant::now();
         let id = ObjectId::from_bytes([7; 16]);
-        assert_eq!(landing.landed(id, start), None);
-        assert_eq!(landing.take_old(start + Duration::from_secs(119)), vec![]);
-        assert_eq!(landing.take_old(start + Duration::from_secs(120)), vec![id]);
-        assert_eq!(landing.take_old(start + Duration::from_secs(500)), vec![]);
+        assert_eq!(ages.linked(id, start), None);
+        assert_eq!(ages.take_expired(start + Duration::from_secs(119)), vec![]);
+        assert_eq!(ages.take_expired(start + Duration::from_secs(120)), vec![id]);
+        assert_eq!(ages.take_expired(start + Duration::from_secs(500)), vec![]);
     }
 
     #[test]
-    fn a_link_that_landed_again_stays_from_then_on() {
-        let landing = LandingLinks::new(Duration::from_secs(120));
+    fn an_object_that_was_linked_again_stays_from_then_on() {
+        let ages = LinkAges::new(Duration::from_secs(120));
         let start = Instant::now();
         let id = ObjectId::from_bytes([7; 16]);
-        landing.landed(id, start);
-        landing.landed(id, start + Duration::from_secs(100));
-        assert_eq!(landing.take_old(start + Duration::from_secs(130)), vec![]);
-        assert!(landing.remembers(id));
-        assert_eq!(landing.take_old(start + Duration::from_secs(220)), vec![id]);
-        assert!(!landing.remembers(id));
+        ages.linked(id, start);
+        ages.linked(id, start + Duration::from_secs(100));
+        assert_eq!(ages.take_expired(start + Duration::from_secs(130)), vec![]);
+        assert!(ages.has(id));
+        assert_eq!(ages.take_expired(start + Duration::from_secs(220)), vec![id]);
+        assert!(!ages.has(id));
     }
 
     #[test]
     fn the_list_is_bounded() {
-        let landing = LandingLinks::new(Duration::from_secs(120));
+        let ages = LinkAges::new(Duration::from_secs(120));
         let now = Instant::now();
         let first = ObjectId::from_bytes([1; 16]);
-        landing.landed(first, now);
-        let early: Vec<_> = (0..LINKS_MAX as u128)
-            .filter_map(|number| landing.landed(ObjectId::from_bytes((number << 8).to_be_bytes()), now))
+        ages.linked(first, now);
+        let early: Vec<_> = (0..MAX_LINKS as u128)
+            .filter_map(|number| ages.linked(ObjectId::from_bytes((number << 8).to_be_bytes()), now))
             .collect();
         assert_eq!(early, vec![first]);
     }

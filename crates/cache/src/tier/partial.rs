@@ -1,11 +1,12 @@
-//! Objects of which some blocks are here.
+//! Objects of which some blocks are cached.
 //!
-//! The data lie at their final offsets in one file, preallocated to the object's size; which blocks are true stands in
-//! the map (`seal.rs`). A block is written before its entry, so the map never promises what is not there. With the last
-//! block it is published (`publish.rs`). Which partial objects there are, and who has them open, is in `partials.rs`.
+//! The data lie at their final offsets in one file, preallocated to the object's size; which blocks are valid is in the
+//! map (`seal.rs`). A block is written before its entry, so every block that the map names is in the file. With the last
+//! block the object is published (`partials.rs`). Which partial objects there are, and which are open, is in
+//! `partial_table.rs`.
 //!
 //! A partial object is in no layer of a view: only this process has it open, through its [`Partial`], and maps of it live
-//! no longer than that, or than the answers that hold them.
+//! no longer than that, or than the responses that hold them.
 
 use std::fs::File;
 use std::io;
@@ -21,59 +22,68 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 use tracing::warn;
 
-use super::Tier;
 use super::accounting::SpaceReservation;
+use super::block::{BLOCK_BYTES, BlockIndex};
+use super::error::NotStored;
 use super::io::map;
-use super::objects::shared;
+use super::partials::Partials;
 use super::seal::{self, BlockCrc, block_is_right};
-use crate::store::{BLOCK_BYTES, BlockIndex, NotStored, Progress};
 
-/// What is known of one block.
+/// How far a partial object has come.
+#[derive(Clone, Debug)]
+pub enum Progress {
+    /// Blocks are missing.
+    Incomplete,
+    /// The object is complete and published; this is the file.
+    Complete(Arc<File>),
+}
+
+/// State of one block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Block {
     Missing,
     /// Written before a crash of the machine: to be compared with its checksum.
     Unchecked(BlockCrc),
-    Here(BlockCrc),
+    Cached(BlockCrc),
 }
 
 #[derive(Debug)]
 struct Blocks {
     states: Vec<Block>,
-    here: usize,
-    /// Open until the object is published, and no longer: a writer would keep it from being executed, and a map that has
-    /// no name any more would take room.
+    cached: usize,
+    /// Open until the object is published, and no longer: a writer would keep it from being executed, and a map without a
+    /// name would take space.
     files: Option<Arc<Files>>,
 }
 
-/// What blocks are written to.
+/// The files that blocks are written to.
 #[derive(Debug)]
 pub(super) struct Files {
     pub(super) data: File,
     pub(super) map: File,
 }
 
-/// An object of which some blocks are here.
+/// An object of which some blocks are cached.
 ///
-/// Shared by all who read the object at one time; what is here stays when it is dropped.
+/// Shared by all readers of the object; the blocks stay when it is dropped.
 #[derive(Debug)]
 pub struct Partial {
     id: ObjectId,
     size_bytes: u64,
-    tier: Arc<Tier>,
+    partials: Arc<Partials>,
     blocks: Mutex<Blocks>,
     reader: Arc<File>,
     map: OnceLock<Arc<Mmap>>,
     complete: OnceLock<Arc<File>>,
-    pub(super) publishing: Mutex<()>,
-    /// The room of the file where the object turned out to be complete already, as another file.
-    pub(super) double: Mutex<Option<SpaceReservation>>,
+    publishing: Mutex<()>,
+    /// The space of the file where the object turned out to be complete already, as another file.
+    duplicate: Mutex<Option<SpaceReservation>>,
 }
 
 impl Partial {
-    /// An object whose blocks are as its map says; what another epoch has written is to be checked.
+    /// An object whose blocks are as its map says; those that another epoch has written are to be checked.
     pub(super) fn new(
-        tier: &Arc<Tier>,
+        partials: &Arc<Partials>,
         id: ObjectId,
         size_bytes: u64,
         files: Files,
@@ -84,36 +94,43 @@ impl Partial {
             .into_iter()
             .map(|entry| match entry.epoch {
                 None => Block::Missing,
-                Some(epoch) if epoch == tier.epoch() => Block::Here(entry.crc),
+                Some(epoch) if epoch == partials.epoch() => Block::Cached(entry.crc),
                 Some(_) => Block::Unchecked(entry.crc),
             })
             .collect();
-        let here = states
+        let cached = states
             .iter()
-            .filter(|state| matches!(state, Block::Here(_)))
+            .filter(|state| matches!(state, Block::Cached(_)))
             .count();
         let blocks = Blocks {
             states,
-            here,
+            cached,
             files: Some(Arc::new(files)),
         };
-        Self::with(tier, id, size_bytes, blocks, shared(reader), OnceLock::new())
+        Self::with(
+            partials,
+            id,
+            size_bytes,
+            blocks,
+            Arc::new(reader),
+            OnceLock::new(),
+        )
     }
 
-    /// A complete object in the shape of a partial one that misses nothing.
-    pub(super) fn whole(tier: &Arc<Tier>, id: ObjectId, size_bytes: u64, file: File) -> Self {
+    /// A complete object as a partial one that misses no block.
+    pub(super) fn of_complete(partials: &Arc<Partials>, id: ObjectId, size_bytes: u64, file: File) -> Self {
         let blocks = Blocks {
             states: Vec::new(),
-            here: 0,
+            cached: 0,
             files: None,
         };
-        let reader = shared(file);
+        let reader = Arc::new(file);
         let complete = OnceLock::from(Arc::clone(&reader));
-        Self::with(tier, id, size_bytes, blocks, reader, complete)
+        Self::with(partials, id, size_bytes, blocks, reader, complete)
     }
 
     fn with(
-        tier: &Arc<Tier>,
+        partials: &Arc<Partials>,
         id: ObjectId,
         size_bytes: u64,
         blocks: Blocks,
@@ -123,34 +140,34 @@ impl Partial {
         Self {
             id,
             size_bytes,
-            tier: Arc::clone(tier),
+            partials: Arc::clone(partials),
             blocks: Mutex::new(blocks),
             reader,
             map: OnceLock::new(),
             complete,
             publishing: Mutex::new(()),
-            double: Mutex::new(None),
+            duplicate: Mutex::new(None),
         }
     }
 
-    /// The object.
+    /// Returns the object's id.
     pub const fn id(&self) -> ObjectId {
         self.id
     }
 
-    /// Its length in bytes.
+    /// Returns the object's length in bytes.
     pub const fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
 
-    /// The complete file, once all of it is here and published.
+    /// Returns the complete file, once the object is published.
     pub fn complete(&self) -> Option<Arc<File>> {
         self.complete.get().cloned()
     }
 
-    /// The blocks that overlap `range` and have to be fetched, in order.
+    /// Returns the blocks that overlap `range` and have to be fetched, in order.
     ///
-    /// Blocks that came through a crash of the machine are checked first (which reads them); the rest costs nothing.
+    /// Blocks that survived a crash of the machine are checked first (which reads them); the rest costs nothing.
     ///
     /// # Cancel safety
     /// Safe.
@@ -159,28 +176,28 @@ impl Partial {
             return Vec::new();
         }
         let wanted = self.indices(&range);
-        let (missing, is_any_unchecked) = self.look(wanted.clone());
-        if !is_any_unchecked {
+        let (missing, has_unchecked) = self.missing_in(wanted.clone());
+        if !has_unchecked {
             return missing;
         }
         let this = Arc::clone(self);
         let checked = wanted.clone();
-        // An error means that the runtime is going down: what was not checked counts as missing.
+        // An error means that the runtime is shutting down: blocks that were not checked count as missing.
         tokio::task::spawn_blocking(move || this.check(checked))
             .await
             .ok();
-        self.look(wanted).0
+        self.missing_in(wanted).0
     }
 
-    /// Keeps one block: `content` is exactly that block's bytes, checked on arrival.
+    /// Stores one block: `content` is exactly that block's bytes, checked on arrival.
     ///
-    /// A block that is here already is left alone.
+    /// A block that is cached already is not written again.
     ///
     /// # Errors
-    /// The block was not kept (and is still missing).
+    /// The block was not stored (and is still missing).
     ///
     /// # Cancel safety
-    /// Safe: the block is kept or not, never half.
+    /// Safe: the block is stored or not, never half.
     pub async fn write(
         self: &Arc<Self>,
         block: BlockIndex,
@@ -189,11 +206,11 @@ impl Partial {
         let this = Arc::clone(self);
         match tokio::task::spawn_blocking(move || this.write_block(block, &content)).await {
             Ok(progress) => progress,
-            Err(_stopping) => Err(NotStored::Failed),
+            Err(_shutting_down) => Err(NotStored::Failed),
         }
     }
 
-    /// The bytes of `range` as they lie in the file, if all of its blocks are here and were checked.
+    /// Maps the bytes of `range` as they lie in the file, if all of its blocks are cached and were checked.
     pub fn map(&self, range: Range<u64>) -> Option<Mapping> {
         if range.end > self.size_bytes {
             return None;
@@ -201,7 +218,7 @@ impl Partial {
         if self.complete.get().is_none() {
             let blocks = self.blocks.lock();
             let states = blocks.states.get(self.indices(&range))?;
-            if !states.iter().all(|state| matches!(state, Block::Here(_))) {
+            if !states.iter().all(|state| matches!(state, Block::Cached(_))) {
                 return None;
             }
         }
@@ -209,7 +226,7 @@ impl Partial {
             match map(&self.reader) {
                 Ok(made) => self.map.set(Arc::new(made)).unwrap_or_default(),
                 Err(error) => {
-                    self.tier.failed("map an object", &error);
+                    self.partials.files().failed("map an object", &error);
                     return None;
                 }
             }
@@ -233,11 +250,11 @@ impl Partial {
         }
     }
 
-    /// Which blocks are not here, and whether some of them only have to be checked.
-    fn look(&self, wanted: Range<usize>) -> (Vec<BlockIndex>, bool) {
+    /// The blocks that are not cached, and whether some of them only have to be checked.
+    fn missing_in(&self, wanted: Range<usize>) -> (Vec<BlockIndex>, bool) {
         let blocks = self.blocks.lock();
         let mut missing = Vec::new();
-        let mut is_any_unchecked = false;
+        let mut has_unchecked = false;
         for (state, index) in blocks
             .states
             .get(wanted.clone())
@@ -245,12 +262,12 @@ impl Partial {
             .iter()
             .zip(wanted)
         {
-            if !matches!(state, Block::Here(_)) {
+            if !matches!(state, Block::Cached(_)) {
                 missing.extend(u32::try_from(index).ok().map(BlockIndex));
             }
-            is_any_unchecked |= matches!(state, Block::Unchecked(_));
+            has_unchecked |= matches!(state, Block::Unchecked(_));
         }
-        (missing, is_any_unchecked)
+        (missing, has_unchecked)
     }
 
     fn write_block(self: &Arc<Self>, block: BlockIndex, content: &[Bytes]) -> Result<Progress, NotStored> {
@@ -261,8 +278,8 @@ impl Partial {
         let offset = u64::from(block.0) * BLOCK_BYTES;
         let length: u64 = content.iter().map(|chunk| chunk.len() as u64).sum();
         if length == 0 || length != seal::block_bytes(self.size_bytes, u64::from(block.0)) {
-            self.tier.failed(
-                "keep a block",
+            self.partials.files().failed(
+                "store a block",
                 &io::Error::other("content is not as long as its block"),
             );
             return Err(NotStored::Failed);
@@ -270,8 +287,8 @@ impl Partial {
         let files = {
             let blocks = self.blocks.lock();
             match blocks.states.get(position) {
-                // A map of it may be out: it must not be written again.
-                Some(Block::Here(_)) => None,
+                // A reader may have a map of it: it must not be written again.
+                Some(Block::Cached(_)) => None,
                 _ => blocks.files.clone(),
             }
         };
@@ -280,33 +297,33 @@ impl Partial {
         };
         let crc = seal::of_block(content);
         let written = write_at(&files.data, offset, content)
-            .and_then(|()| seal::write_entry(&files.map, block, crc, self.tier.epoch()));
+            .and_then(|()| seal::write_entry(&files.map, block, crc, self.partials.epoch()));
         drop(files);
         if let Err(error) = written {
-            self.tier.failed("keep a block", &error);
+            self.partials.files().failed("store a block", &error);
             return Err(NotStored::Failed);
         }
-        self.landed(position, crc);
+        self.mark_cached(position, crc);
         self.publish_if_complete()
     }
 
-    fn landed(&self, position: usize, crc: BlockCrc) {
+    fn mark_cached(&self, position: usize, crc: BlockCrc) {
         let mut blocks = self.blocks.lock();
         let Some(state) = blocks.states.get_mut(position) else {
             return;
         };
-        let was = std::mem::replace(state, Block::Here(crc));
-        if !matches!(was, Block::Here(_)) {
-            blocks.here += 1;
+        let was = std::mem::replace(state, Block::Cached(crc));
+        if !matches!(was, Block::Cached(_)) {
+            blocks.cached += 1;
         }
     }
 
-    /// Compares all that came through a crash with its checksums; blocks.
+    /// Compares all blocks that survived a crash with their checksums; blocks the thread.
     pub(crate) fn check_all(self: &Arc<Self>) {
         self.check(self.indices(&(0..self.size_bytes)));
     }
 
-    /// Compares what came through a crash with its checksums.
+    /// Compares blocks that survived a crash with their checksums.
     fn check(self: &Arc<Self>, wanted: Range<usize>) {
         let files = self.blocks.lock().files.clone();
         if let Some(files) = files {
@@ -315,7 +332,7 @@ impl Partial {
                 self.check_block(position, &files.map, &mut buffer);
             }
         }
-        // What fails here is tried again with the next block.
+        // A failure is tried again with the next block.
         self.publish_if_complete().ok();
     }
 
@@ -326,67 +343,82 @@ impl Partial {
         };
         let block = BlockIndex(index);
         match block_is_right(&self.reader, self.size_bytes, u64::from(index), crc, buffer) {
-            Ok(true) => match seal::write_entry(map, block, crc, self.tier.epoch()) {
-                Ok(()) => self.landed(position, crc),
-                Err(error) => self.tier.failed("note a block", &error),
+            Ok(true) => match seal::write_entry(map, block, crc, self.partials.epoch()) {
+                Ok(()) => self.mark_cached(position, crc),
+                Err(error) => self.partials.files().failed("record a block", &error),
             },
             Ok(false) => {
-                warn!(id = %self.id, block = index, "a block did not come through the crash whole, it will be fetched again");
-                self.tier.counters().corrupt.fetch_add(1, Ordering::Relaxed);
-                self.lost(position);
+                warn!(object = %self.id, block = index, "block failed verification after a crash; fetched again on next read");
+                self.partials
+                    .files()
+                    .counters()
+                    .corrupt
+                    .fetch_add(1, Ordering::Relaxed);
+                self.mark_missing(position);
                 if let Err(error) = seal::erase_entry(map, block) {
-                    self.tier.failed("note a block", &error);
+                    self.partials.files().failed("record a block", &error);
                 }
             }
             Err(error) => {
-                self.tier.failed("read a block", &error);
-                self.lost(position);
+                self.partials.files().failed("read a block", &error);
+                self.mark_missing(position);
             }
         }
     }
 
-    fn lost(&self, position: usize) {
+    fn mark_missing(&self, position: usize) {
         if let Some(state @ Block::Unchecked(_)) = self.blocks.lock().states.get_mut(position) {
             *state = Block::Missing;
         }
     }
 
-    /// Whether no block is missing any more.
-    pub(super) fn is_complete(&self) -> bool {
-        let blocks = self.blocks.lock();
-        blocks.here == blocks.states.len()
+    /// Gives the file its name in `objects/` when no block is missing.
+    pub(crate) fn publish_if_complete(&self) -> Result<Progress, NotStored> {
+        if !self.is_complete() {
+            return Ok(Progress::Incomplete);
+        }
+        let _only = self.publishing.lock();
+        if let Some(file) = self.complete() {
+            return Ok(Progress::Complete(file));
+        }
+        self.close_files();
+        self.partials.publish(self)?;
+        let file = self.complete.get_or_init(|| Arc::clone(&self.reader));
+        Ok(Progress::Complete(Arc::clone(file)))
     }
 
-    /// The checksums of all blocks that are here.
+    /// Whether no block is missing.
+    fn is_complete(&self) -> bool {
+        let blocks = self.blocks.lock();
+        blocks.cached == blocks.states.len()
+    }
+
+    /// The checksums of all blocks that are cached.
     pub(super) fn crcs(&self) -> Vec<BlockCrc> {
         let blocks = self.blocks.lock();
-        let here = blocks.states.iter().filter_map(|state| match state {
-            Block::Here(crc) => Some(*crc),
+        let cached = blocks.states.iter().filter_map(|state| match state {
+            Block::Cached(crc) => Some(*crc),
             Block::Missing | Block::Unchecked(_) => None,
         });
-        here.collect()
+        cached.collect()
     }
 
-    /// Closes what blocks are written to: for good, when none is missing any more.
-    pub(super) fn close_files(&self) {
+    /// Closes the files that blocks are written to: for good, when none is missing.
+    fn close_files(&self) {
         let files = self.blocks.lock().files.take();
-        // Whoever is writing a block that came twice is soon done; nobody else finds the files any more.
+        // A thread that writes a block that was fetched twice is soon done; no other thread finds the files any more.
         while files.as_ref().is_some_and(|files| Arc::strong_count(files) > 1) {
             std::thread::yield_now();
         }
-    }
-
-    pub(super) const fn tier(&self) -> &Arc<Tier> {
-        &self.tier
     }
 
     pub(super) const fn reader(&self) -> &Arc<File> {
         &self.reader
     }
 
-    /// Says that the object is complete.
-    pub(super) fn completed(&self) -> Arc<File> {
-        Arc::clone(self.complete.get_or_init(|| Arc::clone(&self.reader)))
+    /// Keeps the space of the file until it is closed: the object was complete already, as another file.
+    pub(super) fn keep_duplicate(&self, reservation: SpaceReservation) {
+        *self.duplicate.lock() = Some(reservation);
     }
 }
 

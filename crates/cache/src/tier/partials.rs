@@ -1,288 +1,240 @@
-//! Which objects a tier has some blocks of, open or not, and the room of each.
+//! Partial objects in a tier: how they are created, opened, published and evicted.
 //!
-//! All who read one at the same time share one [`Partial`]; whoever comes first opens or makes it. One that nobody has open can
-//! be evicted.
+//! One that no reader has open can be evicted. All of this blocks on the file system.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::hash_map::Entry as MapEntry;
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Weak};
 
 use millpond_core::ObjectId;
-use parking_lot::{Condvar, Mutex};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
-use super::accounting::{SpaceReservation, shard_of};
+use super::accounting::{SpaceAccounting, SpaceReservation, shard_of};
 use super::costs::DiskSpace;
-use super::directory::{Directory, Place, name_in};
+use super::directory::{Directory, TierDir, name_in};
+use super::error::NotStored;
+use super::eviction_queue::QueueSlot;
+use super::files::TierFiles;
 use super::io::write_lease;
 use super::partial::{Files, Partial};
-use super::{Tier, seal};
-use crate::store::NotStored;
+use super::partial_table::{Entry, PartialTable};
+use super::seal;
+use super::seals::Seals;
+use super::state::Epoch;
+use super::unlinked::UnlinkedFiles;
+use super::unverified::UnverifiedObjects;
+use super::writer::DirectoryWriter;
 
-/// The partial objects of a tier.
-#[derive(Debug, Default)]
-pub(crate) struct Partials {
-    held: Mutex<HashMap<ObjectId, Held>>,
-    /// One that was being made is there, or will not be.
-    made: Condvar,
-}
-
-#[derive(Debug)]
-struct Held {
-    promise: SpaceReservation,
-    size_bytes: u64,
-    open: Weak<Partial>,
-    /// Where it is being opened or made, nobody else may.
-    busy: bool,
-}
-
-impl Partials {
-    /// Whether there is a partial object.
-    pub(crate) fn has(&self, id: ObjectId) -> bool {
-        self.held.lock().contains_key(&id)
-    }
-
-    /// All partial objects.
-    pub(crate) fn ids(&self) -> Vec<ObjectId> {
-        self.held.lock().keys().copied().collect()
-    }
-
-    /// Forgets a partial object, which is one no longer; its room.
-    pub(super) fn take(&self, id: ObjectId) -> Option<SpaceReservation> {
-        self.held.lock().remove(&id).map(|held| held.promise)
-    }
-
-    /// How long the object is of which some blocks are here.
-    pub(crate) fn size_bytes(&self, id: ObjectId) -> Option<u64> {
-        self.held.lock().get(&id).map(|held| held.size_bytes)
-    }
-
-    /// Gives back the room of those whose files were deleted.
-    pub(crate) fn forget_deleted(&self, directory: &Directory) {
-        self.held.lock().retain(|id, held| {
-            held.busy
-                || held.open.strong_count() > 0
-                || directory
-                    .stat(Place::Partial, &name_in(Place::Partial, *id))
-                    .is_some()
-        });
-    }
-}
-
-/// What became of an attempt to evict a partial object.
+/// Outcome of an attempt to evict a partial object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PartialEviction {
     /// Its space is free.
     Freed(DiskSpace),
-    /// It is gone; its space will be free in a moment.
-    Lingers(DiskSpace),
-    /// Somebody has it open or mapped.
+    /// It is unlinked; its space is free when the kernel drops its last reference.
+    FreePending(DiskSpace),
+    /// A process has it open or mapped.
     InUse,
 }
 
-impl Tier {
-    /// Removes a partial object that nobody has open or mapped.
-    pub(crate) fn evict_partial(&self, id: ObjectId) -> PartialEviction {
-        // Held all along: nobody may open it meanwhile, or make it anew before its files are gone.
-        let mut held = self.partials().held.lock();
-        let Some(known) = held.get(&id) else {
+/// The partial objects of a tier.
+#[derive(Debug)]
+pub(crate) struct Partials {
+    pub(super) table: Arc<PartialTable>,
+    pub(super) files: Arc<TierFiles>,
+    pub(super) accounting: Arc<SpaceAccounting>,
+    pub(super) queue: Arc<QueueSlot>,
+    pub(super) writer: Arc<DirectoryWriter>,
+    pub(super) seals: Arc<Seals>,
+    pub(super) unlinked: Arc<UnlinkedFiles>,
+    pub(super) unverified: Arc<UnverifiedObjects>,
+    pub(super) epoch: Epoch,
+}
+
+impl Partials {
+    /// Which there are.
+    pub(crate) fn table(&self) -> &PartialTable {
+        &self.table
+    }
+
+    pub(super) fn files(&self) -> &TierFiles {
+        &self.files
+    }
+
+    pub(super) const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Removes a partial object that no process has open or mapped.
+    pub(crate) fn evict(&self, id: ObjectId) -> PartialEviction {
+        // Held all along: no thread may open it meanwhile, or create it again before its files are removed.
+        let mut entries = self.table.lock();
+        let Some(known) = entries.get(&id) else {
             return PartialEviction::InUse;
         };
         if known.busy || known.open.strong_count() > 0 {
             return PartialEviction::InUse;
         }
-        let cost = self.ledger().costs().partial(known.size_bytes);
-        let (directory, name) = (self.directory(), name_in(Place::Partial, id));
-        let Ok(file) = directory.open(Place::Partial, &name) else {
+        let cost = self.accounting.costs().partial(known.size_bytes);
+        let (directory, name) = (self.files.directory(), name_in(TierDir::Partial, id));
+        let Ok(file) = directory.open(TierDir::Partial, &name) else {
             return PartialEviction::InUse;
         };
         if file.as_ref().is_some_and(|file| !write_lease(file))
-            || directory.remove(Place::Partial, &name).is_err()
+            || directory.remove(TierDir::Partial, &name).is_err()
         {
             return PartialEviction::InUse;
         }
-        directory.remove(Place::Seals, &name_in(Place::Seals, id)).ok();
-        let removed = held.remove(&id);
-        drop(held);
+        directory
+            .remove(TierDir::Seals, &name_in(TierDir::Seals, id))
+            .ok();
+        let removed = entries.remove(&id);
+        drop(entries);
         let is_free = match (file, removed) {
-            (Some(file), Some(removed)) => self.unlinked(file, removed.promise),
+            (Some(file), Some(removed)) => self.unlinked.release(file, removed.reservation),
             _ => true,
         };
         if is_free {
             PartialEviction::Freed(cost)
         } else {
-            PartialEviction::Lingers(cost)
+            PartialEviction::FreePending(cost)
         }
     }
 
-    /// Removes a partial object unless somebody has it open; whether there is none now.
-    pub(crate) fn evict_if_idle(&self, id: ObjectId) -> bool {
-        !self.partials().has(id) || self.evict_partial(id) != PartialEviction::InUse
+    /// Removes a partial object unless a process has it open; returns whether there is none now.
+    pub(super) fn evict_if_idle(&self, id: ObjectId) -> bool {
+        !self.table.has(id) || self.evict(id) != PartialEviction::InUse
     }
 
-    /// Finds the partial objects that are at rest in the directory.
-    pub(super) fn count_partials(&self, directory: &Directory) -> io::Result<Vec<(ObjectId, u64)>> {
-        let mut counted = Vec::new();
-        for (name, _) in directory.list(Place::Partial, ".")? {
+    /// Finds the partial objects in the directory, of which none is open yet.
+    pub(super) fn scan(&self, directory: &Directory) -> io::Result<Vec<(ObjectId, u64)>> {
+        let mut scanned = Vec::new();
+        for (name, _) in directory.list(TierDir::Partial, ".")? {
             let name = String::from_utf8_lossy(&name).into_owned();
             let size_bytes = directory
-                .stat(Place::Partial, &name)
+                .stat(TierDir::Partial, &name)
                 .and_then(|stat| u64::try_from(stat.st_size).ok());
             let (Ok(id), Some(size_bytes)) = (name.parse::<ObjectId>(), size_bytes) else {
-                directory.remove(Place::Partial, &name)?;
+                directory.remove(TierDir::Partial, &name)?;
                 continue;
             };
-            if open_partial(directory, id, size_bytes)?.is_none() {
-                directory.remove(Place::Partial, &name)?;
+            if open_writable(directory, id, size_bytes)?.is_none() {
+                directory.remove(TierDir::Partial, &name)?;
                 continue;
             }
-            let promise = self.ledger().count_partial(id, size_bytes);
-            let held = Held {
-                promise,
-                size_bytes,
-                open: Weak::new(),
-                busy: false,
-            };
-            self.partials().held.lock().insert(id, held);
-            counted.push((id, size_bytes));
+            let reservation = self.accounting.count_partial(id, size_bytes);
+            self.table.lock().insert(id, idle(reservation, size_bytes));
+            scanned.push((id, size_bytes));
         }
-        Ok(counted)
+        Ok(scanned)
     }
 
-    /// Opens a partial object that is here, or one that came whole through a crash of the machine.
-    pub(crate) fn existing_partial(self: &Arc<Self>, id: ObjectId, size_bytes: u64) -> Option<Arc<Partial>> {
-        let mut held = self.partials().held.lock();
-        while held.get(&id).is_some_and(|held| held.busy) {
-            self.partials().made.wait(&mut held);
-        }
-        if let Some(open) = held.get(&id).and_then(|held| held.open.upgrade()) {
+    /// Opens a partial object, or a large one that survived a crash of the machine.
+    pub(crate) fn open(self: &Arc<Self>, id: ObjectId, size_bytes: u64) -> Option<Arc<Partial>> {
+        let mut entries = self.table.lock_when_created(id);
+        if let Some(open) = entries.get(&id).and_then(|entry| entry.open.upgrade()) {
             return (open.size_bytes() == size_bytes).then_some(open);
         }
-        if let Entry::Vacant(vacant) = held.entry(id) {
-            let promise = self.reopen_unverified(id, size_bytes)?;
-            vacant.insert(Held {
-                promise,
-                size_bytes,
-                open: Weak::new(),
-                busy: false,
-            });
+        if let MapEntry::Vacant(vacant) = entries.entry(id) {
+            let reservation = self.unverified.reopen_as_partial(id, size_bytes)?;
+            vacant.insert(idle(reservation, size_bytes));
         }
         match self.open_files(id, size_bytes) {
             Ok(Some(partial)) => {
                 let partial = Arc::new(partial);
-                if let Some(held) = held.get_mut(&id) {
-                    held.open = Arc::downgrade(&partial);
+                if let Some(entry) = entries.get_mut(&id) {
+                    entry.open = Arc::downgrade(&partial);
                 }
                 Some(partial)
             }
             Ok(None) => {
-                let directory = self.directory();
+                let directory = self.files.directory();
                 directory
-                    .remove(Place::Partial, &name_in(Place::Partial, id))
+                    .remove(TierDir::Partial, &name_in(TierDir::Partial, id))
                     .ok();
-                directory.remove(Place::Seals, &name_in(Place::Seals, id)).ok();
-                held.remove(&id);
+                directory
+                    .remove(TierDir::Seals, &name_in(TierDir::Seals, id))
+                    .ok();
+                entries.remove(&id);
                 None
             }
             Err(error) => {
-                drop(held);
-                self.failed("open a partial object", &error);
+                drop(entries);
+                self.files.failed("open a partial object", &error);
                 None
             }
         }
     }
 
-    /// A large object that came through a crash becomes a partial one, of which no block was verified yet.
-    fn reopen_unverified(&self, id: ObjectId, size_bytes: u64) -> Option<SpaceReservation> {
-        if !self.is_any_unverified() || !self.ledger().costs().seal_is_file(size_bytes) {
-            return None;
-        }
-        let directory = self.directory();
-        let (from, to) = (name_in(Place::Unverified, id), name_in(Place::Partial, id));
-        let found_bytes = directory.stat(Place::Unverified, &from).map(|stat| stat.st_size);
-        if found_bytes != i64::try_from(size_bytes).ok() {
-            return None;
-        }
-        let _changing = self.ledger().changing(shard_of(id));
-        match directory.rename((Place::Unverified, &from), (Place::Partial, &to)) {
-            Ok(()) => Some(self.ledger().reopen(id, size_bytes)),
-            Err(_gone) => None,
-        }
-    }
-
-    /// Makes a partial object without blocks.
-    pub(crate) fn new_partial(
+    /// Creates a partial object without blocks.
+    pub(crate) fn create(
         self: &Arc<Self>,
-        promise: SpaceReservation,
+        reservation: SpaceReservation,
         id: ObjectId,
         size_bytes: u64,
     ) -> Result<Arc<Partial>, NotStored> {
-        let mut held = self.partials().held.lock();
-        if held.contains_key(&id) {
-            drop(held);
-            return self.existing_partial(id, size_bytes).ok_or(NotStored::Full);
+        let mut entries = self.table.lock();
+        if entries.contains_key(&id) {
+            drop(entries);
+            return self.open(id, size_bytes).ok_or(NotStored::Full);
         }
-        held.insert(
+        entries.insert(
             id,
-            Held {
-                promise,
-                size_bytes,
-                open: Weak::new(),
+            Entry {
                 busy: true,
+                ..idle(reservation, size_bytes)
             },
         );
-        drop(held);
-        let (partial, seals) = (name_in(Place::Partial, id), name_in(Place::Seals, id));
-        let made = self.writing("make a partial object", |directory| {
-            let _only = self.sealing.lock();
-            directory.remove(Place::Partial, &partial)?;
-            directory.remove(Place::Seals, &seals)?;
-            // The map first: data without a map are removed at the next start, a map without data likewise.
-            seal::begin_file(&directory.create(Place::Seals, &seals)?, size_bytes)?;
-            allocate(&directory.create(Place::Partial, &partial)?, size_bytes)
+        drop(entries);
+        let (partial, seals) = (name_in(TierDir::Partial, id), name_in(TierDir::Seals, id));
+        let created = self.writer.write("create a partial object", |directory| {
+            let _only = self.seals.lock();
+            directory.remove(TierDir::Partial, &partial)?;
+            directory.remove(TierDir::Seals, &seals)?;
+            // The map first: data without a map are removed at the next start, and so is a map without data.
+            seal::begin_file(&directory.create(TierDir::Seals, &seals)?, size_bytes)?;
+            allocate(&directory.create(TierDir::Partial, &partial)?, size_bytes)
         });
-        let opened = made.and_then(|()| {
+        let opened = created.and_then(|()| {
             self.open_files(id, size_bytes)
-                .inspect_err(|error| self.failed("open a partial object", error))
+                .inspect_err(|error| self.files.failed("open a partial object", error))
                 .ok()
                 .flatten()
                 .ok_or(NotStored::Failed)
         });
-        let mut held = self.partials().held.lock();
+        let mut entries = self.table.lock();
         match opened {
             Ok(partial) => {
                 let partial = Arc::new(partial);
-                if let Some(held) = held.get_mut(&id) {
-                    held.promise.written();
-                    held.open = Arc::downgrade(&partial);
-                    held.busy = false;
+                if let Some(entry) = entries.get_mut(&id) {
+                    entry.reservation.written();
+                    entry.open = Arc::downgrade(&partial);
+                    entry.busy = false;
                 }
-                drop(held);
-                self.partials().made.notify_all();
-                self.order_insert(id, self.ledger().costs().partial(size_bytes));
+                drop(entries);
+                self.table.notify_created();
+                self.queue.insert(id, self.accounting.costs().partial(size_bytes));
                 Ok(partial)
             }
-            Err(no_room) => {
-                let directory = self.directory();
-                directory.remove(Place::Partial, &partial).ok();
-                directory.remove(Place::Seals, &seals).ok();
-                held.remove(&id);
-                drop(held);
-                self.partials().made.notify_all();
-                Err(no_room)
+            Err(not_stored) => {
+                let directory = self.files.directory();
+                directory.remove(TierDir::Partial, &partial).ok();
+                directory.remove(TierDir::Seals, &seals).ok();
+                entries.remove(&id);
+                drop(entries);
+                self.table.notify_created();
+                Err(not_stored)
             }
         }
     }
 
     fn open_files(self: &Arc<Self>, id: ObjectId, size_bytes: u64) -> io::Result<Option<Partial>> {
-        let directory = self.directory();
-        let Some(files) = open_partial(&directory, id, size_bytes)? else {
+        let directory = self.files.directory();
+        let Some(files) = open_writable(&directory, id, size_bytes)? else {
             return Ok(None);
         };
-        let Some(reader) = directory.open(Place::Partial, &name_in(Place::Partial, id))? else {
+        let Some(reader) = directory.open(TierDir::Partial, &name_in(TierDir::Partial, id))? else {
             return Ok(None);
         };
         let Some(entries) = seal::read_file(&files.map, size_bytes)? else {
@@ -291,21 +243,68 @@ impl Tier {
         Ok(Some(Partial::new(self, id, size_bytes, files, reader, entries)))
     }
 
-    /// A complete object in the shape of a partial one that misses nothing.
-    pub(crate) fn complete_partial(
-        self: &Arc<Self>,
-        id: ObjectId,
-        size_bytes: u64,
-        file: File,
-    ) -> Arc<Partial> {
-        Arc::new(Partial::whole(self, id, size_bytes, file))
+    /// Returns a complete object as a partial one that misses no block.
+    pub(crate) fn complete(self: &Arc<Self>, id: ObjectId, size_bytes: u64, file: File) -> Arc<Partial> {
+        Arc::new(Partial::of_complete(self, id, size_bytes, file))
+    }
+
+    /// Renames a partial object without missing blocks into `objects/`. It is the same inode, so that maps and descriptors of
+    /// it stay right.
+    pub(super) fn publish(&self, partial: &Partial) -> Result<(), NotStored> {
+        let (id, size_bytes) = (partial.id(), partial.size_bytes());
+        let seal_is_file = self.accounting.costs().seal_is_file(size_bytes);
+        if !seal_is_file {
+            let value = seal::to_xattr(&partial.crcs());
+            let set = rustix::fs::fsetxattr(
+                &**partial.reader(),
+                seal::SEAL_XATTR,
+                &value,
+                rustix::fs::XattrFlags::empty(),
+            );
+            if let Err(error) = set {
+                self.files.failed("seal an object", &error.into());
+                return Err(NotStored::Failed);
+            }
+        }
+        let changing = self.accounting.changing(shard_of(id));
+        let (from, to) = (name_in(TierDir::Partial, id), name_in(TierDir::Objects, id));
+        let is_new = self.writer.write("publish an object", |directory| {
+            directory.rename_new((TierDir::Partial, &from), (TierDir::Objects, &to))
+        })?;
+        let directory = self.files.directory();
+        if !is_new {
+            directory.remove(TierDir::Partial, &from).ok();
+        }
+        if !seal_is_file {
+            directory
+                .remove(TierDir::Seals, &name_in(TierDir::Seals, id))
+                .ok();
+        }
+        match self.table.take(id) {
+            Some(reservation) if is_new => reservation.publish(size_bytes),
+            Some(reservation) => partial.keep_duplicate(reservation),
+            None => {}
+        }
+        drop(changing);
+        self.queue.insert(id, self.accounting.costs().object(size_bytes));
+        Ok(())
+    }
+}
+
+/// The entry of a partial object that is not open.
+fn idle(reservation: SpaceReservation, size_bytes: u64) -> Entry {
+    Entry {
+        reservation,
+        size_bytes,
+        open: Weak::new(),
+        busy: false,
     }
 }
 
 /// Opens the data and the map of a partial object that fit each other.
-fn open_partial(directory: &Directory, id: ObjectId, size_bytes: u64) -> io::Result<Option<Files>> {
-    let data = directory.open_writable(Place::Partial, &name_in(Place::Partial, id))?;
-    let map = directory.open_writable(Place::Seals, &name_in(Place::Seals, id))?;
+fn open_writable(directory: &Directory, id: ObjectId, size_bytes: u64) -> io::Result<Option<Files>> {
+    let data = directory.open_writable(TierDir::Partial, &name_in(TierDir::Partial, id))?;
+    let map = directory.open_writable(TierDir::Seals, &name_in(TierDir::Seals, id))?;
     let (Some(data), Some(map)) = (data, map) else {
         return Ok(None);
     };
@@ -313,7 +312,7 @@ fn open_partial(directory: &Directory, id: ObjectId, size_bytes: u64) -> io::Res
     Ok(fits.then_some(Files { data, map }))
 }
 
-/// Gives a new file all its blocks now, so that later writes into it cannot fail for space.
+/// Allocates all blocks of a new file, so that later writes into it cannot fail for space.
 fn allocate(file: &File, size_bytes: u64) -> io::Result<()> {
     match fallocate(file, FallocateFlags::empty(), 0, size_bytes) {
         Ok(()) => Ok(()),

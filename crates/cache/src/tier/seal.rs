@@ -2,12 +2,12 @@
 //!
 //! The seal of a small object is an extended attribute of its file: the checksums, four bytes each, little endian.
 //! That of a larger one is a file of the same name in `seals/`. It begins as the map of the partial object: an entry
-//! is written after its block, so that after a kill of this process each entry that is there tells the truth. A
+//! is written after its block, so that after a kill of this process each entry that exists is true. A
 //! crash of the machine may lose blocks and keep entries; so an entry also carries the epoch in which its block was
 //! written or verified, and each crash begins another one (`state.rs`).
 //!
 //! The file: 32 bytes of header (magic, layout version, block size, object size, CRC of these), then for each block 8
-//! bytes (CRC, epoch; an epoch of 0 says that the block is not here). All little endian.
+//! bytes (CRC, epoch; an epoch of 0 means that the block is missing). All little endian.
 
 use std::fs::File;
 use std::io;
@@ -16,8 +16,8 @@ use std::os::unix::fs::FileExt;
 use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, Digest};
 
+use super::block::{BLOCK_BYTES, BlockIndex};
 use super::state::Epoch;
-use crate::store::{BLOCK_BYTES, BlockIndex};
 
 /// Name of the extended attribute.
 pub(crate) const SEAL_XATTR: &str = "user.millpond.seal";
@@ -27,8 +27,8 @@ const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 32;
 const ENTRY_BYTES: usize = 8;
 
-/// A seal file of an object of more blocks is not believed: 16 TiB.
-const BLOCKS_MAX: u64 = 1 << 24;
+/// A seal file of an object of more blocks is not read: 16 TiB.
+const MAX_BLOCKS: u64 = 1 << 24;
 
 /// The checksum of one block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ pub(crate) const fn file_bytes(size_bytes: u64) -> u64 {
     HEADER_BYTES as u64 + blocks(size_bytes) * ENTRY_BYTES as u64
 }
 
-/// The checksums of a whole object.
+/// The checksums of a complete object.
 pub(crate) fn of_content(content: &[Bytes]) -> Vec<BlockCrc> {
     let mut crcs = Vec::new();
     let mut hasher = Hasher::new();
@@ -103,7 +103,7 @@ pub(crate) fn of_block(content: &[Bytes]) -> BlockCrc {
     hasher.finish()
 }
 
-/// Reads one block and says whether it is the one that was sealed.
+/// Reads one block and returns whether it is the one that was sealed.
 ///
 /// # Errors
 /// The read's.
@@ -132,7 +132,7 @@ pub(crate) fn to_xattr(crcs: &[BlockCrc]) -> Vec<u8> {
     crcs.iter().flat_map(|crc| crc.0.to_le_bytes()).collect()
 }
 
-/// The seal in an attribute, or `None` where it is not one of an object of this size.
+/// The checksums in an attribute, or `None` where it is not the seal of an object of this size.
 pub(crate) fn from_xattr(value: &[u8], size_bytes: u64) -> Option<Vec<BlockCrc>> {
     let (words, rest) = value.as_chunks::<4>();
     (rest.is_empty() && words.len() as u64 == blocks(size_bytes)).then(|| {
@@ -147,7 +147,7 @@ pub(crate) fn from_xattr(value: &[u8], size_bytes: u64) -> Option<Vec<BlockCrc>>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) crc: BlockCrc,
-    /// When the block was written or last verified; `None`: it is not here.
+    /// When the block was written or last verified; `None`: it is missing.
     pub(crate) epoch: Option<Epoch>,
 }
 
@@ -161,7 +161,7 @@ pub(crate) fn begin_file(file: &File, size_bytes: u64) -> io::Result<()> {
     file.write_all_at(&header(size_bytes), 0)
 }
 
-/// Writes a whole seal file.
+/// Writes a complete seal file.
 ///
 /// # Errors
 /// The write's.
@@ -173,7 +173,7 @@ pub(crate) fn write_file(file: &File, size_bytes: u64, crcs: &[BlockCrc], epoch:
     file.write_all_at(&bytes, 0)
 }
 
-/// Notes that a block is here.
+/// Records that a block is cached.
 ///
 /// # Errors
 /// The write's.
@@ -181,7 +181,7 @@ pub(crate) fn write_entry(file: &File, block: BlockIndex, crc: BlockCrc, epoch: 
     file.write_all_at(&to_entry(crc, epoch), entry_offset(block))
 }
 
-/// Notes that a block is not here.
+/// Records that a block is missing.
 ///
 /// # Errors
 /// The write's.
@@ -189,12 +189,12 @@ pub(crate) fn erase_entry(file: &File, block: BlockIndex) -> io::Result<()> {
     file.write_all_at(&[0; ENTRY_BYTES], entry_offset(block))
 }
 
-/// Reads a seal file, or `None` where it is not one of an object of this size.
+/// Reads a seal file; `None` where it is not one of an object of this size.
 ///
 /// # Errors
 /// The read's.
 pub(crate) fn read_file(file: &File, size_bytes: u64) -> io::Result<Option<Vec<Entry>>> {
-    if blocks(size_bytes) > BLOCKS_MAX || file.metadata()?.len() != file_bytes(size_bytes) {
+    if blocks(size_bytes) > MAX_BLOCKS || file.metadata()?.len() != file_bytes(size_bytes) {
         return Ok(None);
     }
     let mut bytes = vec![0; usize::try_from(file_bytes(size_bytes)).unwrap_or(usize::MAX)];

@@ -1,19 +1,21 @@
-//! `state.json`: whose the directory is, and whether what is in it can be believed.
+//! `state.json`: what the directory caches, and whether its objects can be trusted.
 //!
 //! Objects are written without fsync, so after a crash of the machine a file may hold anything. The kernel's boot id
-//! tells: the same one as noted means that no crash lies between (a kill of the process loses nothing that was
-//! written); another one is harmless only after a clean stop, which wrote everything to disk first. The mark of the
-//! clean stop is taken away, durably, before the first write that follows it.
+//! shows one: the same id as in the file means that the machine did not crash since (a kill of the process loses nothing that
+//! was written); another one is harmless only after a clean stop, which wrote everything to disk first. The mark of the
+//! clean stop is removed, durably, before the first write that follows it.
 
 use std::io::Write;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use std::{fs::File, io};
 
+use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use super::directory::{Directory, Place};
+use super::directory::{Directory, TierDir};
 
 /// The version of the directory's layout.
 pub(crate) const LAYOUT: u32 = 1;
@@ -22,9 +24,9 @@ const NAME: &str = "state.json";
 const NEW_NAME: &str = "state.json.new";
 
 /// More is not read: a real one has a few hundred bytes.
-const BYTES_MAX: u64 = 1 << 16;
+const MAX_BYTES: u64 = 1 << 16;
 
-/// The time between two crashes of the machine: what was written in another epoch has to be verified.
+/// The time between two crashes of the machine: blocks that were written in another epoch have to be verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Epoch(pub(crate) NonZeroU32);
@@ -51,20 +53,20 @@ pub(crate) struct State {
     pub(crate) epoch: Epoch,
 }
 
-/// What a directory's state means for a store that opens it now.
+/// Whether the machine crashed since a directory was last written, and the state that follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CrashCheck {
-    /// The state to go on with.
+    /// The state of the tier that is being opened.
     pub(crate) state: State,
-    /// Whether what is in `objects/` has to be verified.
+    /// Whether the objects in `objects/` have to be verified.
     pub(crate) crashed: bool,
     /// Whether the state has to be on disk before anything else is written.
     pub(crate) changed: bool,
 }
 
 impl State {
-    /// Judges what was found. No state, or an unreadable one, is a crash: there may be objects all the same.
-    pub(crate) fn judge(found: Option<Self>, identity: &str, boot_id: &str) -> CrashCheck {
+    /// Checks a state that was found. No state, or an unreadable one, is a crash: there may be objects all the same.
+    pub(crate) fn check(found: Option<Self>, identity: &str, boot_id: &str) -> CrashCheck {
         let trusted = found
             .as_ref()
             .filter(|found| found.boot_id == boot_id || found.clean);
@@ -89,19 +91,19 @@ impl State {
         }
     }
 
-    /// Reads it, or `None` where there is none, or none that can be read as one.
+    /// Reads the state; `None` where there is none, or an unreadable one.
     ///
     /// # Errors
     /// The file system's.
     pub(crate) fn read(directory: &Directory) -> io::Result<Option<Self>> {
-        let Some(file) = directory.open(Place::Root, NAME)? else {
+        let Some(file) = directory.open(TierDir::Root, NAME)? else {
             return Ok(None);
         };
-        let text = io::read_to_string(io::Read::take(file, BYTES_MAX));
+        let text = io::read_to_string(io::Read::take(file, MAX_BYTES));
         Ok(text.ok().and_then(|text| serde_json::from_str(&text).ok()))
     }
 
-    /// Writes it, durably.
+    /// Writes the state, durably.
     ///
     /// # Errors
     /// The file system's.
@@ -118,12 +120,67 @@ impl State {
     }
 }
 
+/// The state file of an open tier.
+#[derive(Debug)]
+pub(crate) struct StateFile {
+    state: State,
+    /// Whether the state on disk was another one when the tier was opened.
+    changed: bool,
+    /// One thread at a time writes the file.
+    writing: Mutex<()>,
+}
+
+impl StateFile {
+    pub(super) fn new(state: State, changed: bool) -> Arc<Self> {
+        Arc::new(Self {
+            state,
+            changed,
+            writing: Mutex::new(()),
+        })
+    }
+
+    pub(super) const fn epoch(&self) -> Epoch {
+        self.state.epoch
+    }
+
+    /// Writes the state, where it was another one.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub(super) fn write_if_changed(&self, directory: &Directory) -> io::Result<()> {
+        if self.changed {
+            self.write(directory)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the state, durably.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub(super) fn write(&self, directory: &Directory) -> io::Result<()> {
+        let _only = self.writing.lock();
+        self.state.write(directory)
+    }
+
+    /// Writes the state of a clean stop, durably.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub(super) fn write_clean(&self, directory: &Directory) -> io::Result<()> {
+        let _only = self.writing.lock();
+        let mut state = self.state.clone();
+        state.clean = true;
+        state.write(directory)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn state(boot_id: &str, clean: bool) -> State {
-        State::judge(None, "s3://bucket", boot_id).state.with_clean(clean)
+        State::check(None, "s3://bucket", boot_id).state.with_clean(clean)
     }
 
     impl State {
@@ -141,9 +198,9 @@ mod tests {
             (true, "b", false),
             (false, "b", true),
         ] {
-            let verdict = State::judge(Some(state("a", clean)), "s3://bucket", boot_id);
-            assert_eq!(verdict.crashed, crashed, "clean {clean}, boot {boot_id}");
-            assert_eq!(verdict.changed, clean || boot_id != "a");
+            let check = State::check(Some(state("a", clean)), "s3://bucket", boot_id);
+            assert_eq!(check.crashed, crashed, "clean {clean}, boot {boot_id}");
+            assert_eq!(check.changed, clean || boot_id != "a");
         }
     }
 
@@ -151,17 +208,17 @@ mod tests {
     fn a_crash_begins_another_epoch_and_nothing_else_does() {
         let before = state("a", false);
         assert_eq!(
-            State::judge(Some(before.clone()), "x", "a").state.epoch,
+            State::check(Some(before.clone()), "x", "a").state.epoch,
             before.epoch
         );
         assert_ne!(
-            State::judge(Some(before.clone()), "x", "b").state.epoch,
+            State::check(Some(before.clone()), "x", "b").state.epoch,
             before.epoch
         );
     }
 
     #[test]
     fn a_missing_state_is_a_crash() {
-        assert!(State::judge(None, "x", "a").crashed);
+        assert!(State::check(None, "x", "a").crashed);
     }
 }

@@ -1,74 +1,78 @@
-//! Files without a name whose space is not free yet.
+//! Unlinked files whose space is not free yet.
 //!
-//! A file system gives an inode up when all of its names, all descriptors and all of the kernel's own references are gone. A
-//! write lease sees the descriptors only: a thread that is about to open the file, or in the middle of closing it (the
-//! kernel first counts it out and then lets the inode go), or a lookup under way holds it unseen, for microseconds or,
+//! A file system frees an inode when the last of its names, descriptors and references of the kernel's own is dropped. A
+//! write lease sees the descriptors only: a thread that is about to open the file, or is closing it (the kernel first
+//! counts it out and then drops its reference to the inode), or a lookup in progress holds it unseen, for microseconds or,
 //! on a busy machine, for as long as that thread waits for a processor. So after its last name was removed the inode
-//! itself is asked for by its handle, and its room is given back when there is none. Where we may not ask (without
-//! CAP_DAC_READ_SEARCH) it is given back at once.
+//! itself is looked up by its handle, and its space is released when there is none. Where that is not permitted (without
+//! CAP_DAC_READ_SEARCH) it is released immediately.
 
 use std::fs::File;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::Tier;
 use super::accounting::SpaceReservation;
 use super::directory::Directory;
+use super::files::TierFiles;
 use super::io::InodeHandle;
 
-/// A file without a name, and its room.
+/// An unlinked file and its space.
 #[derive(Debug)]
-struct Unlinked {
+struct UnlinkedFile {
     inode: InodeHandle,
-    #[expect(dead_code, reason = "given back when dropped")]
-    room: SpaceReservation,
+    #[expect(dead_code, reason = "released when dropped")]
+    reservation: SpaceReservation,
 }
 
-impl Unlinked {
-    fn is_gone(&self, directory: &Directory) -> bool {
+impl UnlinkedFile {
+    fn is_freed(&self, directory: &Directory) -> bool {
         self.inode.is_freed(directory.root()) != Some(false)
     }
 }
 
-/// Those of one tier; few, for a short time.
-#[derive(Debug, Default)]
+/// The unlinked files of a tier; few, for a short time.
+#[derive(Debug)]
 pub(crate) struct UnlinkedFiles {
-    files: Mutex<Vec<Unlinked>>,
+    files: Arc<TierFiles>,
+    unlinked: Mutex<Vec<UnlinkedFile>>,
 }
 
 impl UnlinkedFiles {
-    /// Whether there are any.
-    pub(crate) fn is_any(&self) -> bool {
-        !self.files.lock().is_empty()
+    pub(super) fn new(files: &Arc<TierFiles>) -> Arc<Self> {
+        Arc::new(Self {
+            files: Arc::clone(files),
+            unlinked: Mutex::default(),
+        })
     }
-}
 
-impl Tier {
-    /// Gives the room of a file that was just unlinked back, now or when its space is free. Whether it is.
-    pub(super) fn unlinked(&self, file: File, room: SpaceReservation) -> bool {
+    /// Returns whether there are any.
+    pub(crate) fn has_any(&self) -> bool {
+        !self.unlinked.lock().is_empty()
+    }
+
+    /// Releases the space of a file that was just unlinked, now or when its inode is freed. Returns whether it is.
+    pub(super) fn release(&self, file: File, reservation: SpaceReservation) -> bool {
         let Some(inode) = InodeHandle::of(&file) else {
             drop(file);
             return true;
         };
         drop(file);
-        let unlinked = Unlinked { inode, room };
-        let is_gone = unlinked.is_gone(&self.directory());
-        if !is_gone {
-            self.lingering.files.lock().push(unlinked);
+        let unlinked = UnlinkedFile { inode, reservation };
+        let is_freed = unlinked.is_freed(&self.files.directory());
+        if !is_freed {
+            self.unlinked.lock().push(unlinked);
         }
-        is_gone
+        is_freed
     }
 
-    /// Gives the room back of files that are gone by now; whether there were any.
-    pub(crate) fn sweep_lingering(&self) -> bool {
-        let files = std::mem::take(&mut *self.lingering.files.lock());
-        let directory = self.directory();
-        let (gone, left): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.is_gone(&directory));
-        self.lingering.files.lock().extend(left);
-        !gone.is_empty()
-    }
-
-    pub(crate) const fn lingering(&self) -> &UnlinkedFiles {
-        &self.lingering
+    /// Releases the space of files whose inodes are freed by now; returns whether there were any.
+    pub(crate) fn sweep(&self) -> bool {
+        let unlinked = std::mem::take(&mut *self.unlinked.lock());
+        let directory = self.files.directory();
+        let (freed, left): (Vec<_>, Vec<_>) =
+            unlinked.into_iter().partition(|file| file.is_freed(&directory));
+        self.unlinked.lock().extend(left);
+        !freed.is_empty()
     }
 }

@@ -1,7 +1,7 @@
-//! The store under hard use: many threads on a small disk, kills, damage, a disk that is full. Needs root, for file
+//! The store under load: many threads on a small disk, kills, damage, a disk that is full. Needs root, for file
 //! systems of its own.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue ends")]
 
 mod damage;
 mod disk;

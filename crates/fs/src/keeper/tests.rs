@@ -14,18 +14,18 @@ fn memory() -> OwnedFd {
 
 #[test]
 fn the_next_server_gets_what_the_last_one_gave() {
-    let holder = KeeperServer::start(Duration::from_secs(60)).unwrap();
+    let keeper = KeeperServer::start(Duration::from_secs(60)).unwrap();
     let (mut reader, writer) = pipe();
-    let first = KeeperClient::new(holder.socket().unwrap());
+    let first = KeeperClient::new(keeper.socket().unwrap());
     assert!(first.take_over("m").unwrap().is_none());
     first
         .register("m", u32::MAX, "a note", writer.as_fd(), memory().as_fd())
         .unwrap();
     first.ready().unwrap();
     drop(writer);
-    assert!(holder.status().borrow().ready);
+    assert!(keeper.status().borrow().ready);
 
-    let second = KeeperClient::new(holder.socket().unwrap());
+    let second = KeeperClient::new(keeper.socket().unwrap());
     std::thread::scope(|scope| {
         // It waits for the first one's end.
         let taking = scope.spawn(|| second.take_over("m").unwrap().unwrap());
@@ -47,11 +47,11 @@ fn the_next_server_gets_what_the_last_one_gave() {
 
 #[test]
 fn another_server_cannot_replace_a_mount_that_is_served() {
-    let holder = KeeperServer::start(Duration::from_secs(60)).unwrap();
+    let keeper = KeeperServer::start(Duration::from_secs(60)).unwrap();
     let (_reader, writer) = pipe();
     let (first, second) = (
-        KeeperClient::new(holder.socket().unwrap()),
-        KeeperClient::new(holder.socket().unwrap()),
+        KeeperClient::new(keeper.socket().unwrap()),
+        KeeperClient::new(keeper.socket().unwrap()),
     );
     first
         .register("m", u32::MAX, "", writer.as_fd(), memory().as_fd())
@@ -76,9 +76,9 @@ fn another_server_cannot_replace_a_mount_that_is_served() {
 
 #[test]
 fn a_mount_that_nobody_serves_is_given_up() {
-    let holder = KeeperServer::start(Duration::from_millis(1)).unwrap();
+    let keeper = KeeperServer::start(Duration::from_millis(1)).unwrap();
     let (mut reader, writer) = pipe();
-    let client = KeeperClient::new(holder.socket().unwrap());
+    let client = KeeperClient::new(keeper.socket().unwrap());
     // No server reports that it is ready: the timeout runs from the start.
     client
         .register("m", u32::MAX, "", writer.as_fd(), memory().as_fd())
@@ -89,14 +89,14 @@ fn a_mount_that_nobody_serves_is_given_up() {
         0,
         "the descriptor is closed after the timeout"
     );
-    drop(holder);
+    drop(keeper);
 }
 
 #[test]
 fn a_holder_that_ends_tells_its_servers() {
-    let holder = KeeperServer::start(Duration::from_secs(60)).unwrap();
-    let client = KeeperClient::new(holder.socket().unwrap());
+    let keeper = KeeperServer::start(Duration::from_secs(60)).unwrap();
+    let client = KeeperClient::new(keeper.socket().unwrap());
     client.ready().unwrap();
-    drop(holder);
+    drop(keeper);
     assert!(client.ready().is_err());
 }

@@ -43,7 +43,7 @@ pub(super) fn measure(world: &World, _sizes: Sizes) -> Result<Vec<Row>> {
     let hits = format!("{} / {}", bytes(",served_from=~\"local|peer\""), bytes(""));
     #[expect(clippy::cast_precision_loss, reason = "far below where bytes are lost")]
     let all = (FILES * EPOCHS * FILE_BYTES) as f64;
-    // Scraped each second; opens are told within some more.
+    // Scraped each second; opens are reported within some more.
     let counted = eventually("Prometheus to know of all reads", Duration::from_secs(60), || {
         let counted = value(&bytes(""))?;
         anyhow::ensure!(

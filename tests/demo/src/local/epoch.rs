@@ -58,7 +58,7 @@ impl Work<'_> {
                     halfway()?;
                 }
                 bytes += self.read_file(root, index, &mut buffer).inspect_err(|_failed| {
-                    // The other readers need not go on.
+                    // The other readers can stop.
                     next.store(order.len(), Ordering::Relaxed);
                 })?;
             }

@@ -51,7 +51,7 @@ fn kill_everything(scratch: &Scratch) {
     for process in harness::processes(scratch.path()) {
         process.kill();
     }
-    harness::wait_until("all processes to be gone", || {
+    harness::wait_until("all processes to exit", || {
         harness::processes(scratch.path()).is_empty()
     });
 }

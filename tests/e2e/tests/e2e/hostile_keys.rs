@@ -59,7 +59,7 @@ fn hostile_keys_never_escape_and_are_counted() {
             .values()
             .map(|count| count.as_u64().expect("a count"))
             .sum();
-        // Not all are told apart from each other by a client's listing; none may be lost silently.
+        // A client's listing does not distinguish all of them; none may be lost silently.
         assert!(
             refused >= HOSTILE.len() as u64 + 2 - 1,
             "{view:?}: {refused} refused: {stats}"

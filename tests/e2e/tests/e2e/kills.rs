@@ -15,7 +15,7 @@ const KILLS: u32 = 200;
 const SMALL: u64 = 60_000;
 const LARGE: u64 = 24 << 20;
 
-/// A bucket in which every kill finds objects that nobody has read yet.
+/// A bucket in which every kill finds objects that no reader has read yet.
 fn bucket() -> Bucket {
     let mut bucket = Bucket::with_files(8_000, SMALL);
     for number in 0..6 {
@@ -129,7 +129,7 @@ fn cached_files_read_on_without_any_process() {
     for process in harness::processes(scratch.path()) {
         process.kill();
     }
-    wait_until("all processes to be gone", || {
+    wait_until("all processes to exit", || {
         harness::processes(scratch.path()).is_empty()
     });
     bucket.check_all(mount.path());
@@ -149,7 +149,7 @@ fn a_mount_can_be_made_again_where_all_processes_were_killed() {
         for process in harness::processes(scratch.path()) {
             process.kill();
         }
-        wait_until("all processes to be gone", || {
+        wait_until("all processes to exit", || {
             harness::processes(scratch.path()).is_empty()
         });
         let again = command.mount();

@@ -5,10 +5,7 @@
 //! each view gets, `MILLPOND_MODEL_SEED` repeats a run; how a run went that failed is shown with the shortest
 //! sequence of operations that fails too.
 
-#![expect(
-    clippy::print_stdout,
-    reason = "the seed of a run is for whoever wants to repeat it"
-)]
+#![expect(clippy::print_stdout, reason = "the seed of a run repeats it")]
 
 mod exerciser;
 mod io;

@@ -41,7 +41,7 @@ fn passes_unseen(fault: Fault, fraction: f64) {
     });
 }
 
-/// A fault that stays is an error by the deadline, and nothing else; reads go on when it is over.
+/// A fault that stays is an error by the deadline, and nothing else; reads succeed when it is over.
 fn is_an_error(fault: Fault, errno: i32) {
     each_view(5, |bucket, mount| {
         bucket.check(mount.path(), "dir-000/file-00000");
@@ -137,7 +137,7 @@ fn an_object_that_changed_is_estale_and_then_its_new_version() {
     assert!(part == bucket.objects()["large"][..100_000]);
     bucket.generate("dir-000/file-00001", 5_001, 50_000);
     bucket.generate("large", 5_002, 20 << 20);
-    // The catalog still names the old versions: the first to ask is told, or is shown the new one; never a mix.
+    // The catalog still names the old versions: the first reader gets an error, or sees the new one; never a mix.
     for key in ["dir-000/file-00001", "large"] {
         match std::fs::read(mount.join(key)) {
             Ok(bytes) => assert!(bytes == bucket.objects()[key], "{key}: a mix of versions"),

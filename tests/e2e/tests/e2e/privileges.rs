@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use harness::{Bucket, Scratch};
 
 /// An unprivileged user and group that every system has.
-const NOBODY: u32 = 65_534;
+const UNPRIVILEGED_ID: u32 = 65_534;
 
 /// The program, where every user can run it.
 fn program(scratch: &Scratch) -> std::path::PathBuf {
@@ -20,7 +20,12 @@ fn program(scratch: &Scratch) -> std::path::PathBuf {
 fn give(scratch: &Scratch, names: &[&str]) {
     std::fs::set_permissions(scratch.path(), PermissionsExt::from_mode(0o755)).expect("open the folder");
     for name in names {
-        chown(scratch.directory(name), Some(NOBODY), Some(NOBODY)).expect("give a directory away");
+        chown(
+            scratch.directory(name),
+            Some(UNPRIVILEGED_ID),
+            Some(UNPRIVILEGED_ID),
+        )
+        .expect("give a directory away");
     }
 }
 
@@ -36,7 +41,7 @@ fn succeeded(output: &Output) -> String {
 
 /// What each script begins with: a device that the unprivileged user may open, as udev makes it everywhere, and `as`,
 /// which runs a command as that user. All in a mount namespace of its own.
-const AS_NOBODY: &str = r#"
+const AS_UNPRIVILEGED: &str = r#"
     set -e
     mount -t tmpfs -o mode=755 none "$S/dev"
     mknod "$S/dev/fuse" c 10 229
@@ -46,13 +51,13 @@ const AS_NOBODY: &str = r#"
     cd /
 "#;
 
-/// Runs a script after [`AS_NOBODY`], with `MILLPOND`, `ENDPOINT` and `S`, the scratch folder.
+/// Runs a script after [`AS_UNPRIVILEGED`], with `MILLPOND`, `ENDPOINT` and `S`, the scratch folder.
 fn as_nobody(scratch: &Scratch, bucket: &Bucket, device_mode: &str, script: &str) -> Output {
     give(scratch, &["mnt", "cache", "runtime", "home"]);
     scratch.directory("dev");
     let program = program(scratch);
     Command::new("unshare")
-        .args(["--mount", "sh", "-c", &format!("{AS_NOBODY}{script}")])
+        .args(["--mount", "sh", "-c", &format!("{AS_UNPRIVILEGED}{script}")])
         .envs(
             scratch
                 .millpond()

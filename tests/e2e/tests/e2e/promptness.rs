@@ -1,4 +1,4 @@
-//! What must not wait for what: readers share fetches, and a slow one holds up nobody else.
+//! What must not wait for what: readers share fetches, and a slow one blocks no other.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ fn a_stalled_object_holds_up_no_other() {
             for key in bucket.keys().iter().skip(1) {
                 bucket.check(mount.path(), key);
             }
-            assert_eq!(files_below(mount.path()).len(), 200, "listings go on");
+            assert_eq!(files_below(mount.path()).len(), 200, "listings are served");
             bucket.origin().faults().remove(rule);
             let bytes = waiting
                 .join()

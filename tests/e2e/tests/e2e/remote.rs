@@ -119,7 +119,7 @@ impl Rig {
             .max_encoding_message_size(8 << 20);
         let ended = stop.clone();
         tasks.spawn(async move {
-            // As a kill would: what is on its way is cut off.
+            // As a kill would: requests in flight are cut off.
             tokio::select! {
                 served = Server::builder().add_service(service).serve_with_incoming(incoming) => served.expect("serve"),
                 () = ended.cancelled() => {}
@@ -389,7 +389,7 @@ async fn eviction_asks_the_driver_to_let_go_and_fails_without_one() {
         .drivers
         .release(&[small.id])
         .await
-        .expect_err("nobody is there");
+        .expect_err("no driver is there");
     assert!(
         error.to_string().contains("no driver of this node attends"),
         "{error}"

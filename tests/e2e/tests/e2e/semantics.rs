@@ -2,7 +2,7 @@
 //! (`scripts/check-docs` sees to it that each is in both places.)
 //!
 //! The statements of a view share one mount, and so one test. `MILLPOND_STATEMENTS=PART_OF_A_NAME` takes only those.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue panics")]
 #![expect(clippy::print_stdout, reason = "one line for each statement")]
 
 /// Collects functions under their own names.

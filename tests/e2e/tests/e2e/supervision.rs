@@ -15,7 +15,7 @@ const SIZE: u64 = 60_000;
 fn orphan(mount: &Mount) {
     let supervisors = mount.processes(Role::Supervisor);
     supervisors.first().expect("a supervisor").kill();
-    wait_until("the server to notice that its supervisor is gone", || {
+    wait_until("the server to notice that its supervisor has exited", || {
         mount.stats()["mount"]["supervised"] == false
     });
 }
@@ -287,7 +287,7 @@ fn a_mount_point_of_another_is_refused_by_its_name() {
     );
 }
 
-/// A directory that somebody stands in is not in the way; who stands there stays in what is under the mount.
+/// A working directory of a process is not in the way; that process stays in what is under the mount.
 #[test]
 fn a_directory_that_somebody_stands_in_can_be_mounted_over() {
     let scratch = Scratch::new();

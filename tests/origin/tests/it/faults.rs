@@ -42,7 +42,7 @@ async fn read(answer: Response<Incoming>, enough: usize) -> (Vec<u8>, bool, Inco
     while bytes.len() < enough {
         match tokio::time::timeout(GUARD, body.frame())
             .await
-            .expect("the body goes on")
+            .expect("the body continues")
         {
             Some(Ok(frame)) => bytes.extend_from_slice(&frame.into_data().unwrap()),
             Some(Err(_)) => return (bytes, true, body),

@@ -1,4 +1,4 @@
-//! Disks that are full, bits that flip, directories that go or cannot be read: misses and counters, never wrong bytes.
+//! Disks that are full, bits that flip, directories that are deleted or cannot be read: misses and counters, never wrong bytes.
 
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
@@ -24,12 +24,12 @@ const LARGE: Sample = Sample {
     size_bytes: 9 * MIB + 5,
 };
 
-async fn open_with(cache: &Path, boot_id: &str, pace: BackgroundRates) -> Arc<Store> {
+async fn open_with(cache: &Path, boot_id: &str, rates: BackgroundRates) -> Arc<Store> {
     let limit = Limit {
         bytes: Some(64 * MIB),
         inodes: None,
     };
-    objects::open(options(cache, limit, Eviction::Never, boot_id), pace).await
+    objects::open(options(cache, limit, Eviction::Never, boot_id), rates).await
 }
 
 async fn open(cache: &Path) -> Arc<Store> {
@@ -78,19 +78,19 @@ async fn until(what: &str, mut done: impl FnMut() -> bool) {
         }
     };
     let waited = tokio::time::timeout(Duration::from_secs(120), waiting).await;
-    assert!(waited.is_ok(), "waited in vain for {what}");
+    assert!(waited.is_ok(), "timed out waiting for {what}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_is_really_full_keeps_nothing_wrong_and_heals() {
+async fn a_full_disk_stores_nothing_wrong_and_recovers() {
     for kind in [Kind::Ext4, Kind::Tmpfs] {
         let disk = Disk::new(kind, 64 * MIB);
         let store = open(&disk.cache()).await;
         SMALL.put(&store).await.unwrap();
-        // What the tier was told it may have, somebody else takes.
-        let mut stranger = std::fs::File::create(disk.stranger()).unwrap();
-        std::io::copy(&mut std::io::repeat(7), &mut stranger).unwrap_err();
-        stranger.sync_all().ok();
+        // Another process takes the space that the tier is configured to use.
+        let mut other = std::fs::File::create(disk.other_file()).unwrap();
+        std::io::copy(&mut std::io::repeat(7), &mut other).unwrap_err();
+        other.sync_all().ok();
         let mut refused = 0;
         for sample in (0..40).map(|number| Sample::new(100 + number * 16)) {
             match sample.put(&store).await {
@@ -110,9 +110,9 @@ async fn a_disk_that_is_really_full_keeps_nothing_wrong_and_heals() {
         assert_eq!(partial.map(|_| ()), Err(NotStored::Failed), "{kind:?}");
         assert!(SMALL.check(&store).await.is_some(), "{kind:?}");
         let used = store.usage()[0];
-        drop(stranger);
-        std::fs::remove_file(disk.stranger()).unwrap();
-        // What failed has left nothing.
+        drop(other);
+        std::fs::remove_file(disk.other_file()).unwrap();
+        // Failed writes have left nothing.
         assert!(disk.taken().bytes <= used.used_bytes, "{kind:?}: {used:?}");
         for sample in (0..40).map(|number| Sample::new(100 + number * 16)) {
             sample.put(&store).await.unwrap();
@@ -149,12 +149,12 @@ async fn after_another_boot_nothing_is_served_before_its_checksums_were_read() {
     }
     flip(&object(large), 3 * MIB + 17);
 
-    // In the background it comes no further than to one of the first shard.
-    let pace = BackgroundRates {
+    // In the background the scrubber gets no further than an object of the first shard.
+    let rates = BackgroundRates {
         verify_bytes_per_second: 1,
         ..BackgroundRates::default()
     };
-    let store = open_with(&cache, "another boot", pace).await;
+    let store = open_with(&cache, "another boot", rates).await;
     store.scanned().await;
     for sample in others.iter().chain([&large]) {
         assert!(!store.has(sample.id()), "{sample:?}");
@@ -162,11 +162,11 @@ async fn after_another_boot_nothing_is_served_before_its_checksums_were_read() {
     for sample in &others {
         let found = sample.check(&store).await;
         assert_eq!(found.is_none(), flipped.contains(sample), "{sample:?}");
-        // Where it was right it is served as before, and not read again.
+        // A right object is served as before, and not read again.
         assert_eq!(store.has(sample.id()), found.is_some());
     }
     assert_eq!(store.counters().corrupt, flipped.len() as u64);
-    // Of a large one what is right is kept.
+    // The right blocks of a large object stay.
     assert!(large.check(&store).await.is_none());
     let partial = store
         .partial(large.id(), large.size_bytes, ReservePolicy::MayEvict)
@@ -180,7 +180,7 @@ async fn after_another_boot_nothing_is_served_before_its_checksums_were_read() {
         .await;
     assert!(matches!(written, Ok(Progress::Complete(_))));
     assert!(large.check(&store).await.is_some());
-    // What was flipped is fetched again.
+    // Objects with flipped bits are fetched again.
     for sample in &flipped {
         sample.put(&store).await.unwrap();
         assert!(sample.check(&store).await.is_some());
@@ -189,7 +189,7 @@ async fn after_another_boot_nothing_is_served_before_its_checksums_were_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_another_boot_a_lookup_verifies_what_it_lands() {
+async fn after_another_boot_a_lookup_verifies_what_it_links() {
     let folder = TempDir::new().unwrap();
     let cache = folder.path().join("cache");
     let store = open(&cache).await;
@@ -204,15 +204,18 @@ async fn after_another_boot_a_lookup_verifies_what_it_lands() {
     }
     crash(store, &cache).await;
     flip(&cache.join("objects").join(wrong.id().path()), 99);
-    let pace = BackgroundRates {
+    let rates = BackgroundRates {
         verify_bytes_per_second: 1,
         ..BackgroundRates::default()
     };
-    let store = open_with(&cache, "another boot", pace).await;
+    let store = open_with(&cache, "another boot", rates).await;
     for (sample, is_right) in [(right, true), (wrong, false)] {
-        assert!(!store.land(sample.id()).await, "not verified yet: {sample:?}");
+        assert!(
+            !store.link_to_landing(sample.id()).await,
+            "not verified yet: {sample:?}"
+        );
         assert_eq!(store.is_ready(sample.id(), sample.size_bytes).await, is_right);
-        assert_eq!(store.land(sample.id()).await, is_right);
+        assert_eq!(store.link_to_landing(sample.id()).await, is_right);
     }
     assert_eq!(store.counters().corrupt, 1);
     store.stop().await;
@@ -237,20 +240,20 @@ async fn the_scrubber_finds_a_flipped_bit() {
         until("the scrubber", || store.counters().corrupt == 1).await;
         assert!(!store.has(sample.id()));
         assert!(sample.check(&store).await.is_none());
-        until("its room", || store.usage()[0].used_bytes < before).await;
+        until("its space", || store.usage()[0].used_bytes < before).await;
         assert_eq!(store.usage()[0].objects, 0);
         store.stop().await;
     }
 }
 
-/// Runs `test` on threads that the modes of files hold for, as for an unprivileged owner.
+/// Runs `test` on threads for which the modes of files are enforced, as for an unprivileged owner.
 fn without_privileges(test: impl Future<Output = ()> + Send) {
     std::thread::scope(|scope| {
         let running = scope.spawn(|| {
             let mut sets = capabilities(None).unwrap();
             sets.effective -= CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
             set_capabilities(None, sets).unwrap();
-            // Threads inherit what their maker may do.
+            // Threads inherit the capabilities of the thread that starts them.
             tokio::runtime::Runtime::new().unwrap().block_on(test);
         });
         if let Err(panic) = running.join() {
@@ -307,7 +310,7 @@ fn directories_that_cannot_be_used_are_misses_until_they_can() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_directory_may_be_deleted_under_the_store() {
+async fn each_directory_may_be_deleted_while_the_store_is_open() {
     for place in [
         "objects",
         "landing",
@@ -334,7 +337,7 @@ async fn each_directory_may_be_deleted_under_the_store() {
             place => cache.join(place),
         })
         .unwrap();
-        // What is open reads on, and what is written meanwhile goes wherever it can.
+        // Open files can still be read, and writes meanwhile succeed or fail.
         assert!(
             partial.map(0..MIB).unwrap()[..] == begun.block(block)[..],
             "{place}"

@@ -1,4 +1,4 @@
-//! A file system of a test's own, so that what is taken on it is what the store takes.
+//! A file system that a test has for itself, so that the space used on it is the store's.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 pub(crate) const MIB: u64 = 1 << 20;
 
-/// Which kind.
+/// Kind of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// An ext4 on a loop device, which ends with its mount.
@@ -27,8 +27,8 @@ pub(crate) struct Taken {
 pub(crate) struct Disk {
     folder: TempDir,
     empty: Taken,
-    /// How often a file system is looked at again.
-    looks: u32,
+    /// How often the space is measured again.
+    retries: u32,
 }
 
 impl Disk {
@@ -40,7 +40,7 @@ impl Disk {
         let mut disk = Self {
             folder,
             empty: Taken::default(),
-            looks: if kind == Kind::Ext4 { 10 } else { 0 },
+            retries: if kind == Kind::Ext4 { 10 } else { 0 },
         };
         std::fs::create_dir(disk.mountpoint()).unwrap();
         let mut mount = Command::new("mount");
@@ -66,17 +66,17 @@ impl Disk {
         self.folder.path().join("disk")
     }
 
-    /// Where a cache directory can be.
+    /// Path for a cache directory.
     pub(crate) fn cache(&self) -> PathBuf {
         self.mountpoint().join("cache")
     }
 
-    /// Where somebody else can write.
-    pub(crate) fn stranger(&self) -> PathBuf {
-        self.mountpoint().join("stranger")
+    /// Path for a file that is not the store's.
+    pub(crate) fn other_file(&self) -> PathBuf {
+        self.mountpoint().join("other")
     }
 
-    /// What is taken beyond what the empty file system takes, in files under way and in those without a name, too.
+    /// The space used beyond that of the empty file system; files being written and unlinked files are included.
     pub(crate) fn taken(&self) -> Taken {
         let all = self.all_taken();
         Taken {
@@ -85,12 +85,12 @@ impl Disk {
         }
     }
 
-    /// The same, for somebody who looks all along, at a file system that is being written. An ext4 counts blocks that are
-    /// being allocated twice for a moment, as free no more and as reserved yet: so what it says counts if it says it in
-    /// several looks one after the other. (A tmpfs is right at every moment.)
+    /// [`taken`](Self::taken) of a file system that is being written. An ext4 counts blocks that are being allocated twice for
+    /// microseconds, as not free any more and as still reserved: so the least of several measurements in a row counts. (A
+    /// tmpfs is right at every moment.)
     pub(crate) fn taken_surely(&self, limit: Taken) -> Taken {
         let mut least = self.taken();
-        for _ in 0..self.looks {
+        for _ in 0..self.retries {
             if least.bytes <= limit.bytes && least.inodes <= limit.inodes {
                 break;
             }
@@ -102,7 +102,7 @@ impl Disk {
         least
     }
 
-    /// What anybody can still write.
+    /// The bytes that any user can still write.
     pub(crate) fn free_bytes(&self) -> u64 {
         let found = rustix::fs::statvfs(self.mountpoint()).unwrap();
         found.f_bavail * found.f_frsize
@@ -126,6 +126,6 @@ impl Drop for Disk {
 
 fn run(command: &mut Command) {
     let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {stderr}");
 }

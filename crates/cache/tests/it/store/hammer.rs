@@ -23,13 +23,13 @@ const STEPS: usize = 250;
 /// Several times what fits.
 const OBJECTS: u64 = 800;
 
-/// What a task holds open for a while.
+/// A file that a task holds open for some steps.
 enum Held {
     File(#[expect(dead_code, reason = "held open")] Arc<File>),
     Partial(#[expect(dead_code, reason = "held open")] Arc<Partial>),
 }
 
-/// A task's share of the hard use.
+/// The steps of one task.
 pub(crate) async fn work(store: Arc<Store>, seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut held = Vec::new();
@@ -41,7 +41,7 @@ pub(crate) async fn work(store: Arc<Store>, seed: u64) {
             }
             0..50 => drop(sample.put(&store).await.ok()),
             50..85 => held.extend(sample.check(&store).await.map(Held::File)),
-            85..95 => drop(store.land(sample.id()).await),
+            85..95 => drop(store.link_to_landing(sample.id()).await),
             95..97 => held.clear(),
             _ => {
                 let sample = Sample::new(sample.number / 16 * 16);
@@ -59,7 +59,7 @@ pub(crate) async fn work(store: Arc<Store>, seed: u64) {
     }
 }
 
-/// Writes some blocks of a large object, in any order, and reads what is here.
+/// Writes some blocks of a large object, in any order, and reads the cached ones.
 async fn fill(store: &Store, sample: Sample, random: &mut StdRng) -> Option<Arc<Partial>> {
     let partial = store
         .partial(sample.id(), sample.size_bytes, ReservePolicy::MayEvict)
@@ -80,7 +80,7 @@ async fn fill(store: &Store, sample: Sample, random: &mut StdRng) -> Option<Arc<
     Some(partial)
 }
 
-/// Makes an object longer, within its last block on disk: whoever opens it next takes it out, while others have it open.
+/// Makes an object longer, within its last block on disk: the next open quarantines it, while other tasks have it open.
 fn damage(path: &Path) {
     if let Ok(file) = OpenOptions::new().write(true).open(path)
         && let Ok(length) = file.metadata().map(|metadata| metadata.len())
@@ -90,8 +90,8 @@ fn damage(path: &Path) {
     }
 }
 
-/// The lengths of the objects that were found damaged and are there yet.
-fn condemned(cache: &Path) -> Vec<u64> {
+/// The lengths of the objects that were found corrupt and are not freed yet.
+fn corrupt(cache: &Path) -> Vec<u64> {
     walkdir::WalkDir::new(cache.join("objects"))
         .into_iter()
         .map(Result::unwrap)
@@ -142,20 +142,16 @@ fn hammer(kind: Kind, eviction: Eviction) {
                 store.stop().await;
                 let before = store.usage()[0];
                 drop(store);
-                // What nobody has waited for goes when the store is opened.
-                let condemned = condemned(&disk.cache());
+                // Corrupt objects that no eviction pass has freed are removed when the store is opened.
+                let corrupt = corrupt(&disk.cache());
                 let store = open().await;
                 store.scanned().await;
                 let after = store.usage()[0];
-                let damage: u64 = condemned.iter().sum();
-                assert_eq!(
-                    after.objects,
-                    before.objects - condemned.len() as u64,
-                    "a fresh walk"
-                );
+                let damage: u64 = corrupt.iter().sum();
+                assert_eq!(after.objects, before.objects - corrupt.len() as u64, "a new scan");
                 // Each damage adds a byte.
                 let added = (after.object_bytes + damage).abs_diff(before.object_bytes);
-                assert!(added <= counters.corrupt, "{before:?}, {after:?}, {condemned:?}");
+                assert!(added <= counters.corrupt, "{before:?}, {after:?}, {corrupt:?}");
                 assert!(disk.taken().bytes <= after.used_bytes, "{after:?}");
                 store.stop().await;
             });

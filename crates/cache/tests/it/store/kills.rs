@@ -1,7 +1,7 @@
-//! A process that writes, killed again and again at any moment: what it said was whole is whole, what is served is
-//! right, and a walk finds what is accounted.
+//! A process that writes, killed again and again at any moment: objects that it reported complete are complete, served bytes
+//! are right, and a scan finds what is accounted.
 //!
-//! The writer is the example `store-writer`. It prints what is done.
+//! The writer is the example `store-writer`. It prints what is written.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -17,19 +17,19 @@ use crate::store::objects::{OBJECTS, Sample, open_shared};
 
 const KILLS: u64 = 40;
 
-/// What a writer has printed.
+/// What writers have printed.
 #[derive(Default)]
-struct Said {
-    whole: BTreeSet<u64>,
+struct Reported {
+    complete: BTreeSet<u64>,
     blocks: BTreeSet<(u64, u32)>,
 }
 
-impl Said {
-    fn hear(&mut self, line: &str) {
+impl Reported {
+    fn add(&mut self, line: &str) {
         let words: Vec<_> = line.split(' ').collect();
         match words[..] {
-            ["#whole", number] => {
-                self.whole.insert(number.parse().unwrap());
+            ["#complete", number] => {
+                self.complete.insert(number.parse().unwrap());
             }
             ["#block", number, block] => {
                 self.blocks
@@ -40,8 +40,8 @@ impl Said {
     }
 }
 
-/// Runs a writer until it has said so many lines, and kills it.
-fn run_and_kill(disk: &Disk, eviction: &str, seed: u64, lines: usize, said: &mut Said) {
+/// Runs a writer until it has printed so many lines, and kills it.
+fn run_and_kill(disk: &Disk, eviction: &str, seed: u64, lines: usize, reported: &mut Reported) {
     let mut child = helper("store-writer")
         .args([eviction, &seed.to_string()])
         .arg(disk.cache())
@@ -50,17 +50,17 @@ fn run_and_kill(disk: &Disk, eviction: &str, seed: u64, lines: usize, said: &mut
         .unwrap();
     let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
     for line in output.by_ref().take(lines) {
-        said.hear(&line.unwrap());
+        reported.add(&line.unwrap());
     }
     child.kill().unwrap();
-    // What it said before it died counts as well; a line that was cut is none.
+    // What it reported before it was killed counts as well; a line that was cut does not.
     for line in output.map_while(Result::ok) {
-        said.hear(&line);
+        reported.add(&line);
     }
     assert!(!child.wait().unwrap().success(), "the writer ended by itself");
 }
 
-/// Requires that a store serves only right bytes and accounts for all that is there.
+/// Requires that a store serves only right bytes and accounts for all of its files.
 async fn examine(store: &Store, disk: &Disk) {
     store.scanned().await;
     for sample in (0..OBJECTS).map(Sample::new) {
@@ -75,7 +75,7 @@ async fn examine(store: &Store, disk: &Disk) {
         }
     }
     let usage = store.usage()[0];
-    let walk = |place: &str| {
+    let scan = |place: &str| {
         walkdir::WalkDir::new(disk.cache().join(place))
             .into_iter()
             .map(Result::unwrap)
@@ -83,12 +83,12 @@ async fn examine(store: &Store, disk: &Disk) {
             .map(|entry| entry.metadata().unwrap().len())
             .collect::<Vec<_>>()
     };
-    let objects = walk("objects");
+    let objects = scan("objects");
     assert_eq!(
         (usage.objects, usage.object_bytes),
         (objects.len() as u64, objects.iter().sum())
     );
-    assert_eq!(walk("temporary"), [0_u64; 0], "what was under way is removed");
+    assert_eq!(scan("temporary"), [0_u64; 0], "unfinished files are removed");
     assert!(
         disk.taken().bytes <= usage.used_bytes,
         "{usage:?}, {:?}",
@@ -99,23 +99,23 @@ async fn examine(store: &Store, disk: &Disk) {
 }
 
 #[test]
-fn what_was_whole_before_a_kill_is_whole_after_it() {
+fn what_was_complete_before_a_kill_is_complete_after_it() {
     let disk = Disk::new(Kind::Ext4, 600 * MIB);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut random = StdRng::seed_from_u64(1);
-    let mut said = Said::default();
+    let mut reported = Reported::default();
     for round in 0..KILLS {
         // Most lines are blocks and empty ones; the first kills hit the opening of the store.
         let lines = random.random_range(0..60) * usize::try_from(round.min(4)).unwrap() / 4;
-        run_and_kill(&disk, "never", round, lines, &mut said);
+        run_and_kill(&disk, "never", round, lines, &mut reported);
         runtime.block_on(async {
             let store = open_shared(&disk.cache(), Eviction::Never).await;
             examine(&store, &disk).await;
-            for number in &said.whole {
+            for number in &reported.complete {
                 let sample = Sample::new(*number);
                 assert!(sample.check(&store).await.is_some(), "round {round}: {sample:?}");
             }
-            for (number, block) in &said.blocks {
+            for (number, block) in &reported.blocks {
                 let sample = Sample::new(*number);
                 let partial = store
                     .existing_partial(sample.id(), sample.size_bytes)
@@ -128,7 +128,11 @@ fn what_was_whole_before_a_kill_is_whole_after_it() {
             store.stop().await;
         });
     }
-    assert!(said.whole.len() > 50, "{} were whole", said.whole.len());
+    assert!(
+        reported.complete.len() > 50,
+        "{} were complete",
+        reported.complete.len()
+    );
 }
 
 #[test]
@@ -142,7 +146,7 @@ fn a_store_that_was_killed_while_it_evicts_is_right() {
             "lru",
             round,
             random.random_range(50..400),
-            &mut Said::default(),
+            &mut Reported::default(),
         );
         runtime.block_on(async {
             let store = open_shared(&disk.cache(), Eviction::Lru).await;

@@ -1,4 +1,4 @@
-//! Objects that follow from their number alone, so that any process knows them.
+//! Objects whose size and content follow from their number, so that every process can compute them.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -66,10 +66,10 @@ impl Sample {
     }
 
     pub(crate) async fn put(self, store: &Store) -> Result<(), NotStored> {
-        let room = store
+        let reservation = store
             .reserve(self.id(), self.size_bytes, ReservePolicy::MayEvict)
             .await?;
-        store.put(room, vec![self.content()]).await
+        store.put(reservation, vec![self.content()]).await
     }
 
     /// Opens the object and requires that it is right.
@@ -82,10 +82,10 @@ impl Sample {
     }
 }
 
-/// How many objects there are for a writer that is killed.
+/// Number of the objects of a writer that is killed.
 pub(crate) const OBJECTS: u64 = 400;
 
-/// Opens the store that a writer and the test that kills it open in turns.
+/// Opens the store that a writer, and then the test that has killed it, opens.
 pub(crate) async fn open_shared(cache: &Path, eviction: Eviction) -> Arc<Store> {
     let limit = match eviction {
         Eviction::Never => 400 << 20,
@@ -102,10 +102,10 @@ pub(crate) async fn open_shared(cache: &Path, eviction: Eviction) -> Arc<Store> 
     .await
 }
 
-/// Opens a store. One that was open just now may have threads that are about to end.
-pub(crate) async fn open(options: StoreOptions, pace: BackgroundRates) -> Arc<Store> {
+/// Opens a store. Threads of an earlier store may still have the directory open: then it tries again.
+pub(crate) async fn open(options: StoreOptions, rates: BackgroundRates) -> Arc<Store> {
     loop {
-        match Store::open_with(options.clone(), Arc::new(NoViews), pace) {
+        match Store::open_with(options.clone(), Arc::new(NoViews), rates) {
             Err(StoreError::InUse { .. }) => tokio::task::yield_now().await,
             opened => return opened.unwrap(),
         }

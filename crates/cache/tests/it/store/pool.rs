@@ -1,4 +1,4 @@
-//! Several stores on one capacity: together they never pass it, and none takes from another.
+//! Several stores on one capacity: together they never pass it, and none evicts from another.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ fn used(store: &Store) -> u64 {
     store.usage()[0].used_bytes
 }
 
-async fn here(store: &Store, samples: impl Iterator<Item = Sample>) -> usize {
+async fn count_cached(store: &Store, samples: impl Iterator<Item = Sample>) -> usize {
     store.scanned().await;
     samples.filter(|sample| store.has(sample.id())).count()
 }
@@ -60,24 +60,27 @@ async fn a_scan_evicts_nothing_of_another_store() {
         sample.put(&two).await.unwrap();
         assert!(pool.used_bytes() <= CAPACITY);
     }
-    assert_eq!(here(&one, small(0, 200)).await, 200);
-    let kept = here(&two, small(1_000, 1_000)).await;
-    assert!(kept > 100, "it uses what is free: {kept}");
-    assert!(two.has(small(1_999, 1).next().unwrap().id()), "the newest is in");
+    assert_eq!(count_cached(&one, small(0, 200)).await, 200);
+    let cached = count_cached(&two, small(1_000, 1_000)).await;
+    assert!(cached > 100, "it uses what is free: {cached}");
+    assert!(
+        two.has(small(1_999, 1).next().unwrap().id()),
+        "the newest is cached"
+    );
 
-    // Now the first: it makes room among its own.
-    let before = here(&two, small(1_000, 1_000)).await;
+    // Now the first store: it evicts its own objects.
+    let before = count_cached(&two, small(1_000, 1_000)).await;
     for sample in small(3_000, 100) {
         sample.put(&one).await.unwrap();
     }
-    assert_eq!(here(&two, small(1_000, 1_000)).await, before);
-    assert_eq!(here(&one, small(3_000, 100)).await, 100);
+    assert_eq!(count_cached(&two, small(1_000, 1_000)).await, before);
+    assert_eq!(count_cached(&one, small(3_000, 100)).await, 100);
     one.stop().await;
     two.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_scans_at_once_live_off_their_own() {
+async fn two_concurrent_scans_evict_their_own() {
     let below = TempDir::new().unwrap();
     let pool = PoolCapacity::new(CAPACITY);
     let one = store(below.path(), "one", None, Eviction::Lru, &pool).await;
@@ -94,7 +97,7 @@ async fn two_scans_at_once_live_off_their_own() {
         let store = Arc::clone(store);
         scans.spawn(async move {
             for sample in small(number, 800) {
-                // What another reader of this store has just taken may be refused.
+                // Refused where another reader of this store has just taken the space.
                 sample.put(&store).await.ok();
             }
         });
@@ -110,7 +113,7 @@ async fn two_scans_at_once_live_off_their_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quota_holds_below_the_capacity_and_what_is_given_back_is_everybodys() {
+async fn a_quota_holds_below_the_capacity_and_released_space_is_shared() {
     let below = TempDir::new().unwrap();
     let pool = PoolCapacity::new(CAPACITY);
     let quota = 16 * MIB;
@@ -127,23 +130,19 @@ async fn a_quota_holds_below_the_capacity_and_what_is_given_back_is_everybodys()
     assert!(pool.used_bytes() <= CAPACITY && pool.used_bytes() > CAPACITY / 4 * 3);
     let late = small(9_000, 1).next().unwrap();
     assert_eq!(late.put(&two).await, Err(NotStored::Full));
-    // The first loses what no catalog names.
+    // The first store loses what no catalog references.
     one.remove_unreferenced(Arc::new(|_| false)).await;
     late.put(&two).await.unwrap();
     let left = used(&one);
     one.stop().await;
     let before = pool.used_bytes();
     drop(one);
-    assert_eq!(
-        pool.used_bytes(),
-        before - left,
-        "a store that is gone has no share"
-    );
+    assert_eq!(pool.used_bytes(), before - left, "a dropped store has no share");
     two.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn none_gives_room_out_before_all_have_counted() {
+async fn no_store_reserves_before_all_are_scanned() {
     let below = TempDir::new().unwrap();
     let pool = PoolCapacity::new(CAPACITY);
     for name in ["one", "two"] {
@@ -166,20 +165,20 @@ async fn none_gives_room_out_before_all_have_counted() {
     two.stop().await;
 }
 
-/// Looks at a disk of which `reserve` bytes are to stay free, as a worker does. Returns how much should go.
-fn look(disk: &Disk, reserve: u64, pool: &PoolCapacity) -> u64 {
+/// Limits a pool on a disk of which `reserve` bytes are to stay free, as a worker does. Returns how much should be evicted.
+fn limit_pool(disk: &Disk, reserve: u64, pool: &PoolCapacity) -> u64 {
     let spare = i64::try_from(disk.free_bytes()).unwrap() - i64::try_from(reserve).unwrap();
     pool.limit_to_spare(spare)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_others_write_is_made_room_for_and_not_written_over() {
+async fn other_files_on_the_disk_are_evicted_for() {
     let disk = Disk::new(Kind::Ext4, 200 * MIB);
     let below = disk.cache().parent().unwrap().to_owned();
     let (pool, reserve) = (PoolCapacity::new(100 * MIB), 40 * MIB);
     let scan = store(&below, "scan", None, Eviction::Lru, &pool).await;
     let kept = store(&below, "kept", None, Eviction::Never, &pool).await;
-    assert_eq!(look(&disk, reserve, &pool), 0);
+    assert_eq!(limit_pool(&disk, reserve, &pool), 0);
     assert_eq!(pool.withheld_bytes(), 0);
     for number in 0..300 {
         for (store, from) in [(&scan, 0), (&kept, 10_000)] {
@@ -187,29 +186,29 @@ async fn what_others_write_is_made_room_for_and_not_written_over() {
         }
     }
 
-    let stranger = disk.stranger();
-    // Half of what the first store has.
+    let other = disk.other_file();
+    // Half of what the first store uses.
     let excess = used(&scan) / 2;
     let much = disk.free_bytes() - reserve + excess;
-    std::fs::write(&stranger, vec![1; usize::try_from(much).unwrap()]).unwrap();
-    let excess = look(&disk, reserve, &pool);
+    std::fs::write(&other, vec![1; usize::try_from(much).unwrap()]).unwrap();
+    let excess = limit_pool(&disk, reserve, &pool);
     assert!(excess > 0 && pool.withheld_bytes() > 0);
     let new = small(20_000, 1).next().unwrap();
     assert_eq!(new.put(&kept).await, Err(NotStored::Full));
     assert_eq!(kept.evictable_bytes(), 0);
-    kept.give_way(excess).await;
-    scan.give_way(excess).await;
-    let left = look(&disk, reserve, &pool);
-    assert!(left < MIB, "{left} of {excess} were not made room for");
-    scan.give_way(left).await;
+    kept.evict_bytes(excess).await;
+    scan.evict_bytes(excess).await;
+    let left = limit_pool(&disk, reserve, &pool);
+    assert!(left < MIB, "{left} of {excess} were not evicted");
+    scan.evict_bytes(left).await;
     assert_eq!(
-        here(&kept, small(10_000, 300)).await,
+        count_cached(&kept, small(10_000, 300)).await,
         300,
-        "what never goes stays"
+        "a store that never evicts keeps all"
     );
 
-    // Both go on, one among its own, and the reserve stays.
-    assert_eq!(look(&disk, reserve, &pool), 0);
+    // Both continue, one evicts its own objects, and the reserve stays.
+    assert_eq!(limit_pool(&disk, reserve, &pool), 0);
     for sample in small(30_000, 300) {
         sample.put(&scan).await.unwrap();
         sample.put(&kept).await.ok();
@@ -217,15 +216,15 @@ async fn what_others_write_is_made_room_for_and_not_written_over() {
     let free = disk.free_bytes();
     assert!(free + MIB >= reserve, "{free} are free");
 
-    std::fs::remove_file(stranger).unwrap();
-    assert_eq!(look(&disk, reserve, &pool), 0);
+    std::fs::remove_file(other).unwrap();
+    assert_eq!(limit_pool(&disk, reserve, &pool), 0);
     new.put(&kept).await.unwrap();
     scan.stop().await;
     kept.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_on_its_way_to_the_disk_is_not_given_out_again() {
+async fn reserved_space_is_not_given_out_again() {
     let below = TempDir::new().unwrap();
     let pool = PoolCapacity::new(CAPACITY);
     let store = store(below.path(), "one", None, Eviction::Never, &pool).await;
@@ -233,11 +232,11 @@ async fn what_is_on_its_way_to_the_disk_is_not_given_out_again() {
     let [one, two] = [1, 2].map(|number| small(number, 1).next().unwrap().id());
     let spare = i64::try_from(10 * MIB).unwrap();
     assert_eq!(pool.limit_to_spare(spare), 0);
-    let room = store
+    let reservation = store
         .reserve(one, 9 * MIB, ReservePolicy::MayEvict)
         .await
         .unwrap();
-    // The file system still says the same.
+    // The file system still reports the same.
     assert_eq!(pool.limit_to_spare(spare), 0);
     assert_eq!(
         store.reserve(two, 2 * MIB, ReservePolicy::MayEvict).await.err(),
@@ -245,9 +244,9 @@ async fn what_is_on_its_way_to_the_disk_is_not_given_out_again() {
     );
     assert!(
         pool.limit_to_spare(spare / 2) > 4 * MIB,
-        "more is on its way than fits"
+        "more is reserved than fits"
     );
-    drop(room);
+    drop(reservation);
     assert_eq!(pool.limit_to_spare(spare), 0);
     drop(
         store
@@ -258,7 +257,7 @@ async fn what_is_on_its_way_to_the_disk_is_not_given_out_again() {
     store.stop().await;
 }
 
-/// Both kinds of work on two stores of one disk, whose file system counts.
+/// Both kinds of work on two stores of one disk, measured by its file system.
 fn hammer(kind: Kind) {
     let disk = Disk::new(kind, 160 * MIB);
     let below = disk.cache().parent().unwrap().to_owned();
@@ -317,7 +316,7 @@ fn hammer(kind: Kind) {
         shares > CAPACITY / 10 * 8,
         "{kind:?}: {shares} of {CAPACITY} used"
     );
-    assert_eq!(pool.used_bytes(), 0, "both are gone");
+    assert_eq!(pool.used_bytes(), 0, "both are dropped");
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub(crate) fn copy_mapped(
     target: &mut File,
 ) -> io::Result<()> {
     let options = MmapOptions::new();
-    // SAFETY: the mapping is only ever read by the kernel, on behalf of write(2), and nobody truncates the file.
+    // SAFETY: the mapping is only ever read by the kernel, on behalf of write(2), and no process truncates the file.
     let map = unsafe {
         match sharing {
             Sharing::Private => options.map_copy_read_only(file),

@@ -63,7 +63,7 @@ impl Expected {
 struct Entry {
     name: String,
     kind: FileType,
-    /// Where the listing goes on behind it.
+    /// The offset at which the listing continues after it.
     cookie: u64,
 }
 

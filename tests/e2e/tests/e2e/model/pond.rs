@@ -32,7 +32,7 @@ enum Shown {
     File(Content),
     /// A version of a file which cannot be had any more, as it should be.
     Stale(Content),
-    /// A version which the source has again, after it had been gone: it can be had at the next try, or soon.
+    /// A version which the source has again, after it was deleted: it is readable at the next attempt, or soon.
     StaleForNow(Content),
     /// A directory.
     Directory,

@@ -135,7 +135,7 @@ fn direct_io_reads_right(tree: &Tree) {
 fn mapped(path: &Path, length: usize, flags: MapFlags) -> Vec<u8> {
     let file = File::open(path).unwrap();
     let size = NonZeroUsize::new(length).unwrap();
-    // SAFETY: a fresh mapping of `length` bytes of a file that nobody truncates, copied and unmapped here.
+    // SAFETY: a fresh mapping of `length` bytes of a file that no process truncates, copied and unmapped here.
     unsafe {
         let address = mmap(None, size, ProtFlags::PROT_READ, flags, &file, 0).expect("map the file");
         let bytes = std::slice::from_raw_parts(address.as_ptr().cast::<u8>(), length).to_vec();

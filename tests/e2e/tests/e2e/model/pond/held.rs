@@ -1,4 +1,4 @@
-//! Operations on files and directories that are held open, while everything else goes on.
+//! Operations on files and directories that are held open, during all other operations.
 
 use std::fs::File;
 
@@ -110,7 +110,7 @@ impl Pond {
         };
         let held = &mut self.directories[place];
         if let Err(error) = held.list_on(calls)? {
-            // Its generation may be gone where there is another one; a listing never just ends.
+            // Its generation may have been deleted where there is another one; a listing never just ends.
             ensure!(
                 error == rustix::io::Errno::STALE && self.view == View::Fuse && held.since < now,
                 "listing on: {error}"

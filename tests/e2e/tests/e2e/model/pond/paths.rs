@@ -218,7 +218,7 @@ impl Pond {
         let outcome = read(file, content, way, part).with_context(|| format!("{path:?} by {way:?}"))?;
         match outcome {
             Outcome::Right { whole } => {
-                // Of a kernel view a small object is whole before it is opened; else the last bytes may be on their way.
+                // In a kernel view a small object is complete before it is opened; else the last bytes may be in flight.
                 if whole && self.view == View::Kernel && content.size <= 8 << 20 {
                     self.keep(path, content);
                 }
@@ -322,7 +322,7 @@ impl Pond {
     }
 }
 
-/// Tries again while a version that the source has again is still said to be gone.
+/// Retries while a version that the source has again is still reported as deleted.
 pub(super) fn until_settled(path: &str, once: impl Fn() -> Result<Shown>) -> Result<Shown> {
     let mut last = once();
     if matches!(last, Ok(Shown::StaleForNow(_))) {
