@@ -1,4 +1,4 @@
-//! Makes the messages and services of `proto/` into Rust.
+//! Generates Rust code of the messages and services in `proto/`.
 
 use std::error::Error;
 

@@ -1,4 +1,4 @@
-//! A Dataset's plan as the options of a [`Dataset`], and its failures as problems of a report.
+//! Options of a [`Dataset`] from its plan, and problems of a report from its errors.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,45 +18,45 @@ use millpond_cache::metrics::WorkerMetrics;
 use millpond_cache::source::{Clients, SourceOptions};
 use millpond_cache::{Eviction, Limit, MemoryTier, PoolCapacity};
 
-/// Numbers of generations begin at the minutes since then where a directory is new: what an earlier life of the same
-/// Dataset has shown stays below, unless it listed changes more often than that. A number has 26 bits for drivers.
+/// Epoch of first generations: in a new directory they start at the minutes since it. So they exceed the generations that
+/// the same Dataset had in a lost directory, unless it changed more than once a minute. Drivers allow 26 bits.
 const FIRST_GENERATIONS: u64 = 1_767_225_600;
 
-/// Of a quota, memory takes at most this part: large files are kept on the disk alone.
-const MEMORY_SHARE: u64 = 2;
+/// Divisor of the quota for the memory tier: large files are cached on the disk alone.
+const MEMORY_DIVISOR: u64 = 2;
 
-/// Of the read buffers, what each Dataset can have in any case: the largest request is half of it.
-const LEAST_READ_BUFFERS_BYTES: u64 = 16 << 20;
+/// Read buffers that each Dataset has beside the shared budget: the largest request is half of it.
+const MIN_READ_BUFFER_BYTES: u64 = 16 << 20;
 
-/// The read buffers of all Datasets, where nobody said how much: of the memory limit, or of all that the node has.
-const SHARE_OF_LIMIT: u64 = 2;
-const SHARE_OF_NODE: u64 = 8;
+/// Divisors for the default read buffers of all Datasets: of the memory limit, or of the node's memory.
+const LIMIT_DIVISOR: u64 = 2;
+const NODE_DIVISOR: u64 = 8;
 
-/// The buffers of all reads, of so many bytes or as many as fit.
+/// Returns the read buffers of all Datasets, of `bytes` or the default.
 pub(super) fn read_buffers(bytes: Option<u64>) -> SharedBudget {
     let bytes = bytes.unwrap_or_else(|| match millpond_process::memory_limit_bytes() {
-        Some(limit) => limit / SHARE_OF_LIMIT,
-        None => millpond_process::memory_bytes() / SHARE_OF_NODE,
+        Some(limit) => limit / LIMIT_DIVISOR,
+        None => millpond_process::memory_bytes() / NODE_DIVISOR,
     });
-    info!(bytes, "the buffers of all reads together");
-    SharedBudget::new(bytes, LEAST_READ_BUFFERS_BYTES)
+    info!(bytes, "read buffers of all Datasets");
+    SharedBudget::new(bytes, MIN_READ_BUFFER_BYTES)
 }
 
-/// What all Datasets of this worker have in common.
+/// State shared by all Datasets of this worker.
 pub(super) struct WorkerContext {
     pub(super) tiers: Tiers,
-    /// The capacity of the main tier, which all share.
+    /// Capacity of the main tier, shared by all.
     pub(super) main: Arc<PoolCapacity>,
-    /// The same of the memory before it.
+    /// Capacity of the memory tier in front of it.
     pub(super) memory: Option<Arc<PoolCapacity>>,
     pub(super) boot_id: String,
     pub(super) read_buffer_bytes: u64,
-    /// What the buffers of all reads come from.
+    /// Budget of all read buffers.
     pub(super) read_buffers: SharedBudget,
     pub(super) metrics: WorkerMetrics,
-    /// One for all sources that need the same.
+    /// HTTP clients, shared by sources with equal options.
     pub(super) clients: Clients,
-    /// A Dataset has come to something that the controller waits for.
+    /// Notified when a Dataset has news that the controller waits for.
     pub(super) news: Notify,
 }
 
@@ -72,14 +72,14 @@ impl WorkerContext {
             .map_err(|error| of_opening(plan, &error))
     }
 
-    /// Makes an open Dataset what its plan says; lists its sources again if they are others.
+    /// Applies a changed plan to an open Dataset; lists its sources again if they changed.
     pub(super) async fn reconfigure(
         &self,
         dataset: &Dataset,
         plan: &plan::Dataset,
     ) -> Result<(), plan::Problem> {
         match dataset.reconfigure(self.options(plan)).await {
-            // What is wrong with the sources the Dataset says itself, as long as it is.
+            // The Dataset itself reports problems of its sources while they last.
             Ok(_) | Err(ReconfigureError::Refresh(_)) => Ok(()),
             Err(error) => {
                 let (kind, mount) = match &error {
@@ -118,7 +118,7 @@ impl WorkerContext {
             .tiers
             .memory
             .as_ref()
-            .map_or(0, |tier| tier.bytes.min(quota / MEMORY_SHARE));
+            .map_or(0, |tier| tier.bytes.min(quota / MEMORY_DIVISOR));
         options.disk_limit = Limit {
             bytes: Some(quota.saturating_sub(in_memory).min(self.tiers.main.bytes)),
             inodes: None,
@@ -171,7 +171,7 @@ fn of_opening(plan: &plan::Dataset, error: &OpenError) -> plan::Problem {
     }
 }
 
-/// A listing that failed.
+/// Returns the problem of a failed listing.
 pub(super) fn of_listing(plan: &plan::Dataset, error: &RefreshError) -> plan::Problem {
     problem(plan, error.kind(), error.mount(), error.describe())
 }

@@ -1,8 +1,8 @@
 //! One Dataset of the plan, from its opening to its removal.
 //!
-//! Its task opens it, sees to a first catalog, follows the changes of its plan, and tries again what failed: a source that
-//! did not answer, a tier that could not be opened. It serves as soon as it is open: what was cached by a worker before
-//! is there without the source.
+//! Its task opens it, lists its sources if it has no catalog, applies the changes of its plan, and retries after failures:
+//! an unreachable source, a tier that cannot be opened. It serves as soon as it is open: objects cached by a previous
+//! worker are available without the source.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,14 +20,14 @@ use super::context::{WorkerContext, of_listing};
 use crate::service::{Datasets, Drivers, ServedDataset};
 use millpond_cache::dataset::Dataset;
 
-/// A source that was down is listed soon after it is back, and a wrong name does not hammer it.
+/// Backoff of retries: short enough to list a recovered source soon, long enough not to overload it with a wrong name.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
-/// What is wrong with a Dataset's description or its tier; what is wrong with its sources the Dataset itself knows.
+/// Problem of a Dataset's plan or tier; the Dataset itself reports problems of its sources.
 pub(super) type Problems = Arc<Mutex<Vec<plan::Problem>>>;
 
-/// A Dataset of the plan.
+/// Handle of a Dataset's task.
 pub(super) struct DatasetHandle {
     plan: watch::Sender<plan::Dataset>,
     problems: Problems,
@@ -37,19 +37,19 @@ pub(super) struct DatasetHandle {
 }
 
 impl DatasetHandle {
-    /// Begins to keep a Dataset.
-    pub(super) fn start(plan: plan::Dataset, setup: Arc<WorkerContext>, datasets: Arc<Datasets>) -> Self {
+    /// Starts the task of a Dataset.
+    pub(super) fn start(plan: plan::Dataset, context: Arc<WorkerContext>, datasets: Arc<Datasets>) -> Self {
         let (sender, receiver) = watch::channel(plan);
         let (problems, stop) = (Problems::default(), CancellationToken::new());
-        let keeping = DatasetTask {
+        let dataset_task = DatasetTask {
             plan: receiver,
-            setup,
+            context,
             datasets: Arc::clone(&datasets),
             problems: Arc::clone(&problems),
             stop: stop.clone(),
         };
         #[expect(clippy::disallowed_methods, reason = "joined by `stop`")]
-        let task = tokio::spawn(keeping.run());
+        let task = tokio::spawn(dataset_task.run());
         Self {
             plan: sender,
             problems,
@@ -59,7 +59,7 @@ impl DatasetHandle {
         }
     }
 
-    /// Takes a change of its plan.
+    /// Passes a changed plan to the task.
     pub(super) fn change(&self, plan: plan::Dataset) {
         self.plan.send_if_modified(|known| {
             let changed = *known != plan;
@@ -68,7 +68,7 @@ impl DatasetHandle {
         });
     }
 
-    /// What is wrong with it.
+    /// Returns the Dataset's problems.
     pub(super) fn problems(&self) -> Vec<plan::Problem> {
         let problems = self.problems.lock().clone();
         let plan = self.plan.borrow();
@@ -79,7 +79,7 @@ impl DatasetHandle {
         }
     }
 
-    /// Ends it; what is cached stays.
+    /// Stops the task and closes the Dataset; cached objects stay.
     pub(super) async fn stop(self) {
         self.stop.cancel();
         if let Err(error) = self.task.await {
@@ -90,7 +90,7 @@ impl DatasetHandle {
 
 struct DatasetTask {
     plan: watch::Receiver<plan::Dataset>,
-    setup: Arc<WorkerContext>,
+    context: Arc<WorkerContext>,
     datasets: Arc<Datasets>,
     problems: Problems,
     stop: CancellationToken,
@@ -102,13 +102,13 @@ impl DatasetTask {
         let Some(served) = stop.run_until_cancelled(self.open()).await else {
             return;
         };
-        let (uid, setup) = (self.plan.borrow().uid.clone(), Arc::clone(&self.setup));
+        let (uid, context) = (self.plan.borrow().uid.clone(), Arc::clone(&self.context));
         self.datasets.put(uid.clone(), served.clone());
         stop.run_until_cancelled(async {
             tokio::join!(
                 self.follow(&served.dataset),
                 served.drivers.run(),
-                tell_of_catalogs(&served.dataset, &setup.news)
+                notify_of_catalogs(&served.dataset, &context.news)
             );
         })
         .await;
@@ -117,13 +117,13 @@ impl DatasetTask {
         served.dataset.stop().await;
     }
 
-    /// Opens it, as soon as that is possible.
+    /// Opens the Dataset, retrying until it succeeds.
     async fn open(&mut self) -> ServedDataset {
         let mut delays = millpond_process::backoff(BACKOFF_MIN, BACKOFF_MAX);
         loop {
             let plan = self.plan.borrow_and_update().clone();
             let drivers = Arc::new(Drivers::default());
-            match self.setup.open(&plan, Arc::clone(&drivers)).await {
+            match self.context.open(&plan, Arc::clone(&drivers)).await {
                 Ok(dataset) => {
                     drivers.connect(&dataset);
                     self.problems.lock().clear();
@@ -134,17 +134,17 @@ impl DatasetTask {
                         dataset = plan.name,
                         namespace = plan.namespace,
                         reason = problem.message,
-                        "failed to open a Dataset"
+                        "failed to open a Dataset; retrying"
                     );
                     *self.problems.lock() = vec![problem];
-                    self.setup.news.notify_one();
+                    self.context.news.notify_one();
                 }
             }
-            self.pause(delays.next()).await;
+            self.wait(delays.next()).await;
         }
     }
 
-    /// Sees to a catalog, and then does what changes of the plan ask for. Ends only by being dropped.
+    /// Lists until there is a catalog, then applies changes of the plan. Ends only by being dropped.
     async fn follow(&mut self, dataset: &Arc<Dataset>) {
         let mut delays = millpond_process::backoff(BACKOFF_MIN, BACKOFF_MAX);
         let mut applied = self.plan.borrow_and_update().clone();
@@ -153,19 +153,19 @@ impl DatasetTask {
                 dataset = applied.name,
                 namespace = applied.namespace,
                 error = error.describe(),
-                "failed to list a Dataset's sources"
+                "failed to list a Dataset's sources; retrying"
             );
-            self.setup.news.notify_one();
-            self.pause(delays.next()).await;
+            self.context.news.notify_one();
+            self.wait(delays.next()).await;
             applied = self.apply(dataset, applied).await;
         }
         loop {
             if self.plan.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
-            let asked = self.plan.borrow().refresh_request != applied.refresh_request;
+            let is_requested = self.plan.borrow().refresh_request != applied.refresh_request;
             applied = self.apply(dataset, applied).await;
-            if asked {
+            if is_requested {
                 match dataset.refresh().await {
                     Ok(refreshed) => info!(generation = %refreshed.generation, "listed on request"),
                     Err(error) => warn!(error = error.describe(), "failed to list on request"),
@@ -174,25 +174,25 @@ impl DatasetTask {
         }
     }
 
-    /// Makes the Dataset what its plan says.
+    /// Applies the plan to the Dataset.
     async fn apply(&mut self, dataset: &Arc<Dataset>, applied: plan::Dataset) -> plan::Dataset {
         let plan = self.plan.borrow_and_update().clone();
         if plan != applied {
-            let result = self.setup.reconfigure(dataset, &plan).await;
+            let result = self.context.reconfigure(dataset, &plan).await;
             *self.problems.lock() = result.err().into_iter().collect();
         }
         plan
     }
 
-    /// Waits, but not for long when the plan changes: the change may be the cure.
-    async fn pause(&mut self, pause: Option<Duration>) {
-        // An ended plan ends this task by its stop.
-        let _changed = tokio::time::timeout(pause.unwrap_or(BACKOFF_MAX), self.plan.changed()).await;
+    /// Waits for `delay`, or until the plan changes, which may fix the problem.
+    async fn wait(&mut self, delay: Option<Duration>) {
+        // After the plan's sender is dropped this task is stopped.
+        let _changed = tokio::time::timeout(delay.unwrap_or(BACKOFF_MAX), self.plan.changed()).await;
     }
 }
 
-/// Has each new catalog reported. Ends only by being dropped.
-async fn tell_of_catalogs(dataset: &Dataset, news: &Notify) {
+/// Notifies of each new catalog. Ends only by being dropped.
+async fn notify_of_catalogs(dataset: &Dataset, news: &Notify) {
     let mut catalogs = dataset.catalogs();
     loop {
         if catalogs.borrow_and_update().is_some() {
@@ -204,10 +204,10 @@ async fn tell_of_catalogs(dataset: &Dataset, news: &Notify) {
     }
 }
 
-/// Deletes all that there is of a Dataset in these directories.
+/// Deletes a Dataset's directories.
 ///
 /// # Errors
-/// Something stays.
+/// If something cannot be deleted.
 pub(super) async fn remove(directories: Vec<PathBuf>) -> std::io::Result<()> {
     let removed = tokio::task::spawn_blocking(move || {
         for directory in directories {

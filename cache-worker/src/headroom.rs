@@ -1,9 +1,9 @@
-//! Keeps a part of a tier's disk free, however large the tier's capacity: of a node whose disk is short the kubelet evicts
-//! pods, those that train too, and where the cache fills the disk that helps nobody.
+//! Keeps a part of a tier's disk free, whatever the tier's capacity: on a node with a full disk the kubelet evicts pods,
+//! training ones too, which frees nothing if the cache fills the disk.
 //!
-//! Looked at every two seconds; between two looks the pool gives out no more than was spare at the last one, so that the
-//! cache itself never goes beyond. What others write meanwhile may: then Datasets that evict make room for it, each in
-//! proportion to what it could evict, and the others take in nothing new.
+//! The disk is checked every two seconds; between two checks the pool reserves no more than was spare at the last one, so
+//! that the cache itself never exceeds the limit. Other programs may: then Datasets with an eviction policy evict, each in
+//! proportion to its evictable bytes, and the others store nothing new.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -19,36 +19,36 @@ use super::tiers::TierOption;
 use crate::service::Datasets;
 use millpond_cache::{Medium, PoolCapacity};
 
-/// Of a disk that is the kubelet's or the container runtime's, too. The kubelet removes images when less than 15 % are free, and
-/// evicts pods at 10 or 15 %, by its defaults.
+/// Default percentage to keep free on a disk of the kubelet or the container runtime. By its defaults the kubelet removes
+/// images when less than 15 % are free, and evicts pods at 10 or 15 %.
 const SHARED_PERCENT: u64 = 20;
 
-/// Of the inodes, in parts of what must be free of the bytes: the kubelet evicts pods at half as much.
+/// Divisor of the percentage for inodes: the kubelet's limit for inodes is half that for bytes.
 const INODES_DIVISOR: u64 = 2;
 
-/// What the kubelet and the container runtime put into every container from directories of their own.
+/// Files that the kubelet and the container runtime mount into every container from their own directories.
 const OTHERS_FILES: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
 
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Looks that have to agree before it is said that the disk is short, or no more.
+/// Checks that must agree before a shortage, or its end, is reported.
 const CHECKS_BEFORE_REPORT: u32 = 5;
 
-/// What is told is told in parts of the capacity, so that it changes seldom.
+/// Withheld bytes are rounded to this fraction of the capacity, so that reports change seldom.
 const REPORT_STEPS: u64 = 100;
 
-/// What a file system has.
+/// Free space of a file system.
 #[derive(Clone, Copy, Debug)]
 struct Disk {
     bytes: u64,
     free_bytes: u64,
-    /// 0: it makes them as they are needed.
+    /// Total inodes; 0: the file system creates them as needed.
     inodes: u64,
     free_inodes: u64,
 }
 
 impl Disk {
-    fn look(path: &Path) -> io::Result<Self> {
+    fn read(path: &Path) -> io::Result<Self> {
         let found = rustix::fs::statvfs(path)?;
         Ok(Self {
             bytes: found.f_blocks.saturating_mul(found.f_frsize),
@@ -58,11 +58,11 @@ impl Disk {
         })
     }
 
-    /// How many bytes more may be taken if so many percent are to stay free; negative: how many should go. Where inodes are
-    /// scarcer than bytes, what the files of this disk hold with so many inodes.
+    /// Returns how many bytes may be written if `percent` are to stay free; negative: how many should be evicted. If inodes
+    /// are scarcer than bytes, the bytes that files of the mean size have with the spare inodes.
     fn spare_bytes(&self, percent: u64) -> i64 {
-        let beyond = |free: u64, whole: u64, percent: u64| {
-            i128::from(free) - i128::from(whole) * i128::from(percent) / 100
+        let beyond = |free: u64, total: u64, percent: u64| {
+            i128::from(free) - i128::from(total) * i128::from(percent) / 100
         };
         let mut spare = beyond(self.free_bytes, self.bytes, percent);
         let (used, used_inodes) = (
@@ -77,40 +77,40 @@ impl Disk {
     }
 }
 
-/// The metric of what cannot be used.
+/// Registers the metric of withheld bytes.
 pub(super) fn gauge(registry: &Registry) -> prometheus::Result<IntGauge> {
     let gauge = IntGauge::new(
         "millpond_worker_withheld_bytes",
-        "What of the disk tier's capacity is not used, since a part of the disk has to stay free",
+        "Bytes of the disk tier's capacity that are withheld because free disk space is below minFreePercent.",
     )?;
     registry.register(Box::new(gauge.clone()))?;
     Ok(gauge)
 }
 
-/// What is said of what cannot be used: whether there is anything, only after several looks agree. A worker that has just started
-/// does not know yet what the disk holds for it, and what others write comes and goes.
+/// Debounce of shortage reports: a shortage is reported after several checks agree. A worker that has just started has not
+/// scanned its files yet, and other programs' files may be temporary.
 #[derive(Debug, Default)]
 struct ShortageDebounce {
-    told: u64,
-    /// Looks in a row that found the opposite.
+    reported: u64,
+    /// Consecutive checks that disagreed with the reported state.
     others: u32,
 }
 
 impl ShortageDebounce {
-    /// Takes note of a look. Says whether it changes more than a number.
-    fn saw(&mut self, withheld: u64) -> bool {
-        let is_other = (withheld > 0) != (self.told > 0);
+    /// Records a check; returns whether the reported state changed, not only its number.
+    fn record(&mut self, withheld: u64) -> bool {
+        let is_other = (withheld > 0) != (self.reported > 0);
         self.others = if is_other { self.others + 1 } else { 0 };
         let is_news = self.others >= CHECKS_BEFORE_REPORT;
         if is_news || !is_other {
-            self.told = withheld;
+            self.reported = withheld;
             self.others = 0;
         }
         is_news
     }
 }
 
-/// The room of the tier on a disk.
+/// Headroom of the tier on a disk.
 pub(super) struct Headroom {
     path: PathBuf,
     percent: u64,
@@ -120,7 +120,7 @@ pub(super) struct Headroom {
 }
 
 impl Headroom {
-    /// Of a tier; `None`: it is no disk, or nothing has to stay free. `percent`: as it was asked for.
+    /// Creates the headroom of a tier; `None`: not a disk, or nothing has to stay free. `percent`: the option, if given.
     pub(super) fn of(
         tier: &TierOption,
         percent: Option<u8>,
@@ -143,37 +143,40 @@ impl Headroom {
         }))
     }
 
-    /// Looks at the disk until it is told to stop.
-    pub(super) async fn keep(self, stop: CancellationToken) {
-        info!(percent = self.percent, path = %self.path.display(), "this part of the disk stays free");
+    /// Checks the disk until `stop`.
+    pub(super) async fn run(self, stop: CancellationToken) {
+        info!(percent = self.percent, path = %self.path.display(), "keeping a part of the disk free");
         let mut interval = tokio::time::interval(CHECK_INTERVAL);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut telling = ShortageDebounce::default();
+        let mut debounce = ShortageDebounce::default();
         while stop.run_until_cancelled(interval.tick()).await.is_some() {
-            if stop.run_until_cancelled(self.look()).await.is_none() {
+            if stop.run_until_cancelled(self.check_disk()).await.is_none() {
                 break;
             }
-            let is_news = telling.saw(withheld_bytes(&self.pool));
-            self.withheld.set(i64::try_from(telling.told).unwrap_or(i64::MAX));
-            let (path, percent, withheld_bytes) = (self.path.display(), self.percent, telling.told);
+            let is_news = debounce.record(withheld_bytes(&self.pool));
+            self.withheld
+                .set(i64::try_from(debounce.reported).unwrap_or(i64::MAX));
+            let (path, percent, withheld_bytes) = (self.path.display(), self.percent, debounce.reported);
             match (is_news, withheld_bytes) {
                 (false, _) => {}
-                (true, 0) => info!(%path, percent, "the whole capacity can be used"),
+                (true, 0) => {
+                    info!(%path, percent, "free disk space recovered; the complete capacity is usable")
+                }
                 (true, _) => {
-                    warn!(%path, percent, withheld_bytes, "the disk is short: a part of the capacity is not used")
+                    warn!(%path, percent, withheld_bytes, "free disk space below minFreePercent; withholding a part of the capacity")
                 }
             }
         }
     }
 
-    async fn look(&self) {
+    async fn check_disk(&self) {
         self.pool.scanned().await;
         let path = self.path.clone();
-        let looking = tokio::task::spawn_blocking(move || Disk::look(&path)).await;
-        let spare = match looking.map_err(io::Error::other).flatten() {
+        let check = tokio::task::spawn_blocking(move || Disk::read(&path)).await;
+        let spare = match check.map_err(io::Error::other).flatten() {
             Ok(disk) => disk.spare_bytes(self.percent),
             Err(error) => {
-                warn!(path = %self.path.display(), %error, "failed to look at the disk");
+                warn!(path = %self.path.display(), %error, "failed to read the free disk space; retried by the next check");
                 return;
             }
         };
@@ -183,7 +186,7 @@ impl Headroom {
         }
     }
 
-    /// Evicts so much of all Datasets together.
+    /// Evicts `bytes` from all Datasets together.
     async fn evict_for_headroom(&self, bytes: u64) {
         let evictable: Vec<_> = self
             .datasets
@@ -206,7 +209,7 @@ impl Headroom {
     }
 }
 
-/// What of a pool's capacity cannot be used, to the hundredth part, rounded up.
+/// Returns the withheld bytes of a pool's capacity, rounded up to a hundredth of it.
 fn withheld_bytes(pool: &PoolCapacity) -> u64 {
     let step = (pool.capacity_bytes() / REPORT_STEPS).max(1);
     pool.withheld_bytes()
@@ -215,7 +218,7 @@ fn withheld_bytes(pool: &PoolCapacity) -> u64 {
         .min(pool.capacity_bytes())
 }
 
-/// Whether the kubelet or the container runtime keep their things on the same file system.
+/// Returns whether the kubelet or the container runtime have their files on the same file system.
 fn is_others_disk(path: &Path) -> io::Result<bool> {
     let disk = std::fs::metadata(path)?.dev();
     Ok(OTHERS_FILES
@@ -244,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_to_stay_free_is_not_spare() {
+    fn reserved_free_space_is_not_spare() {
         assert_eq!(gib(disk(300 * GIB, 900_000).spare_bytes(20)), 100);
         assert_eq!(gib(disk(150 * GIB, 900_000).spare_bytes(20)), -50);
         assert_eq!(gib(disk(150 * GIB, 900_000).spare_bytes(0)), 150);
@@ -252,7 +255,7 @@ mod tests {
 
     #[test]
     fn inodes_count_where_they_are_scarcer() {
-        // 500 GiB in 800,000 files; 100,000 of 1,000,000 inodes are to stay free.
+        // 500 GiB in 800,000 files; 100,000 of 1,000,000 inodes must stay free.
         let scarce = disk(500 * GIB, 200_000);
         assert_eq!(gib(scarce.spare_bytes(20)), 62);
         assert!(disk(500 * GIB, 50_000).spare_bytes(20) < 0);
@@ -265,25 +268,25 @@ mod tests {
     }
 
     #[test]
-    fn it_is_told_when_it_lasts() {
-        let mut telling = ShortageDebounce::default();
+    fn a_shortage_is_reported_when_it_lasts() {
+        let mut debounce = ShortageDebounce::default();
         for _ in 0..3 {
             // A start.
             for _ in 1..CHECKS_BEFORE_REPORT {
-                assert!(!telling.saw(7));
+                assert!(!debounce.record(7));
             }
-            assert!(!telling.saw(0));
+            assert!(!debounce.record(0));
         }
         let news: Vec<_> = [7, 7, 7, 7, 8, 9, 0, 9, 0, 0, 0, 0, 0]
-            .map(|withheld| (telling.saw(withheld), telling.told))
+            .map(|withheld| (debounce.record(withheld), debounce.reported))
             .into();
         let steps: Vec<_> = news.iter().filter(|(is_news, _)| *is_news).collect();
         assert_eq!(steps, [&(true, 8), &(true, 0)]);
-        assert_eq!(news[5..8], [(false, 9); 3], "the number follows at once");
+        assert_eq!(news[5..8], [(false, 9); 3], "the number follows immediately");
     }
 
     #[test]
-    fn what_is_withheld_is_told_in_hundredths() {
+    fn withheld_bytes_are_reported_in_hundredths() {
         let pool = PoolCapacity::new(1_000 * GIB);
         assert_eq!(withheld_bytes(&pool), 0);
         pool.limit_to_spare(i64::try_from(995 * GIB).unwrap());

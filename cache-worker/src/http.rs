@@ -1,4 +1,4 @@
-//! What the worker says of itself over HTTP.
+//! Metrics and readiness of the worker over HTTP.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use prometheus::proto::MetricFamily;
 
 use crate::service::Datasets;
 
-/// The worker. One that answers at all is ready: its socket is open before.
+/// The worker's observer. A worker that responds is ready: its socket is opened first.
 #[derive(Clone)]
 pub(super) struct Worker {
     pub(super) registry: Registry,

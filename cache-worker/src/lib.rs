@@ -1,13 +1,13 @@
-//! The worker as a process of a cluster: it follows the controller's plan and serves what that says.
+//! The worker's process in a cluster: it follows the controller's plan and serves the planned Datasets.
 //!
-//! - [`Options`]: the command line. [`run`]: everything put together, from the start to SIGTERM.
-//! - [`plan`]: the changes of the plan, applied. [`dataset_task`]: one Dataset of the plan, from its opening to its removal.
-//! - [`loads`]: orders to fetch ahead. [`reports`]: what the controller is told.
-//! - [`context`]: a plan as the options of a Dataset. [`tiers`]: where on the node a Dataset's bytes are. [`headroom`]: what of
-//!   the disk is not theirs.
+//! - [`Options`]: the command line. [`run`]: the wiring, from the start to SIGTERM.
+//! - [`plan`]: applies the changes of the plan. [`dataset_task`]: one Dataset of the plan, from its opening to its removal.
+//! - [`loads`]: DataLoads of this node. [`reports`]: reports to the controller.
+//! - [`context`]: a plan as the options of a Dataset. [`tiers`]: a Dataset's directories on the node. [`headroom`]: the
+//!   disk space that stays free.
 //!
-//! While the controller is away the last plan holds on. What a Dataset needs in order to work again (a source that
-//! answers, a tier that can be opened) is tried again by itself.
+//! While the controller is unavailable the last plan applies. The worker retries by itself what a Dataset needs (a
+//! reachable source, a tier that can be opened).
 
 mod context;
 mod dataset_task;

@@ -1,7 +1,7 @@
-//! Orders to fetch ahead: each runs beside the others until it is done, changed or withdrawn.
+//! DataLoads on this node: each runs concurrently with the others until it is done, changed or removed.
 //!
-//! A load whose run is done is reported as done when it is said again: a controller that comes back says everything
-//! anew. A worker that has been restarted begins it again, and skips what is here.
+//! A finished load is reported as done when the plan puts it again: a reconnected controller sends everything again. A
+//! restarted worker runs it again, and skips cached files.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use tokio_util::task::TaskTracker;
 use crate::service::Datasets;
 use millpond_cache::dataset::{LoadError, LoadOptions, LoadProgress};
 
-/// How often it is looked whether the Dataset of a load is there.
+/// Interval of checks whether a load's Dataset is open.
 const DATASET_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 struct Load {
-    order: plan::Load,
+    load: plan::Load,
     state: watch::Receiver<plan::LoadState>,
     stop: CancellationToken,
 }
 
-/// See the module's documentation.
+/// Loads of this worker, by uid.
 pub(super) struct Loads {
     datasets: Arc<Datasets>,
     loads: Mutex<HashMap<String, Load>>,
@@ -43,38 +43,38 @@ impl Loads {
         }
     }
 
-    /// Runs a load, unless it is the one that runs or has run.
-    pub(super) fn put(&self, order: plan::Load) {
+    /// Runs a load, unless the same is running or done.
+    pub(super) fn put(&self, load: plan::Load) {
         let mut loads = self.loads.lock();
-        if let Some(known) = loads.get(&order.uid) {
-            if known.order == order {
+        if let Some(known) = loads.get(&load.uid) {
+            if known.load == load {
                 return;
             }
             known.stop.cancel();
         }
-        let begun = plan::LoadState {
-            uid: order.uid.clone(),
-            run: order.run,
+        let initial = plan::LoadState {
+            uid: load.uid.clone(),
+            run: load.run,
             ..plan::LoadState::default()
         };
-        let (sender, state) = watch::channel(begun);
+        let (sender, state) = watch::channel(initial);
         let stop = self.stop.child_token();
-        let (datasets, run) = (Arc::clone(&self.datasets), order.clone());
+        let (datasets, run) = (Arc::clone(&self.datasets), load.clone());
         let stopped = stop.clone();
         self.tasks
-            .spawn(async move { stopped.run_until_cancelled(load(datasets, run, sender)).await });
-        loads.insert(order.uid.clone(), Load { order, state, stop });
+            .spawn(async move { stopped.run_until_cancelled(run_load(datasets, run, sender)).await });
+        loads.insert(load.uid.clone(), Load { load, state, stop });
     }
 
-    /// Ends a load.
+    /// Cancels a load.
     pub(super) fn remove(&self, uid: &str) {
         if let Some(load) = self.loads.lock().remove(uid) {
             load.stop.cancel();
         }
     }
 
-    /// Ends all loads but these.
-    pub(super) fn keep_only(&self, uids: &std::collections::HashSet<String>) {
+    /// Cancels all loads but these.
+    pub(super) fn retain(&self, uids: &std::collections::HashSet<String>) {
         self.loads.lock().retain(|uid, load| {
             let stays = uids.contains(uid);
             if !stays {
@@ -84,7 +84,7 @@ impl Loads {
         });
     }
 
-    /// How far all of them are.
+    /// Returns the states of all loads.
     pub(super) fn states(&self) -> Vec<plan::LoadState> {
         self.loads
             .lock()
@@ -94,33 +94,33 @@ impl Loads {
     }
 }
 
-/// Loads, once the Dataset is there.
-async fn load(datasets: Arc<Datasets>, order: plan::Load, state: watch::Sender<plan::LoadState>) {
+/// Runs a load once its Dataset is open.
+async fn run_load(datasets: Arc<Datasets>, load: plan::Load, state: watch::Sender<plan::LoadState>) {
     let options = LoadOptions {
-        paths: order.paths,
+        paths: load.paths,
         threads: 0,
-        bandwidth_bytes_per_second: order.bandwidth_bytes_per_second,
+        bandwidth_bytes_per_second: load.bandwidth_bytes_per_second,
     };
     loop {
-        if let Some(served) = datasets.get(&order.dataset_uid) {
-            let (progress, mut shown) = watch::channel(LoadProgress::default());
-            let loading = served.dataset.load(options.clone(), &progress);
-            let showing = async {
-                while shown.changed().await.is_ok() {
-                    let progress = shown.borrow_and_update().clone();
+        if let Some(served) = datasets.get(&load.dataset_uid) {
+            let (progress, mut updates) = watch::channel(LoadProgress::default());
+            let run = served.dataset.load(options.clone(), &progress);
+            let report = async {
+                while updates.changed().await.is_ok() {
+                    let progress = updates.borrow_and_update().clone();
                     state.send_modify(|state| write(state, &progress));
                 }
             };
             let ended = tokio::select! {
-                ended = loading => ended,
-                () = showing => return,
+                ended = run => ended,
+                () = report => return,
             };
             match ended {
                 Ok(progress) => {
                     state.send_modify(|state| write(state, &progress));
                     return;
                 }
-                // It comes: the controller says the Dataset before its loads.
+                // It will be opened: the controller sends the Dataset before its loads.
                 Err(LoadError::NoCatalog) => {}
                 Err(error) => {
                     state.send_modify(|state| {

@@ -7,27 +7,27 @@ use clap::Parser;
 
 use super::tiers::TierOption;
 
-/// Keeps the data of a CachePool on this node, and gives it to the node's driver.
+/// Caches the Datasets of a CachePool on this node and serves them to drivers.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "millpond-worker", version)]
 pub struct Options {
-    /// The CachePool that this worker belongs to
+    /// Name of the CachePool
     #[arg(long, env = "MILLPOND_POOL")]
     pub pool: String,
 
-    /// The name of this node
+    /// Name of this node
     #[arg(long, env = "MILLPOND_NODE")]
     pub node: String,
 
-    /// The controller, as host:port
+    /// Address of the controller, host:port
     #[arg(long, env = "MILLPOND_CONTROLLER")]
     pub controller: String,
 
-    /// The authorities that the controller's certificate is checked with
+    /// Trusted certificate authorities for the controller, a PEM file
     #[arg(long, env = "MILLPOND_CA", default_value = "/etc/millpond/ca/ca.crt")]
     pub ca: PathBuf,
 
-    /// The ServiceAccount token that tells the controller who this is
+    /// File of the ServiceAccount token for the controller
     #[arg(
         long,
         env = "MILLPOND_TOKEN",
@@ -35,33 +35,33 @@ pub struct Options {
     )]
     pub token: PathBuf,
 
-    /// Where the node's driver speaks with this worker
+    /// Unix socket for this node's driver
     #[arg(long, env = "MILLPOND_SOCKET")]
     pub socket: PathBuf,
 
-    /// Where drivers of nodes without a worker speak with this one
+    /// Listen address for drivers of nodes without a worker
     #[arg(long, env = "MILLPOND_DATA_ADDRESS", default_value = "0.0.0.0:7401")]
     pub data_address: SocketAddr,
 
-    /// Where /metrics, /healthz and /readyz are
+    /// Listen address of /metrics, /healthz and /readyz
     #[arg(long, env = "MILLPOND_METRICS_ADDRESS", default_value = "0.0.0.0:9402")]
     pub metrics_address: SocketAddr,
 
-    /// A tier, as memory:PATH:BYTES or disk:PATH:BYTES; at most one of each
+    /// Tier, as memory:PATH:BYTES or disk:PATH:BYTES; at most one of each
     #[arg(long = "tier", required = true)]
     pub tiers: Vec<TierOption>,
 
-    /// How much of the disk tier's file system stays free, in percent, whatever the capacity; left out: 20 where the kubelet or
-    /// the container runtime have their directories on it, else 0
+    /// Percent of the disk tier's file system that stays free, whatever the capacity [default: 20 on a disk of the kubelet or
+    /// the container runtime, else 0]
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..=90))]
     pub min_free_percent: Option<u8>,
 
-    /// What the buffers of each Dataset's reads may take together, in bytes
+    /// Most bytes of read buffers for each Dataset
     #[arg(long, env = "MILLPOND_READ_BUFFER_BYTES", default_value_t = 256 << 20)]
     pub read_buffer_bytes: u64,
 
-    /// What the buffers of all Datasets' reads may take together, in bytes, beside 16 MiB that each can have in any case; left
-    /// out: half of the memory limit, or an eighth of the node's memory
+    /// Most bytes of read buffers for all Datasets together, besides 16 MiB that each has in any case [default: half of the
+    /// memory limit, or an eighth of the node's memory]
     #[arg(long, env = "MILLPOND_TOTAL_READ_BUFFER_BYTES")]
     pub total_read_buffer_bytes: Option<u64>,
 }

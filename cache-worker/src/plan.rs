@@ -1,7 +1,7 @@
-//! The changes of the plan, applied.
+//! Applies the changes of the plan.
 //!
-//! A stream tells the whole plan first: what a Dataset or a load of before is not in it is let go of at its end, its bytes
-//! stay. Bytes are deleted only where the controller says that a Dataset is removed.
+//! A stream sends the complete plan first: at its end Datasets and loads that are not in it are closed, cached data stays.
+//! Cached data is deleted only when the controller sends the removal of a Dataset.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -18,62 +18,62 @@ use super::loads::Loads;
 use super::tiers::is_uid;
 use crate::service::Datasets;
 
-/// A removal is much small work for the disk, which has others to serve.
+/// Bounded, since a removal causes many small writes on a disk that also serves reads.
 const MAX_CONCURRENT_REMOVALS: usize = 4;
 
-/// Follows the plan and keeps what it says.
+/// Task state that applies the plan to Datasets and loads.
 pub(super) struct PlanApplier {
-    setup: Arc<WorkerContext>,
+    context: Arc<WorkerContext>,
     datasets: Arc<Datasets>,
     loads: Arc<Loads>,
-    kept: HashMap<String, DatasetHandle>,
-    /// Datasets whose bytes are being deleted; what the plan says of one that has come again meanwhile.
+    handles: HashMap<String, DatasetHandle>,
+    /// Datasets whose data is being deleted; with the plan of one that was added again meanwhile.
     removing: HashMap<String, Option<plan::Dataset>>,
     removals: JoinSet<String>,
-    /// How many are deleted at once.
+    /// Permits of concurrent removals.
     removal_permits: Arc<Semaphore>,
-    /// What the current stream has said, until all is said.
-    said: Option<(HashSet<String>, HashSet<String>)>,
-    /// The current stream's reports.
+    /// Uids of Datasets and loads that the current stream has sent; `None` once it is synced.
+    received: Option<(HashSet<String>, HashSet<String>)>,
+    /// Sender of the current stream's reports.
     reports: Option<mpsc::Sender<plan::WorkerReport>>,
 }
 
 impl PlanApplier {
-    pub(super) fn new(setup: Arc<WorkerContext>, datasets: Arc<Datasets>, loads: Arc<Loads>) -> Self {
+    pub(super) fn new(context: Arc<WorkerContext>, datasets: Arc<Datasets>, loads: Arc<Loads>) -> Self {
         Self {
-            setup,
+            context,
             datasets,
             loads,
-            kept: HashMap::new(),
+            handles: HashMap::new(),
             removing: HashMap::new(),
             removals: JoinSet::new(),
             removal_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_REMOVALS)),
-            said: None,
+            received: None,
             reports: None,
         }
     }
 
-    /// Where reports go now; `None` while the controller is away.
+    /// Returns the sender of reports; `None` while the controller is disconnected.
     pub(super) fn reports(&self) -> Option<&mpsc::Sender<plan::WorkerReport>> {
         self.reports.as_ref()
     }
 
-    /// What is wrong with each Dataset.
+    /// Returns the problems of each Dataset.
     pub(super) fn problems(&self) -> impl Iterator<Item = (&str, Vec<plan::Problem>)> {
-        self.kept
+        self.handles
             .iter()
-            .map(|(uid, kept)| (uid.as_str(), kept.problems()))
+            .map(|(uid, handle)| (uid.as_str(), handle.problems()))
     }
 
     pub(super) async fn apply(&mut self, event: PlanEvent<WorkerPlan>) {
         match event {
             PlanEvent::Connected(reports) => {
-                self.said = Some(Default::default());
+                self.received = Some(Default::default());
                 self.reports = Some(reports);
                 self.report_present().await;
             }
             PlanEvent::Disconnected => {
-                self.said = None;
+                self.received = None;
                 self.reports = None;
             }
             PlanEvent::Change(plan::WorkerChange { change }) => {
@@ -84,9 +84,9 @@ impl PlanApplier {
         }
     }
 
-    /// Ends all Datasets; what is cached stays.
+    /// Closes all Datasets; cached data stays.
     pub(super) async fn stop(self) {
-        let stops = self.kept.into_values().map(DatasetHandle::stop);
+        let stops = self.handles.into_values().map(DatasetHandle::stop);
         futures::future::join_all(stops).await;
     }
 
@@ -96,15 +96,15 @@ impl PlanApplier {
             Change::PutDataset(dataset) => self.put(dataset),
             Change::RemoveDataset(uid) => self.remove(uid),
             Change::PutLoad(load) => {
-                if let Some((_, loads)) = &mut self.said {
+                if let Some((_, loads)) = &mut self.received {
                     loads.insert(load.uid.clone());
                 }
                 self.loads.put(load);
             }
             Change::RemoveLoad(uid) => self.loads.remove(&uid),
             Change::Synced(plan::Synced {}) => {
-                if let Some((datasets, loads)) = self.said.take() {
-                    self.loads.keep_only(&loads);
+                if let Some((datasets, loads)) = self.received.take() {
+                    self.loads.retain(&loads);
                     self.close_unplanned(&datasets).await;
                 }
             }
@@ -114,60 +114,61 @@ impl PlanApplier {
     fn put(&mut self, dataset: plan::Dataset) {
         let uid = dataset.uid.clone();
         if !is_uid(&uid) {
-            warn!(uid, "the plan has a Dataset whose uid is none");
+            warn!(uid, "invalid Dataset uid in the plan; ignored");
             return;
         }
-        if let Some((datasets, _)) = &mut self.said {
+        if let Some((datasets, _)) = &mut self.received {
             datasets.insert(uid.clone());
         }
-        if let Some(waits) = self.removing.get_mut(&uid) {
-            *waits = Some(dataset);
+        if let Some(pending) = self.removing.get_mut(&uid) {
+            *pending = Some(dataset);
             return;
         }
-        match self.kept.get(&uid) {
-            Some(kept) => kept.change(dataset),
+        match self.handles.get(&uid) {
+            Some(handle) => handle.change(dataset),
             None => {
                 info!(
                     dataset = dataset.name,
                     namespace = dataset.namespace,
                     uid,
-                    "keeps a Dataset"
+                    "Dataset added by the plan"
                 );
-                let kept = DatasetHandle::start(dataset, Arc::clone(&self.setup), Arc::clone(&self.datasets));
-                self.kept.insert(uid, kept);
+                let handle =
+                    DatasetHandle::start(dataset, Arc::clone(&self.context), Arc::clone(&self.datasets));
+                self.handles.insert(uid, handle);
             }
         }
     }
 
-    /// Begins to delete a Dataset's bytes, which may take minutes: all others are served meanwhile.
+    /// Starts to delete a Dataset's data, which may take minutes: other Datasets are served meanwhile.
     fn remove(&mut self, uid: String) {
         if !is_uid(&uid) {
-            warn!(uid, "the plan removes a Dataset whose uid is none");
+            warn!(uid, "invalid Dataset uid in the plan; ignored");
             return;
         }
         if self.removing.insert(uid.clone(), None).is_some() {
             return;
         }
-        let kept = self.kept.remove(&uid);
-        let (directories, turns) = (
-            self.setup.tiers.directories(&uid),
+        let handle = self.handles.remove(&uid);
+        let (directories, permits) = (
+            self.context.tiers.directories(&uid),
             Arc::clone(&self.removal_permits),
         );
         self.removals.spawn(async move {
-            // Never closed.
-            let _turn = turns.acquire_owned().await;
-            if let Some(kept) = kept {
-                kept.stop().await;
+            // The semaphore is never closed.
+            let _permit = permits.acquire_owned().await;
+            if let Some(handle) = handle {
+                handle.stop().await;
             }
             match dataset_task::remove(directories).await {
-                Ok(()) => info!(uid, "removed a Dataset and its bytes"),
-                Err(error) => error!(uid, %error, "failed to remove a Dataset's bytes"),
+                Ok(()) => info!(uid, "removed a Dataset and its cached data"),
+                Err(error) => error!(uid, %error, "failed to remove a Dataset's cached data"),
             }
             uid
         });
     }
 
-    /// Waits until a Dataset's bytes are deleted; its uid, for [`finish_removal`](Self::finish_removal).
+    /// Waits until a Dataset's data is deleted; returns its uid, for [`finish_removal`](Self::finish_removal).
     pub(super) async fn removed(&mut self) -> String {
         loop {
             match self.removals.join_next().await {
@@ -178,7 +179,7 @@ impl PlanApplier {
         }
     }
 
-    /// Says what is here now, and takes up a Dataset that came again while it was being deleted.
+    /// Reports the cached Datasets, and opens a Dataset that was added again while it was being deleted.
     pub(super) async fn finish_removal(&mut self, uid: String) {
         let others = std::iter::from_fn(|| self.removals.try_join_next());
         let others: Vec<String> = others.flatten().collect();
@@ -192,33 +193,33 @@ impl PlanApplier {
 
     async fn close_unplanned(&mut self, datasets: &HashSet<String>) {
         let others: Vec<String> = self
-            .kept
+            .handles
             .keys()
             .filter(|uid| !datasets.contains(*uid))
             .cloned()
             .collect();
         for uid in others {
-            if let Some(kept) = self.kept.remove(&uid) {
-                info!(uid, "the plan has no such Dataset any more: its bytes stay");
-                kept.stop().await;
+            if let Some(handle) = self.handles.remove(&uid) {
+                info!(uid, "Dataset left the plan; closed, cached data kept");
+                handle.stop().await;
             }
         }
     }
 
-    /// Says whose bytes are here.
+    /// Reports the Datasets with cached data on disk.
     async fn report_present(&self) {
         let Some(reports) = &self.reports else { return };
-        let tiers = self.setup.tiers.clone();
+        let tiers = self.context.tiers.clone();
         let present = tokio::task::spawn_blocking(move || tiers.present()).await;
         let dataset_uids = match present.map_err(std::io::Error::other).flatten() {
             Ok(uids) => uids,
             Err(error) => {
-                error!(%error, "failed to look whose bytes are here");
+                error!(%error, "failed to list cached Datasets on disk; nothing reported");
                 return;
             }
         };
         let report = plan::worker_report::Report::Present(plan::Present { dataset_uids });
-        // A controller that is gone is told anew.
-        let _gone = reports.send(plan::WorkerReport { report: Some(report) }).await;
+        // After a reconnect everything is reported again.
+        let _disconnected = reports.send(plan::WorkerReport { report: Some(report) }).await;
     }
 }

@@ -1,4 +1,4 @@
-//! What the controller is told: the tier's, each Dataset's and each load's state, whenever it is another one.
+//! Reports to the controller: the state of the tier, each Dataset and each load, whenever it changes.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use crate::service::Datasets;
 use millpond_cache::dataset::DatasetStats;
 
-/// What the current stream has been told.
+/// Last states sent on the current stream.
 #[derive(Default)]
 pub(super) struct SentReports {
     tier: plan::TierState,
@@ -18,13 +18,13 @@ pub(super) struct SentReports {
 }
 
 impl SentReports {
-    /// Forgets: a new stream knows nothing.
-    pub(super) fn forget(&mut self) {
+    /// Clears the state for a new stream, on which everything is sent again.
+    pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
 
-    /// Tells what is another than before. A controller that does not take it is told the next time.
-    pub(super) fn tell(
+    /// Sends changed states. A state that does not fit into the queue is sent the next time.
+    pub(super) fn send(
         &mut self,
         reports: &mpsc::Sender<plan::WorkerReport>,
         tier: plan::TierState,
@@ -35,28 +35,28 @@ impl SentReports {
         self.datasets.retain(|uid, _| present.contains(uid));
         let present: HashSet<_> = loads.iter().map(|state| &state.uid).collect();
         self.loads.retain(|uid, _| present.contains(uid));
-        let send = |report| {
+        let try_send = |report| {
             reports
                 .try_send(plan::WorkerReport { report: Some(report) })
                 .is_ok()
         };
-        if self.tier != tier && send(Report::Tier(tier)) {
+        if self.tier != tier && try_send(Report::Tier(tier)) {
             self.tier = tier;
         }
         for state in datasets {
-            if self.datasets.get(&state.uid) != Some(&state) && send(Report::Dataset(state.clone())) {
+            if self.datasets.get(&state.uid) != Some(&state) && try_send(Report::Dataset(state.clone())) {
                 self.datasets.insert(state.uid.clone(), state);
             }
         }
         for state in loads {
-            if self.loads.get(&state.uid) != Some(&state) && send(Report::Load(state.clone())) {
+            if self.loads.get(&state.uid) != Some(&state) && try_send(Report::Load(state.clone())) {
                 self.loads.insert(state.uid.clone(), state);
             }
         }
     }
 }
 
-/// The states of all Datasets: of those that serve, and of those that cannot be opened.
+/// Returns the states of all Datasets, including those that cannot be opened.
 pub(super) fn dataset_states<'a>(
     datasets: &Datasets,
     problems: impl Iterator<Item = (&'a str, Vec<plan::Problem>)>,

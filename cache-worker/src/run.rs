@@ -1,4 +1,4 @@
-//! The worker from its start to its end.
+//! Wiring of the worker, from start to exit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,23 +30,23 @@ use crate::service::{Datasets, LocalIncoming, WorkerService};
 use millpond_cache::PoolCapacity;
 use millpond_cache::metrics::WorkerMetrics;
 
-/// How often the controller is told what changed.
+/// Interval of reports to the controller.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The same of what it waits for: the first catalog of a Dataset, or why there is none. All Datasets are looked at for it,
-/// so what comes in a row is told together.
+/// Debounce of reports that the controller waits for: a Dataset's first catalog, or its problem. Each checks all Datasets,
+/// so news in quick succession is reported together.
 const NEWS_DEBOUNCE: Duration = Duration::from_millis(100);
 
-/// What is not done by then is cut off: drivers ask the next worker.
+/// Remaining requests are aborted then: drivers retry them with the next worker.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// An answer is at most a block and its frame, a notice at most some thousand opens.
+/// Largest message: a response is at most a block and its frame, a notice some thousand opens.
 const MAX_MESSAGE_BYTES: usize = 8 << 20;
 
 /// Runs the worker until SIGTERM.
 ///
 /// # Errors
-/// It cannot start, or a task that must live has exited.
+/// If it cannot start, or a task has exited.
 pub fn run(options: Options) -> Result<()> {
     millpond_process::telemetry::init(&millpond_process::telemetry::TelemetryOptions::default())?;
     millpond_process::raise_file_limit();
@@ -62,11 +62,11 @@ pub fn run(options: Options) -> Result<()> {
 
 async fn serve(options: Options) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("failed to handle signals")?;
-    let tiers = Tiers::new(&options.tiers).context("--tier cannot be used")?;
-    let controller = Controller::new(&options.controller).context("--controller cannot be used")?;
+    let tiers = Tiers::new(&options.tiers).context("invalid --tier")?;
+    let controller = Controller::new(&options.controller).context("invalid --controller")?;
     let registry = prometheus::Registry::new();
     let withheld = headroom::gauge(&registry)?;
-    let setup = Arc::new(WorkerContext {
+    let context = Arc::new(WorkerContext {
         main: PoolCapacity::new(tiers.main.bytes),
         memory: tiers.memory.as_ref().map(|tier| PoolCapacity::new(tier.bytes)),
         tiers,
@@ -114,45 +114,46 @@ async fn serve(options: Options) -> Result<()> {
         .with_graceful_shutdown(stop.clone().cancelled_owned())
         .into_future();
     tasks.spawn_fallible("the metrics service", serving);
-    tasks.spawn("its certificate", membership.run(stop.clone()));
+    tasks.spawn("the certificate renewal", membership.run(stop.clone()));
     tasks.spawn("the plan stream", follower.run(stop.clone()));
     let headroom = Headroom::of(
-        &setup.tiers.main,
+        &context.tiers.main,
         options.min_free_percent,
-        Arc::clone(&setup.main),
+        Arc::clone(&context.main),
         Arc::clone(&datasets),
         withheld.clone(),
     );
-    let path = &setup.tiers.main.path;
-    let headroom = headroom.with_context(|| format!("failed to look at {}", path.display()))?;
+    let path = &context.tiers.main.path;
+    let headroom =
+        headroom.with_context(|| format!("failed to read the free space of {}", path.display()))?;
     if let Some(headroom) = headroom {
-        tasks.spawn("the check of the disk", headroom.keep(stop.clone()));
+        tasks.spawn("the check of the disk", headroom.run(stop.clone()));
     }
     info!(pool = options.pool, node = options.node, "ready");
 
-    let mut planned = PlanApplier::new(Arc::clone(&setup), Arc::clone(&datasets), Arc::clone(&loads));
-    let mut told = SentReports::default();
+    let mut planned = PlanApplier::new(Arc::clone(&context), Arc::clone(&datasets), Arc::clone(&loads));
+    let mut sent = SentReports::default();
     let mut interval = tokio::time::interval(REPORT_INTERVAL);
-    let mut told_at = Instant::now();
+    let mut reported_at = Instant::now();
     let result = loop {
         tokio::select! {
             _ = terminate.recv() => break Ok(()),
             Some(event) = events.recv() => {
                 if matches!(event, millpond_cluster::PlanEvent::Connected(_)) {
-                    told.forget();
+                    sent.clear();
                 }
                 planned.apply(event).await;
             }
             uid = planned.removed() => planned.finish_removal(uid).await,
-            () = setup.news.notified() => interval.reset_at(told_at + NEWS_DEBOUNCE),
+            () = context.news.notified() => interval.reset_at(reported_at + NEWS_DEBOUNCE),
             _ = interval.tick() => {
-                told_at = Instant::now();
+                reported_at = Instant::now();
                 if let Some(reports) = planned.reports() {
                     let states = dataset_states(&datasets, planned.problems());
                     let tier = plan::TierState {
                         withheld_bytes: u64::try_from(withheld.get()).unwrap_or(0),
                     };
-                    told.tell(reports, tier, states, loads.states());
+                    sent.send(reports, tier, states, loads.states());
                 }
             }
             exit = tasks.next_exit() => break Err(exit.into()),

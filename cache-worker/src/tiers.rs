@@ -1,26 +1,26 @@
-//! The tiers of a worker, as its command line names them, and what a Dataset has of them.
+//! Tiers of a worker, from its command line, and a Dataset's directories in them.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use millpond_cache::Medium;
 
-/// One tier: `memory:PATH:BYTES` or `disk:PATH:BYTES`.
+/// Option of one tier: `memory:PATH:BYTES` or `disk:PATH:BYTES`.
 ///
-/// The path comes last of what can hold a colon, so it is read from both ends.
+/// Only the path can contain a colon, so the text is parsed from both ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TierOption {
-    /// What it is made of.
+    /// Medium of the tier.
     pub medium: Medium,
-    /// This pool's directory in it.
+    /// Directory of this pool in it.
     pub path: PathBuf,
-    /// How many bytes it may hold.
+    /// Capacity in bytes.
     pub bytes: u64,
 }
 
-/// Why a tier is none.
+/// Error of a `--tier` text.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{text:?} is no tier: write memory:PATH:BYTES or disk:PATH:BYTES")]
+#[error("{text:?} is not a tier: write memory:PATH:BYTES or disk:PATH:BYTES")]
 pub struct TierOptionError {
     text: String,
 }
@@ -54,13 +54,13 @@ impl FromStr for TierOption {
 /// All tiers of a worker.
 #[derive(Clone, Debug)]
 pub(super) struct Tiers {
-    /// Where catalogs and large objects are: the disk, or memory where there is no disk.
+    /// Tier of catalogs and large objects: the disk, or memory without a disk.
     pub(super) main: TierOption,
-    /// Memory before a disk.
+    /// Memory in front of a disk.
     pub(super) memory: Option<TierOption>,
 }
 
-/// Why the tiers cannot be used together.
+/// Error of the combination of tiers.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("a worker has one disk tier, one memory tier, or one of each; give --tier once or twice")]
 pub(super) struct TiersError;
@@ -86,19 +86,19 @@ impl Tiers {
         }
     }
 
-    /// A Dataset's directories, by its uid.
+    /// Returns a Dataset's directories.
     pub(super) fn directories(&self, uid: &str) -> Vec<PathBuf> {
         self.paths().map(|path| path.join(uid)).collect()
     }
 
-    /// The uids of all Datasets that have something here.
+    /// Returns the uids of all Datasets with files in the tiers.
     pub(super) fn present(&self) -> std::io::Result<Vec<String>> {
         let mut uids = std::collections::BTreeSet::new();
         for path in self.paths() {
             for entry in std::fs::read_dir(path)? {
                 let entry = entry?;
                 let name = entry.file_name().into_string().ok();
-                // What is not ours (lost+found) has no uid's form.
+                // Other directories (lost+found) are not uids.
                 if let Some(name) = name.filter(|name| is_uid(name))
                     && entry.file_type()?.is_dir()
                 {
@@ -115,7 +115,7 @@ impl Tiers {
     }
 }
 
-/// Whether a text is a uid as the API server makes them, and so can be the name of a directory.
+/// Returns whether a text is a uid as the API server generates them, and so a safe directory name.
 pub(super) fn is_uid(text: &str) -> bool {
     text.len() == 36
         && text.bytes().enumerate().all(|(index, byte)| match index {
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tiers_are_read_from_their_words() {
+    fn tiers_are_parsed() {
         let tier: TierOption = "disk:/mnt/a:b/gpu:1024".parse().unwrap();
         assert_eq!(tier.path, Path::new("/mnt/a:b/gpu"));
         assert_eq!((tier.medium, tier.bytes), (Medium::Disk, 1024));
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_goes_before_a_disk_and_stands_alone_without() {
+    fn memory_is_in_front_of_a_disk_or_alone() {
         let (disk, memory): (TierOption, TierOption) =
             ("disk:/d:1".parse().unwrap(), "memory:/m:1".parse().unwrap());
         let both = Tiers::new(&[disk.clone(), memory.clone()]).unwrap();

@@ -1,4 +1,4 @@
-//! What a driver is told at its start.
+//! Flags and environment variables of a driver.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,10 +9,10 @@ use std::time::Duration;
 #[command(
     name = "millpond-csi-driver",
     version,
-    about = "Shows Datasets to the pods of a node"
+    about = "Publishes Datasets as volumes to the pods of a node"
 )]
 pub struct DriverOptions {
-    /// The node's name
+    /// Name of the node
     #[arg(long, env = "MILLPOND_NODE")]
     pub node: String,
     /// The kubelet's directory, the same path as on the host
@@ -29,48 +29,48 @@ pub struct DriverOptions {
         default_value = "/var/lib/millpond,/mnt"
     )]
     pub tier_roots: Vec<PathBuf>,
-    /// The controller, as host:port
+    /// Address of the controller, host:port
     #[arg(long, env = "MILLPOND_CONTROLLER")]
     pub controller: String,
-    /// Where metrics and health are told
+    /// Listen address of /metrics and /healthz
     #[arg(long, env = "MILLPOND_METRICS_ADDRESS", default_value = "0.0.0.0:9401")]
     pub metrics_address: SocketAddr,
-    /// The keeper's socket; by default keeper/keeper.sock in the host directory
+    /// Socket of the keeper [default: keeper/keeper.sock in the host directory]
     #[arg(long, env = "MILLPOND_KEEPER")]
     pub keeper: Option<PathBuf>,
-    /// The mounter's socket
+    /// Socket of the mounter
     #[arg(
         long,
         env = "MILLPOND_MOUNTER",
         default_value = "/run/millpond-mounter/mounter.sock"
     )]
     pub mounter: PathBuf,
-    /// The authorities to trust, in PEM
+    /// Trusted certificate authorities, a PEM file
     #[arg(long, env = "MILLPOND_AUTHORITIES", default_value = "/etc/millpond/ca/ca.crt")]
     pub authorities: PathBuf,
-    /// The ServiceAccount token for the controller
+    /// File of the ServiceAccount token for the controller
     #[arg(
         long,
         env = "MILLPOND_TOKEN",
         default_value = "/var/run/secrets/millpond/token"
     )]
     pub token: PathBuf,
-    /// The user and group of workers, who own the tiers
+    /// User and group id of the workers, which own the tiers
     #[arg(long, env = "MILLPOND_TIER_OWNER", default_value_t = 65532)]
     pub tier_owner: u32,
-    /// How many seconds a pod's volume waits for what is missing; the kubelet waits 120
-    #[arg(long, env = "MILLPOND_PATIENCE", default_value = "60", value_parser = seconds)]
-    pub patience: Duration,
-    /// How many seconds a Dataset stays mounted after its last volume
-    #[arg(long, env = "MILLPOND_IDLE", default_value = "60", value_parser = seconds)]
-    pub idle: Duration,
-    /// Show FUSE views only
+    /// Seconds that a publish call waits for a missing plan, catalog or worker; the kubelet waits 120
+    #[arg(long, env = "MILLPOND_PUBLISH_TIMEOUT", default_value = "60", value_parser = seconds)]
+    pub publish_timeout: Duration,
+    /// Seconds that a Dataset stays mounted after its last volume
+    #[arg(long, env = "MILLPOND_IDLE_UNMOUNT_DELAY", default_value = "60", value_parser = seconds)]
+    pub idle_unmount_delay: Duration,
+    /// Mount FUSE views only
     #[arg(long, env = "MILLPOND_NO_KERNEL_VIEWS")]
     pub no_kernel_views: bool,
 }
 
 impl DriverOptions {
-    /// The keeper's socket.
+    /// Returns the keeper's socket.
     pub(crate) fn keeper_socket(&self) -> PathBuf {
         let default = || self.host_directory.join("keeper/keeper.sock");
         self.keeper.clone().unwrap_or_else(default)

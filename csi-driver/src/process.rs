@@ -1,4 +1,4 @@
-//! The driver as a process.
+//! Start and exit of a driver's process.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::options::DriverOptions;
 use crate::remote::RemoteWorkers;
 use crate::run::run;
 
-/// More threads than this wait for each other only: the kernel reads what is cached.
+/// Most worker threads: more only contend, since the kernel itself reads cached data.
 const MAX_THREADS: usize = 8;
 
 /// Runs a driver by the process's flags until SIGTERM, and ends the process without destructors.
@@ -22,7 +22,7 @@ pub fn main() -> ! {
             1
         }
     };
-    // Destructors would unmount, or wait for reads that only the next driver can answer.
+    // Destructors would unmount, or wait for reads that only the next driver can serve.
     std::process::exit(code)
 }
 
@@ -38,7 +38,7 @@ fn serve(options: DriverOptions) -> anyhow::Result<()> {
         .build()
         .context("failed to start the driver's threads")?;
     let ended = runtime.block_on(run(options, |identity| Arc::new(RemoteWorkers::new(identity))));
-    // Its threads may wait for requests that nobody answers here any more, and its tasks hold mounts.
+    // Its threads may wait for requests that this process no longer serves, and its tasks own mounts.
     std::mem::forget(runtime);
     Ok(ended?)
 }

@@ -1,10 +1,11 @@
-//! A driver's process: its tasks, from the start to the end.
+//! Tasks of a driver's process, from start to exit.
 //!
-//! One driver serves a node at a time: the one that holds the lock. A new one is started beside the old (an update by surge), gets
-//! its certificate, and waits. The old one is told to end, leaves its mounts to the keeper and the kernel, and with its process the
-//! lock goes: the new one takes everything over. Where the old one was killed the same happens without a word.
+//! One driver serves a node at a time: the one that holds the lock. A new driver is started beside the old (an update by
+//! surge), gets its certificate, and waits. The old one receives SIGTERM, hands its mounts over to the keeper and the
+//! kernel, and its lock is released when its process exits: the new one takes over everything, also if the old one was
+//! killed.
 //!
-//! A task that exits ends the process. The end of the process unmounts nothing: neither views nor FUSE mounts.
+//! A task that exits ends the process. The exit of the process unmounts nothing: neither views nor FUSE mounts.
 
 use std::fs::{File, TryLockError};
 use std::sync::Arc;
@@ -31,21 +32,21 @@ use crate::service::Service;
 use millpond_fs::keeper::KeeperConnection;
 use millpond_fs::mounter::Mounter;
 
-/// How often the lock is tried: a part of the pause that readers of what is not cached see.
+/// Interval of attempts to take the lock: a part of the delay that reads of uncached data see.
 const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A keeper restarts at the same time as the driver at most after a reboot, when there is nothing to take over.
+/// How long the start waits for the keeper: both start together only after a reboot, when there is nothing to take over.
 const KEEPER_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a driver ends.
+/// Error that ends a driver.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// A flag or the system does not allow it to start.
+    /// A flag or the system prevented the start.
     #[error("failed to {action}")]
     Start {
-        /// What was tried.
+        /// Attempted action.
         action: String,
-        /// Why not.
+        /// Cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -64,13 +65,13 @@ fn start<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     }
 }
 
-/// Runs a driver until SIGTERM. The process must end right after this returns, without destructors: they would wait for reads that
-/// only the next driver can answer.
+/// Runs a driver until SIGTERM. The process must exit right after this returns, without destructors: they would wait for
+/// reads that only the next driver can serve.
 ///
-/// `workers` makes the lines to workers, over certificates as they come.
+/// `workers` connects to workers, with the certificates received over time.
 ///
 /// # Errors
-/// It cannot start, or a task that must live has exited.
+/// If it cannot start, or a task has exited.
 pub async fn run(
     options: DriverOptions,
     workers: impl FnOnce(watch::Receiver<Option<Arc<Identity>>>) -> Arc<dyn Workers>,
@@ -79,7 +80,7 @@ pub async fn run(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(start("handle signals"))?;
     let mut tasks = Tasks::new();
     let stop = CancellationToken::new();
-    let service = Service::new().map_err(start("count"))?;
+    let service = Service::new().map_err(start("register metrics"))?;
     let listener = http::listen(options.metrics_address).await;
     let listener = listener.map_err(start(
         "serve metrics: choose another address for --metrics-address",
@@ -93,7 +94,7 @@ pub async fn run(
         token: options.token.clone(),
     });
     let identity = membership.identity();
-    tasks.spawn("its certificate", membership.run(stop.clone()));
+    tasks.spawn("the certificate renewal", membership.run(stop.clone()));
     let driver = Driver {
         layout: Layout::new(&options.kubelet_directory, &options.host_directory),
         workers: workers(identity.clone()),
@@ -119,7 +120,7 @@ pub async fn run(
         _ = interrupt.recv() => None,
         exit = tasks.next_exit() => Some(exit),
     };
-    // Views stay, and the keeper has the FUSE mounts.
+    // Views stay mounted, and the keeper has the FUSE descriptors.
     for dataset in served.datasets.all() {
         if let Err(error) = dataset.served.fuse.hand_over() {
             warn!(%error, "failed to hand a mount over to the keeper");
@@ -135,7 +136,7 @@ pub async fn run(
     leak((tasks, served), result)
 }
 
-/// Keeps the destructors of `what` from running: a Dataset that is dropped unmounts itself, which is not for a process's end.
+/// Prevents the destructors of `what`: a dropped Dataset unmounts itself, which must not happen at the process's exit.
 fn leak<T, R>(what: T, result: R) -> R {
     std::mem::forget(what);
     result
@@ -151,18 +152,18 @@ struct Driver {
     stop: CancellationToken,
 }
 
-/// What a driver that serves holds.
+/// State of a driver that serves.
 struct Served {
     datasets: Arc<Datasets>,
-    /// Given back by the system when the process is gone, not before.
+    /// Released by the kernel when the process has exited, not before.
     _lock: File,
 }
 
 impl Driver {
-    /// Waits until no other driver serves this node, takes over from it, and begins to serve.
+    /// Waits until no other driver serves this node, takes over from it, and starts to serve.
     async fn serve(&self, tasks: &mut Tasks) -> Result<Served, RunError> {
         let lock = self.lock().await?;
-        let line = KeeperConnection::open(self.options.keeper_socket(), KEEPER_CONNECT_TIMEOUT).await;
+        let connection = KeeperConnection::open(self.options.keeper_socket(), KEEPER_CONNECT_TIMEOUT).await;
         let plan = PlanStore::open(self.layout.plan());
         let reports = Arc::new(Reports::default());
         let datasets = DatasetsOptions {
@@ -170,18 +171,22 @@ impl Driver {
             node: self.options.node.clone(),
             plan: Arc::clone(&plan),
             reports: Arc::clone(&reports),
-            keeper: Arc::clone(line.client()),
+            keeper: Arc::clone(connection.client()),
             mounter: Mounter::at(&self.options.mounter),
             workers: Arc::clone(&self.workers),
-            patience: self.options.idle,
+            idle_delay: self.options.idle_unmount_delay,
             kernel_views: !self.options.no_kernel_views,
         };
         let datasets = tokio::task::spawn_blocking(move || Datasets::new(datasets)).await;
-        let datasets = datasets.map_err(start("find out what the kernel can"))?;
-        // Whatever fails below, nothing is unmounted.
+        let datasets = datasets.map_err(start("detect the kernel's abilities"))?;
+        // Leaked also if a later step fails: nothing is unmounted.
         std::mem::forget(Arc::clone(&datasets));
-        let volumes = Volumes::open(Arc::clone(&datasets), Arc::clone(&reports), self.options.patience);
-        let volumes = volumes.map_err(start("read what was shown before"))?;
+        let volumes = Volumes::open(
+            Arc::clone(&datasets),
+            Arc::clone(&reports),
+            self.options.publish_timeout,
+        );
+        let volumes = volumes.map_err(start("read the records of volumes"))?;
         self.service.serve(Arc::clone(&datasets), Arc::clone(&volumes));
         volumes.adopt().await;
 
@@ -191,12 +196,12 @@ impl Driver {
             roots: self.options.tier_roots.clone(),
             owner: self.options.tier_owner,
         });
-        let running = tiers.tend(plan.subscribe(), Arc::clone(&datasets), self.stop.clone());
+        let running = tiers.run(plan.subscribe(), Arc::clone(&datasets), self.stop.clone());
         tasks.spawn("the tiers", running);
         tasks.spawn("the Datasets", Arc::clone(&datasets).run(self.stop.clone()));
-        tasks.spawn("the volumes", Arc::clone(&volumes).tend(self.stop.clone()));
+        tasks.spawn("the volumes", Arc::clone(&volumes).run(self.stop.clone()));
         let registered = Arc::clone(&datasets);
-        let running = line.run(move || registered.reregister(), self.stop.clone());
+        let running = connection.run(move || registered.reregister(), self.stop.clone());
         tasks.spawn("the connection to the keeper", running);
         let (follower, events) = Follower::new(self.controller.clone(), self.identity.clone());
         tasks.spawn("the plan stream", follower.run(self.stop.clone()));
@@ -254,7 +259,7 @@ impl Driver {
             .add_service(NodeServer::new(node))
             .serve_with_incoming(UnixListenerStream::new(listener));
         tasks.spawn_fallible("the CSI services", csi);
-        // Last: from here on the kubelet asks for volumes.
+        // Last: from here on the kubelet sends requests.
         let listener = listen(&self.layout.registration_socket())?;
         let registration = Server::builder()
             .add_service(RegistrationServer::new(RegistrationService { endpoint }))

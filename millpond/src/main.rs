@@ -1,6 +1,6 @@
-//! `millpond`: a bucket becomes a local directory, at the speed of the disk.
+//! `millpond`: mounts a bucket as a local directory, cached on the local disk.
 //!
-//! One binary with three roles on one machine: the commands that a person types ([`command`]), and the two processes
+//! One binary with three roles on one machine: the commands of the user ([`command`]), and the two processes
 //! behind a mount ([`mount`]): the supervisor, which keeps the mount alive, and the server under it, which does the work.
 
 #![forbid(unsafe_code)]

@@ -11,16 +11,16 @@ use tonic::Status;
 
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// Chunks on their way.
-const QUEUED: usize = 4;
+/// Most queued chunks.
+const CHUNK_QUEUE_CAPACITY: usize = 4;
 
-/// Opens a file and reads it in chunks. A catalog that is deleted meanwhile is read to its end all the same.
+/// Opens a file and reads it in chunks. A catalog that is deleted meanwhile is still read to its end.
 ///
 /// # Errors
-/// It is not there any more.
+/// If it does not exist any more.
 pub(super) fn stream(path: &Path) -> std::io::Result<mpsc::Receiver<Result<CatalogChunk, Status>>> {
     let mut file = File::open(path)?;
-    let (sender, chunks) = mpsc::channel(QUEUED);
+    let (sender, chunks) = mpsc::channel(CHUNK_QUEUE_CAPACITY);
     // It ends with the file or with the receiver.
     tokio::task::spawn_blocking(move || {
         loop {

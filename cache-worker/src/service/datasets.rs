@@ -1,4 +1,4 @@
-//! The Datasets that are served, by uid.
+//! Served Datasets, by uid.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,38 +8,38 @@ use parking_lot::RwLock;
 use super::sessions::Drivers;
 use millpond_cache::dataset::Dataset;
 
-/// One Dataset and those who use it.
+/// A served Dataset and the sessions of its drivers.
 #[derive(Clone, Debug)]
 pub struct ServedDataset {
-    /// The Dataset.
+    /// Dataset.
     pub dataset: Arc<Dataset>,
-    /// Its drivers.
+    /// Sessions of its drivers.
     pub drivers: Arc<Drivers>,
 }
 
-/// See the module's documentation.
+/// Served Datasets, by uid.
 #[derive(Debug, Default)]
 pub struct Datasets {
     served: RwLock<HashMap<String, ServedDataset>>,
 }
 
 impl Datasets {
-    /// Serves a Dataset.
+    /// Adds a Dataset.
     pub fn put(&self, uid: String, served: ServedDataset) {
         self.served.write().insert(uid, served);
     }
 
-    /// Serves it no more.
+    /// Removes a Dataset.
     pub fn remove(&self, uid: &str) {
         self.served.write().remove(uid);
     }
 
-    /// The Dataset of that uid.
+    /// Returns the Dataset of that uid.
     pub fn get(&self, uid: &str) -> Option<ServedDataset> {
         self.served.read().get(uid).cloned()
     }
 
-    /// All of them.
+    /// Returns all Datasets with their uids.
     pub fn all(&self) -> Vec<(String, ServedDataset)> {
         let served = self.served.read();
         served

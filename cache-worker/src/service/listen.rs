@@ -1,7 +1,7 @@
 //! The unix socket of the node.
 //!
-//! Who speaks over it is asked of the kernel: only root may, which the driver is. So a pod that gets at the socket by some
-//! host directory can do nothing with it.
+//! The kernel reports the uid of the connecting process: only root, the driver's user, is accepted. So a pod that reaches
+//! the socket through a host directory cannot use it.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -15,11 +15,11 @@ use tokio::net::{UnixListener, UnixStream};
 use tonic::transport::server::Connected;
 use tracing::warn;
 
-/// A driver of this node: in the extensions of each request that came over the socket.
+/// Marker of a driver of this node, in the extensions of each request over the socket.
 #[derive(Clone, Copy, Debug)]
 pub struct LocalPeer;
 
-/// A connection over the socket.
+/// Connection over the socket.
 #[derive(Debug)]
 pub struct LocalConnection(UnixStream);
 
@@ -27,15 +27,15 @@ pub struct LocalConnection(UnixStream);
 #[derive(Debug)]
 pub struct LocalIncoming {
     listener: UnixListener,
-    /// Who may speak, besides root.
+    /// Accepted uid besides root.
     also: u32,
 }
 
 impl LocalIncoming {
-    /// Listens at `path`. A socket that a worker before has left there is replaced.
+    /// Listens at `path`. A previous worker's socket is replaced.
     ///
     /// # Errors
-    /// The directory is not there, or not this process's to write.
+    /// If the directory does not exist, or is not writable.
     pub fn bind(path: &Path) -> io::Result<Self> {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -65,9 +65,9 @@ impl Stream for LocalIncoming {
                 }
                 Ok(peer) => warn!(
                     uid = peer.uid(),
-                    "somebody other than a driver wants to speak to the worker"
+                    "rejected a connection: only root and the worker's user may connect"
                 ),
-                Err(error) => warn!(%error, "somebody who cannot be known wants to speak to the worker"),
+                Err(error) => warn!(%error, "rejected a connection: peer credentials unavailable"),
             }
         }
     }

@@ -1,12 +1,12 @@
-//! What a worker is to the drivers: its Datasets over a socket.
+//! Service of a worker for drivers.
 //!
-//! - [`Datasets`]: which Datasets are served now.
-//! - [`worker_service`]: the answers to a driver, each from [`millpond_core::Worker`].
-//! - [`Drivers`]: who attends a Dataset, what they have open and show, and how they are asked to let go of objects.
+//! - [`Datasets`]: the served Datasets.
+//! - [`worker_service`]: the RPC service, on top of [`millpond_core::Worker`].
+//! - [`Drivers`]: the sessions of a Dataset's drivers, their open files and generations, and release requests to them.
 //! - [`LocalIncoming`]: connections over the unix socket of the node, from root alone.
 //!
-//! Drivers of this node come over the socket, those of nodes without a worker over mutual TLS. Only the former hold
-//! files of the cache directory, so only they are asked to let go; all of them hold generations.
+//! Drivers of this node connect over the socket, those of nodes without a worker over mutual TLS. Only the former mount
+//! files of the cache directory, so only they are requested to release objects; all of them retain generations.
 
 mod catalog_file;
 mod datasets;

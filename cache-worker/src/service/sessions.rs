@@ -1,10 +1,10 @@
-//! The drivers of one Dataset: who attends, what they have open and show, and how they are asked to let go.
+//! Sessions of one Dataset's drivers: their open files and generations, and release requests to them.
 //!
-//! A driver attends by a stream, a session. When that ends the driver may have died with pods still reading, so what the
-//! session has said holds on for [`SESSION_GRACE`]: the next session of the node says it anew meanwhile, and what nobody
-//! has said again by then is over.
+//! A session is a stream of a driver. When it ends the driver may have been killed while pods still read, so the state of
+//! the session stays valid for [`SESSION_GRACE`]: the next session of the node reports it again meanwhile, and state that
+//! was not reported again by then is dropped.
 //!
-//! Locks: `state`, never held over a call of the Dataset that may come back here.
+//! Locks: `state`, never held over a call of the Dataset that may call back into this.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock, Weak};
@@ -23,23 +23,24 @@ use tokio_util::sync::CancellationToken;
 
 use millpond_cache::dataset::Dataset;
 
-/// The keeper holds the mounts of a dead driver for 120 s; after that no reader is left.
+/// How long the state of an ended session stays valid: the keeper keeps a killed driver's mounts for 120 s, after which
+/// reads fail.
 const SESSION_GRACE: Duration = Duration::from_secs(150);
 
-/// How often it is looked what is over.
+/// Interval of sweeps of expired sessions.
 const SESSION_SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A driver remounts thousands of views in this time.
+/// Timeout of a release request: enough to remount thousands of views.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a session is told.
+/// Sender of a session's announcements.
 pub(super) type Announcements = mpsc::Sender<Result<wire::Announcement, tonic::Status>>;
 
-/// Which session.
+/// Id of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct SessionId(u64);
 
-/// Where a driver is.
+/// Location of a driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DriverLocation {
     /// On this node.
@@ -50,11 +51,11 @@ pub(super) enum DriverLocation {
 
 #[derive(Debug)]
 struct Session {
-    whereabouts: DriverLocation,
+    location: DriverLocation,
     announcements: Announcements,
     in_use: BTreeSet<Generation>,
     releases: HashMap<u64, oneshot::Sender<Result<(), String>>>,
-    /// When its stream ended; `None`: it lives.
+    /// When its stream ended; `None`: it is open.
     ended: Option<Instant>,
 }
 
@@ -62,33 +63,33 @@ struct Session {
 struct Open {
     object: ObjectRef,
     stream: StreamId,
-    /// The latest session that has said it.
+    /// Latest session that reported it.
     session: SessionId,
 }
 
-/// A question to a driver that is about to be sent.
+/// Release request that is ready to be sent to a driver.
 struct PendingRelease {
     announcements: Announcements,
     announcement: wire::Announcement,
-    answer: oneshot::Receiver<Result<(), String>>,
+    response: oneshot::Receiver<Result<(), String>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     numbers: u64,
     sessions: HashMap<SessionId, Session>,
-    /// By the driver's number and its own number of the stream.
+    /// By the driver's id and its own number of the stream.
     open: HashMap<(u64, u64), Open>,
-    /// Streams that were read from before they were said to be open.
+    /// Streams that were read before they were reported as open.
     early: HashMap<(u64, u64), StreamId>,
 }
 
-/// See the module's documentation.
+/// Sessions of one Dataset's drivers.
 #[derive(Debug)]
 pub struct Drivers {
     dataset: OnceLock<Weak<Dataset>>,
     state: Mutex<State>,
-    /// Before that, drivers from before this worker's start may not have come back.
+    /// Before this, drivers of the previous worker may not have reconnected.
     complete_from: Instant,
     stop: CancellationToken,
 }
@@ -105,13 +106,13 @@ impl Default for Drivers {
 }
 
 impl Drivers {
-    /// Names the Dataset that is told what its drivers do.
+    /// Sets the Dataset that receives the drivers' notices.
     pub fn connect(&self, dataset: &Arc<Dataset>) {
-        // Connected once, by who opened it.
+        // Connected once, by the task that opened it.
         let _again = self.dataset.set(Arc::downgrade(dataset));
     }
 
-    /// Ends what is over, from time to time. Never ends.
+    /// Sweeps expired sessions periodically. Never returns.
     pub async fn run(&self) {
         let mut interval = tokio::time::interval(SESSION_SWEEP_INTERVAL);
         loop {
@@ -120,17 +121,17 @@ impl Drivers {
         }
     }
 
-    /// Ends all sessions, and those that begin from now on: the Dataset is served no more.
+    /// Ends all sessions, also later ones: the Dataset is closed.
     pub fn stop(&self) {
         self.stop.cancel();
     }
 
-    /// Waits until then.
+    /// Waits until [`Self::stop`] is called.
     pub(super) async fn stopped(&self) {
         self.stop.cancelled().await;
     }
 
-    /// Drivers that attend now.
+    /// Returns the number of open sessions.
     pub fn session_count(&self) -> usize {
         let state = self.state.lock();
         state
@@ -140,21 +141,17 @@ impl Drivers {
             .count()
     }
 
-    /// Whether any driver has an object open through FUSE.
+    /// Returns whether any driver has an object open through FUSE.
     pub fn is_open(&self, id: ObjectId) -> bool {
         let state = self.state.lock();
         state.open.values().any(|open| open.object.id == id)
     }
 
-    pub(super) fn open_session(
-        &self,
-        whereabouts: DriverLocation,
-        announcements: Announcements,
-    ) -> SessionId {
+    pub(super) fn open_session(&self, location: DriverLocation, announcements: Announcements) -> SessionId {
         let mut state = self.state.lock();
         let id = SessionId(state.number());
         let session = Session {
-            whereabouts,
+            location,
             announcements,
             in_use: BTreeSet::new(),
             releases: HashMap::new(),
@@ -164,20 +161,20 @@ impl Drivers {
         id
     }
 
-    /// The stream is over.
+    /// Marks a session as ended.
     pub(super) fn close_session(&self, id: SessionId) {
         let mut state = self.state.lock();
         if let Some(session) = state.sessions.get_mut(&id) {
             session.ended = Some(Instant::now());
-            // Whoever waits for them fails.
+            // Pending release requests fail.
             session.releases.clear();
         }
     }
 
-    /// Hears one notice of the driver `driver`.
+    /// Handles one notice of the driver `driver`.
     ///
     /// # Errors
-    /// It means nothing.
+    /// If it is invalid.
     pub(super) fn handle_notice(
         &self,
         id: SessionId,
@@ -191,13 +188,13 @@ impl Drivers {
                 if let Some(session) = self.state.lock().sessions.get_mut(&id) {
                     session.in_use = generations.into_iter().map(Generation).collect();
                 }
-                self.tell_in_use(Instant::now());
+                self.retain_generations_in_use(Instant::now());
             }
             Notice::Reading(wire::Reading { object, stream }) => {
-                self.reading(id, (driver, stream), convert::object(object)?);
+                self.file_opened(id, (driver, stream), convert::object(object)?);
             }
             Notice::Closed(wire::Closed { object, stream }) => {
-                self.closed((driver, stream), convert::object(object)?);
+                self.file_closed((driver, stream), convert::object(object)?);
             }
             Notice::Opened(wire::Opened { opens }) => {
                 let opens: Vec<OpenCount> = opens.iter().map(convert::opens).collect::<Result<_, _>>()?;
@@ -213,15 +210,15 @@ impl Drivers {
                 };
                 if let Some(waiting) = waiting {
                     let result = if failure.is_empty() { Ok(()) } else { Err(failure) };
-                    // Whoever waited has given up.
-                    let _gone = waiting.send(result);
+                    // The waiter may have timed out.
+                    let _timed_out = waiting.send(result);
                 }
             }
         }
         Ok(())
     }
 
-    /// The Dataset's number of a driver's stream.
+    /// Returns the Dataset's id for a driver's stream.
     pub(super) fn stream(&self, driver: u64, stream: u64) -> StreamId {
         let mut state = self.state.lock();
         let key = (driver, stream);
@@ -236,7 +233,7 @@ impl Drivers {
         id
     }
 
-    fn reading(&self, session: SessionId, key: (u64, u64), object: ObjectRef) {
+    fn file_opened(&self, session: SessionId, key: (u64, u64), object: ObjectRef) {
         let stream = {
             let mut state = self.state.lock();
             if let Some(open) = state.open.get_mut(&key) {
@@ -260,7 +257,7 @@ impl Drivers {
         }
     }
 
-    fn closed(&self, key: (u64, u64), object: ObjectRef) {
+    fn file_closed(&self, key: (u64, u64), object: ObjectRef) {
         let stream = {
             let mut state = self.state.lock();
             let early = state.early.remove(&key);
@@ -285,10 +282,10 @@ impl Drivers {
                 dataset.file_closed(object, stream);
             }
         }
-        self.tell_in_use(now);
+        self.retain_generations_in_use(now);
     }
 
-    fn tell_in_use(&self, now: Instant) {
+    fn retain_generations_in_use(&self, now: Instant) {
         if now < self.complete_from {
             return;
         }
@@ -309,17 +306,17 @@ impl Drivers {
         self.dataset.get()?.upgrade()
     }
 
-    /// Begins to ask every driver of this node.
-    fn ask(&self, unlinked: &[ObjectId]) -> Vec<PendingRelease> {
+    /// Registers a release request with every driver of this node.
+    fn request_release(&self, unlinked: &[ObjectId]) -> Vec<PendingRelease> {
         let ids: Vec<_> = unlinked.iter().map(|id| convert::id_bytes(*id)).collect();
         let mut state = self.state.lock();
         let round = state.number();
         let here = state
             .sessions
             .values_mut()
-            .filter(|session| session.whereabouts == DriverLocation::Here && session.ended.is_none());
+            .filter(|session| session.location == DriverLocation::Here && session.ended.is_none());
         here.map(|session| {
-            let (sender, answer) = oneshot::channel();
+            let (sender, response) = oneshot::channel();
             session.releases.insert(round, sender);
             let release = wire::Release {
                 round,
@@ -331,7 +328,7 @@ impl Drivers {
             PendingRelease {
                 announcements: session.announcements.clone(),
                 announcement,
-                answer,
+                response,
             }
         })
         .collect()
@@ -348,31 +345,31 @@ impl State {
 #[async_trait]
 impl Views for Drivers {
     async fn release(&self, unlinked: &[ObjectId]) -> Result<(), ReleaseError> {
-        let mut asked = JoinSet::new();
+        let mut requests = JoinSet::new();
         for PendingRelease {
             announcements,
             announcement,
-            answer,
-        } in self.ask(unlinked)
+            response,
+        } in self.request_release(unlinked)
         {
-            asked.spawn(async move {
+            requests.spawn(async move {
                 if announcements.send(Ok(announcement)).await.is_err() {
-                    return Err("a driver is gone".to_owned());
+                    return Err("a driver disconnected".to_owned());
                 }
-                match tokio::time::timeout(RELEASE_TIMEOUT, answer).await {
+                match tokio::time::timeout(RELEASE_TIMEOUT, response).await {
                     Ok(Ok(result)) => result,
-                    Ok(Err(_gone)) => Err("a driver is gone".to_owned()),
-                    Err(_elapsed) => Err("a driver does not answer".to_owned()),
+                    Ok(Err(_disconnected)) => Err("a driver disconnected".to_owned()),
+                    Err(_elapsed) => Err("a driver did not respond in time".to_owned()),
                 }
             });
         }
-        if asked.is_empty() {
-            // Its views may be there nevertheless.
+        if requests.is_empty() {
+            // Its views may exist nevertheless.
             return Err(ReleaseError {
                 reason: "no driver of this node attends".to_owned(),
             });
         }
-        while let Some(result) = asked.join_next().await {
+        while let Some(result) = requests.join_next().await {
             let result = result.unwrap_or_else(|error| Err(error.to_string()));
             result.map_err(|reason| ReleaseError { reason })?;
         }

@@ -1,4 +1,4 @@
-//! The answers to drivers: messages in, [`millpond_core::Worker`], messages out.
+//! RPC service for drivers: translates messages to [`millpond_core::Worker`] and back.
 
 use std::sync::Arc;
 
@@ -11,35 +11,35 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};
-use wire::announcement::Announcement as Told;
+use wire::announcement::Announcement as Content;
 
 use super::catalog_file;
 use super::datasets::{Datasets, ServedDataset};
 use super::listen::LocalPeer;
 use super::sessions::{Announcements, DriverLocation, SessionId};
 
-/// Announcements on their way to a driver.
-const QUEUED: usize = 16;
+/// Most queued announcements of a session.
+const ANNOUNCEMENT_QUEUE_CAPACITY: usize = 16;
 
-/// Answers questions about the Datasets.
+/// RPC service of all Datasets.
 #[derive(Clone, Debug)]
 pub struct WorkerService {
     datasets: Arc<Datasets>,
-    /// The sessions.
+    /// Tasks of the sessions.
     tasks: TaskTracker,
 }
 
 impl WorkerService {
-    /// Answers for `datasets`; what goes on beside the answers belongs to `tasks`.
+    /// Creates the service of `datasets`; `tasks` owns the sessions.
     pub const fn new(datasets: Arc<Datasets>, tasks: TaskTracker) -> Self {
         Self { datasets, tasks }
     }
 
     fn served(&self, caller: Option<wire::Caller>) -> Result<(ServedDataset, u64), Status> {
         let wire::Caller { dataset_uid, driver } =
-            caller.ok_or_else(|| Status::invalid_argument("a question has no caller"))?;
+            caller.ok_or_else(|| Status::invalid_argument("the request has no caller"))?;
         let served = self.datasets.get(&dataset_uid);
-        // A worker that has just started will serve it soon; the driver asks again.
+        // A worker that has just started will serve it soon; the driver retries.
         let served = served.ok_or_else(|| Status::unavailable("this worker does not serve the Dataset"))?;
         Ok((served, driver))
     }
@@ -56,18 +56,18 @@ impl wire::worker_server::Worker for WorkerService {
         &self,
         request: Request<Streaming<wire::Notice>>,
     ) -> Result<Response<Self::AttendStream>, Status> {
-        let whereabouts = whereabouts(&request)?;
+        let location = location(&request)?;
         let mut notices = request.into_inner();
         let first = notices.message().await?.and_then(|notice| notice.notice);
         let Some(wire::notice::Notice::Hello(hello)) = first else {
-            return Err(Status::invalid_argument("a stream begins with a hello"));
+            return Err(Status::invalid_argument("a stream must begin with a hello"));
         };
         let (served, driver) = self.served(hello.caller)?;
-        let (announcements, stream) = mpsc::channel(QUEUED);
-        let session = served.drivers.open_session(whereabouts, announcements.clone());
+        let (announcements, stream) = mpsc::channel(ANNOUNCEMENT_QUEUE_CAPACITY);
+        let session = served.drivers.open_session(location, announcements.clone());
         self.tasks.spawn(async move {
             tokio::select! {
-                () = hear(&served, session, driver, notices) => {}
+                () = receive_notices(&served, session, driver, notices) => {}
                 () = announce(&served, announcements) => {}
                 () = served.drivers.stopped() => {}
             }
@@ -80,18 +80,18 @@ impl wire::worker_server::Worker for WorkerService {
         &self,
         request: Request<wire::CatalogRequest>,
     ) -> Result<Response<Self::CatalogStream>, Status> {
-        whereabouts(&request)?;
+        location(&request)?;
         let request = request.into_inner();
         let part = request.part();
         let (served, _) = self.served(request.caller)?;
         let generation = Generation(request.generation);
-        let gone = || Status::not_found(format!("generation {generation} is not here any more"));
-        let file = served.dataset.catalog(generation).ok_or_else(gone)?;
+        let removed = || Status::not_found(format!("generation {generation} was removed"));
+        let file = served.dataset.catalog(generation).ok_or_else(removed)?;
         let path = match part {
             wire::CatalogPart::Image => &file.image,
             wire::CatalogPart::Index => &file.index,
         };
-        let chunks = catalog_file::stream(path).map_err(|_error| gone())?;
+        let chunks = catalog_file::stream(path).map_err(|_error| removed())?;
         Ok(Response::new(ReceiverStream::new(chunks)))
     }
 
@@ -100,19 +100,21 @@ impl wire::worker_server::Worker for WorkerService {
         request: Request<wire::ObjectRequest>,
     ) -> Result<Response<wire::LandResponse>, Status> {
         use wire::land_response::Answer;
-        if whereabouts(&request)? == DriverLocation::Elsewhere {
+        if location(&request)? == DriverLocation::Elsewhere {
             return Err(Status::failed_precondition(
-                "an object is landed for drivers of this node alone",
+                "objects are landed only for drivers of this node",
             ));
         }
         let wire::ObjectRequest { caller, object } = request.into_inner();
         let (served, _) = self.served(caller)?;
         let object = convert::object(object).map_err(invalid)?;
-        let answer = match served.dataset.fetch_to_landing(object).await {
+        let response = match served.dataset.fetch_to_landing(object).await {
             Ok(landed) => Answer::Landed(wire::Landed::from(landed).into()),
             Err(error) => Answer::Failure(error.into()),
         };
-        Ok(Response::new(wire::LandResponse { answer: Some(answer) }))
+        Ok(Response::new(wire::LandResponse {
+            answer: Some(response),
+        }))
     }
 
     async fn local(
@@ -120,15 +122,17 @@ impl wire::worker_server::Worker for WorkerService {
         request: Request<wire::ObjectRequest>,
     ) -> Result<Response<wire::LocalResponse>, Status> {
         use wire::local_response::Answer;
-        whereabouts(&request)?;
+        location(&request)?;
         let wire::ObjectRequest { caller, object } = request.into_inner();
         let (served, _) = self.served(caller)?;
         let object = convert::object(object).map_err(invalid)?;
-        let answer = match served.dataset.open_local(object).await {
+        let response = match served.dataset.open_local(object).await {
             Ok(local) => Answer::Complete(matches!(local, LocalCopy::Complete(_))),
             Err(error) => Answer::Failure(error.into()),
         };
-        Ok(Response::new(wire::LocalResponse { answer: Some(answer) }))
+        Ok(Response::new(wire::LocalResponse {
+            answer: Some(response),
+        }))
     }
 
     async fn read(
@@ -136,7 +140,7 @@ impl wire::worker_server::Worker for WorkerService {
         request: Request<wire::ReadRequest>,
     ) -> Result<Response<wire::ReadResponse>, Status> {
         use wire::read_response::Answer;
-        whereabouts(&request)?;
+        location(&request)?;
         let wire::ReadRequest {
             caller,
             object,
@@ -147,10 +151,10 @@ impl wire::worker_server::Worker for WorkerService {
         let (served, driver) = self.served(caller)?;
         let object = convert::object(object).map_err(invalid)?;
         if start > end {
-            return Err(Status::invalid_argument("a range ends before it begins"));
+            return Err(Status::invalid_argument("the range ends before it starts"));
         }
         let stream = served.drivers.stream(driver, stream);
-        let answer = match served.dataset.read(object, stream, start..end).await {
+        let response = match served.dataset.read(object, stream, start..end).await {
             Ok(data) => {
                 let from = data.served();
                 Answer::Data(wire::Data {
@@ -162,7 +166,9 @@ impl wire::worker_server::Worker for WorkerService {
             }
             Err(error) => Answer::Failure(error.into()),
         };
-        Ok(Response::new(wire::ReadResponse { answer: Some(answer) }))
+        Ok(Response::new(wire::ReadResponse {
+            answer: Some(response),
+        }))
     }
 }
 
@@ -171,27 +177,32 @@ fn invalid(error: convert::InvalidMessage) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
-/// Where the driver is that asks, by its connection.
-fn whereabouts<T>(request: &Request<T>) -> Result<DriverLocation, Status> {
+/// Returns the location of a request's driver, from its connection.
+fn location<T>(request: &Request<T>) -> Result<DriverLocation, Status> {
     let extensions = request.extensions();
     if extensions.get::<LocalPeer>().is_some() {
         return Ok(DriverLocation::Here);
     }
     match extensions.get::<ConnectedPeer>() {
         Some(ConnectedPeer(Ok(peer))) if peer.role == Role::Driver => Ok(DriverLocation::Elsewhere),
-        Some(ConnectedPeer(Ok(peer))) => Err(Status::permission_denied(format!("{peer} is no driver"))),
+        Some(ConnectedPeer(Ok(peer))) => Err(Status::permission_denied(format!("{peer} is not a driver"))),
         Some(ConnectedPeer(Err(error))) => Err(Status::unauthenticated(error.to_string())),
-        None => Err(Status::unauthenticated("the connection says not who it is")),
+        None => Err(Status::unauthenticated("the connection has no peer identity")),
     }
 }
 
-/// Hears a driver until its stream ends.
-async fn hear(served: &ServedDataset, session: SessionId, driver: u64, mut notices: Streaming<wire::Notice>) {
+/// Handles a driver's notices until its stream ends.
+async fn receive_notices(
+    served: &ServedDataset,
+    session: SessionId,
+    driver: u64,
+    mut notices: Streaming<wire::Notice>,
+) {
     loop {
         match notices.message().await {
             Ok(Some(wire::Notice { notice: Some(notice) })) => {
                 if let Err(error) = served.drivers.handle_notice(session, driver, notice) {
-                    warn!(%error, "a driver speaks in riddles");
+                    warn!(%error, "invalid message from the driver; closing its session");
                     return;
                 }
             }
@@ -205,7 +216,7 @@ async fn hear(served: &ServedDataset, session: SessionId, driver: u64, mut notic
     }
 }
 
-/// Tells a driver of the newest catalog, now and whenever there is a newer one.
+/// Announces the newest catalog to a driver, now and at every change.
 async fn announce(served: &ServedDataset, announcements: Announcements) {
     let mut catalogs = served.dataset.catalogs();
     loop {
@@ -214,19 +225,21 @@ async fn announce(served: &ServedDataset, announcements: Announcements) {
             let length = |path: &std::path::Path| std::fs::metadata(path).map(|found| found.len());
             match (length(&newest.image), length(&newest.index)) {
                 (Ok(image_bytes), Ok(index_bytes)) => {
-                    let told = wire::Announcement {
-                        announcement: Some(Told::Catalog(wire::NewCatalog {
+                    let announcement = wire::Announcement {
+                        announcement: Some(Content::Catalog(wire::NewCatalog {
                             generation: newest.generation.0,
                             image_bytes,
                             index_bytes,
                         })),
                     };
-                    if announcements.send(Ok(told)).await.is_err() {
+                    if announcements.send(Ok(announcement)).await.is_err() {
                         return;
                     }
                 }
-                // There is a newer one already.
-                (Err(error), _) | (_, Err(error)) => debug!(%error, "a catalog is gone"),
+                // Removed: a newer one exists already.
+                (Err(error), _) | (_, Err(error)) => {
+                    debug!(%error, "a catalog was removed before its announcement")
+                }
             }
         }
         if catalogs.changed().await.is_err() {

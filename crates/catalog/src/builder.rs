@@ -1,9 +1,9 @@
 //! Writes a catalog from a listing.
 //!
-//! Objects are sorted by their paths (on disk, if they are many), then the sorted tree is walked through twice: once to
-//! measure every directory, once to write. The heap that this takes is the sort's arena and buffers, and what is kept for the
-//! directories on the current path: it depends on neither the number of files nor that of directories, nor on how large a
-//! directory is. The order of the listing leaves no trace: the same objects give the same bytes.
+//! Objects are sorted by their paths (on disk, if they are many), then the sorted tree is walked twice: once to measure
+//! every directory, once to write. The heap holds the sort's arena and buffers, and the state of the directories on the
+//! current path: it depends neither on the number of files or directories nor on the size of a directory. The output does
+//! not depend on the order of the listing: the same objects give the same bytes.
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -21,35 +21,35 @@ use crate::tree_writer::{Common, IndexEntry, Target, TreeWriter};
 use crate::{Entry, Error, Owner, Refusal, Result, SourceInfo, Summary};
 use millpond_core::{ObjectId, Time};
 
-/// The default of [`BuildOptions::memory_bytes`]: runs of a hundred thousand files and more, a quarter of the 200 MiB that a
+/// Default of [`BuildOptions::memory_bytes`]: runs of a hundred thousand files and more, a quarter of the 200 MiB that a
 /// listing of a million files may take.
 const MEMORY_DEFAULT_BYTES: usize = 48 << 20;
-/// What makes no sense to go below: the buffers that are used beside the arena are larger than that.
+/// Smallest arena: the buffers used beside it are larger than that.
 const MEMORY_MIN_BYTES: usize = 1 << 20;
-/// More sources than any Dataset has; their URLs are in the image, and a reader may want to hold them all.
+/// Most sources, more than any Dataset has; their URLs are in the image, and a reader may load them all.
 const SOURCES_MAX: usize = 1024;
-/// Longest URL of a source; longer ones could not be read by getxattr everywhere.
+/// Longest URL of a source; longer ones cannot be read by getxattr on every system.
 const SOURCE_ID_MAX_BYTES: usize = 4096;
-/// Permission bits; no set-id bits, which a catalog from elsewhere must not bring along.
+/// Permission bits, without set-id bits, which a catalog from another machine must not contain.
 const MODE_MAX: u16 = 0o777;
 
-/// What a [`Builder`] needs to know before the first entry.
+/// Options of a [`Builder`].
 #[derive(Clone, Debug, Default)]
 pub struct BuildOptions {
-    /// The Dataset's sources; entries name them by position. 1 to 1,024.
+    /// Sources of the Dataset, 1 to 1,024; entries refer to them by position.
     pub sources: Vec<SourceInfo>,
-    /// Whom everything belongs to.
+    /// Owner of everything.
     pub owner: Owner,
-    /// When the listing began: the time of the image, and of all directories.
+    /// Start time of the listing: the time of the image, and of all directories.
     pub created: Time,
-    /// Where the sort spills to (unnamed files); as a rule the directory of the image.
+    /// Directory of the sort's spill files (unnamed); usually that of the image.
     pub spill_directory: PathBuf,
-    /// About how much heap to use, at least 1 MiB; 0: the default, 48 MiB.
+    /// Approximate heap to use, at least 1 MiB; 0: the default, 48 MiB.
     pub memory_bytes: usize,
 }
 
 impl BuildOptions {
-    /// Checks what a catalog says of itself, before it is written or when it comes from elsewhere.
+    /// Checks the description of a catalog, before it is written or when it comes from another machine.
     pub(crate) fn check(sources: &[SourceInfo], owner: Owner) -> Result<()> {
         let refuse = |reason: String| Err(Error::Options(reason));
         if sources.is_empty() || sources.len() > SOURCES_MAX {
@@ -74,29 +74,29 @@ impl BuildOptions {
         } = owner;
         if file_mode > MODE_MAX || dir_mode > MODE_MAX {
             return refuse(format!(
-                "the modes {file_mode:o} and {dir_mode:o} are not only permissions"
+                "the modes {file_mode:o} and {dir_mode:o} have bits other than permissions"
             ));
         }
         Ok(())
     }
 }
 
-/// Takes the objects of a listing in any order and writes image and index.
+/// Builder of a catalog: takes the objects of a listing in any order and writes image and index.
 #[derive(Debug)]
 pub struct Builder {
     options: BuildOptions,
     sorter: Sorter,
     refusals: Refusals,
-    /// Path and record of the last entry, kept for their memory.
+    /// Path and record of the last entry, retained to reuse their memory.
     path: Vec<u8>,
     value: Vec<u8>,
 }
 
 impl Builder {
-    /// Begins a catalog.
+    /// Starts a catalog.
     ///
     /// # Errors
-    /// The options contradict each other or the format.
+    /// If the options contradict each other or the format.
     pub fn new(mut options: BuildOptions) -> Result<Self> {
         BuildOptions::check(&options.sources, options.owner)?;
         options.created = Time::new(options.created.secs, options.created.nanos);
@@ -106,7 +106,7 @@ impl Builder {
         };
         let mut sorter = Sorter::new(&options.spill_directory, options.memory_bytes / 2);
         for SourceInfo { path, .. } in options.sources.iter().filter(|source| !source.path.is_empty()) {
-            // A source's directory is there even if nothing is in it.
+            // A source's directory exists even if it is empty.
             let path: Vec<u8> = name::separated(path).collect();
             sorter.push(Record {
                 key: &path,
@@ -122,10 +122,10 @@ impl Builder {
         })
     }
 
-    /// Adds one object. What cannot be a file is counted in the [`Summary`], and is not an error.
+    /// Adds one object. One that cannot be a file is counted in the [`Summary`], and is not an error.
     ///
     /// # Errors
-    /// A spill file could not be written, or the entry names a source that is not there.
+    /// If a spill file could not be written, or the entry's source does not exist.
     pub fn add(&mut self, entry: &Entry) -> Result<()> {
         let Entry {
             source,
@@ -173,8 +173,8 @@ impl Builder {
     /// Writes both files, each beside its final name first, and renames the image, then the index.
     ///
     /// # Errors
-    /// A file could not be written. What had the names before has them still, but for an image whose index could not be
-    /// renamed: the two do not belong together, which [`Catalog::open`](crate::Catalog::open) tells.
+    /// If a file could not be written. Previous files of these names stay, except for an image whose index could not be
+    /// renamed: the two do not match, which [`Catalog::open`](crate::Catalog::open) detects.
     pub fn finish(self, image: &Path, index: &Path) -> Result<Summary> {
         let Self {
             options,
@@ -255,7 +255,7 @@ impl Builder {
 }
 
 impl Totals {
-    /// The superblock of an image of this tree.
+    /// Returns the superblock of an image of this tree.
     pub(crate) fn superblock(&self, created: Time, meta_block: u32, uuid: [u8; 16]) -> SuperBlockContent {
         let inodes = self.files + self.directories;
         SuperBlockContent {
@@ -268,7 +268,7 @@ impl Totals {
     }
 }
 
-/// An image that is being written.
+/// Image that is being written.
 struct ImageFile<'a> {
     file: &'a NamedTempFile,
     path: &'a Path,

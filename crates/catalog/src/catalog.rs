@@ -7,33 +7,33 @@ use crate::name::{key_of, separated};
 use crate::{Error, Image, Index, Inode, Kind, Nid, Result};
 use millpond_core::{ObjectId, Time, Validator};
 
-/// One place in an image where an object is found.
+/// Position of an object in an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place {
-    /// The file.
+    /// Inode of the file.
     pub inode: Nid,
-    /// The directory that holds it.
+    /// Inode of its directory.
     pub parent: Nid,
 }
 
-/// All that is needed to fetch an object from its source.
+/// Data needed to fetch an object from its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
-    /// Its id.
+    /// Id of the object.
     pub id: ObjectId,
     /// Position of its source in [`Index::sources`].
     pub source: u16,
-    /// Its whole key at the source.
+    /// Complete key at the source.
     pub key: String,
     /// Length in bytes.
     pub size_bytes: u64,
-    /// Which version it is.
+    /// Validator of its version.
     pub validator: Validator,
-    /// When it was last changed.
+    /// Time of its last change.
     pub modified: Time,
 }
 
-/// An image and the index that belongs to it.
+/// An image and its index.
 #[derive(Debug)]
 pub struct Catalog {
     image: Image,
@@ -45,7 +45,7 @@ impl Catalog {
     /// Maps both files. They must never be changed or truncated afterwards.
     ///
     /// # Errors
-    /// One of them cannot be read, is not ours, or they do not belong together.
+    /// If one of them cannot be read, has another format, or they do not match.
     pub fn open(image: &Path, index: &Path) -> Result<Self> {
         let (image, index) = (Image::open(image)?, Index::open(index)?);
         let superblock = image.superblock();
@@ -53,31 +53,31 @@ impl Catalog {
             && superblock.uuid == index.uuid()
             && superblock.created == index.created();
         if !belong_together {
-            return Err(Error::corrupt("image and index do not belong together", 0));
+            return Err(Error::corrupt("image and index do not match", 0));
         }
         let shared = SharedXattrs::new(index.sources());
         Ok(Self { image, index, shared })
     }
 
-    /// The image.
+    /// Returns the image.
     pub const fn image(&self) -> &Image {
         &self.image
     }
 
-    /// The index.
+    /// Returns the index.
     pub const fn index(&self) -> &Index {
         &self.index
     }
 
-    /// Finds the first place of an object; `None`: this catalog does not name it.
+    /// Returns the first position of an object; `None`: it is not in this catalog.
     pub fn find(&self, id: ObjectId) -> Option<Place> {
         self.index.find(id).next()
     }
 
-    /// Says how to fetch the object at a place.
+    /// Returns how to fetch the object at a position.
     ///
     /// # Errors
-    /// There is no file at that place, or the catalog is damaged.
+    /// If there is no file at that position, or the catalog is damaged.
     pub fn describe(&self, place: Place) -> Result<Object> {
         let path = self.image.path_of(place.inode, place.parent)?;
         let path = std::str::from_utf8(&path)
@@ -87,7 +87,7 @@ impl Catalog {
         self.describe_path(place.inode, &path)
     }
 
-    /// Says how to fetch the object whose path (in sort form) is known.
+    /// Returns how to fetch the object with this path (in sort form).
     pub(crate) fn describe_path(&self, nid: Nid, path: &[u8]) -> Result<Object> {
         let Inode {
             kind,
@@ -106,7 +106,7 @@ impl Catalog {
             .image
             .shared_xattrs(nid)?
             .find_map(|reference| self.shared.source(reference));
-        let source = source.ok_or(damaged("a file names no source"))?;
+        let source = source.ok_or(damaged("a file has no source"))?;
         let key = self
             .index
             .sources()
@@ -119,7 +119,7 @@ impl Catalog {
         Ok(Object {
             id: self.image.object_id(nid)?,
             source,
-            key: key.ok_or(damaged("a file is not where its source is"))?,
+            key: key.ok_or(damaged("a file is outside of its source's directory"))?,
             size_bytes,
             validator: text
                 .and_then(Validator::from_text)

@@ -1,13 +1,13 @@
-//! The strict check of a catalog that comes from elsewhere, before the kernel parses its image as root.
+//! Strict check of a catalog from another machine, before the kernel parses its image as root.
 //!
-//! Instead of a list of rules, which would have to name all that an attacker could think of: the tree that the image shows
-//! is read, and written again by the very code that makes images - not into a file, but against the image's bytes. The
-//! first byte that differs ends it. So an image that passes is one that our writer would have written: no two structures
-//! overlap, no directory is in itself, every offset and every padding byte is as it has to be. What the image claims
-//! about its objects is checked too: each id is derived again from source, key, validator and size.
+//! A list of rules would have to cover everything that an attacker could think of. Instead the tree of the image is read,
+//! and written again by the same code that writes images - not into a file, but compared with the image's bytes. The first
+//! byte that differs is an error. So an image that passes is one that the writer would have written: no structures overlap,
+//! no directory contains itself, every offset and every padding byte is correct. The image's objects are checked too: each
+//! id is derived again from source, key, validator and size.
 //!
 //! The reading is bounded: names must ascend and no more inodes are visited than the superblock says, which is bounded
-//! by the length of the file. The heap is that of the path that is being visited.
+//! by the length of the file. The heap holds only the state of the current path.
 
 use std::path::Path;
 
@@ -21,13 +21,12 @@ use crate::tree_writer::{Common, IndexEntry, Target, TreeWriter};
 use crate::{BuildOptions, Catalog, DirEntry, Error, Kind, Nid, Object, Result, Summary};
 use millpond_core::{ObjectId, Time};
 
-/// Checks that image and index are, byte for byte, what [`Builder`](crate::Builder) writes for the tree that they
-/// show; `scratch` is a directory for an unnamed file of 16 bytes a directory.
+/// Checks that image and index are, byte for byte, what [`Builder`](crate::Builder) writes for their tree; `scratch` is a directory for an unnamed file of 16 bytes a directory.
 ///
-/// The files must be this process's own copies: who can still change them could do so after the check.
+/// The files must be this process's own copies: another process with write access could change them after the check.
 ///
 /// # Errors
-/// [`Error::Corrupt`] if they are not. Other errors say nothing about the catalog.
+/// [`Error::Corrupt`] if they are not. Other errors do not concern the catalog.
 pub fn check(image: &Path, index: &Path, scratch: &Path) -> Result<Summary> {
     let catalog = Catalog::open(image, index)?;
     let info = catalog.index().info();
@@ -35,34 +34,31 @@ pub fn check(image: &Path, index: &Path, scratch: &Path) -> Result<Summary> {
     BuildOptions::check(&info.sources, info.owner)
         .map_err(|_options| Error::corrupt("the index's description contradicts itself", 0))?;
     if info.created != Time::new(info.created.secs, info.created.nanos) {
-        return Err(Error::corrupt("the time of the catalog is none", 0));
+        return Err(Error::corrupt("the time of the catalog is invalid", 0));
     }
     let bytes = catalog.image().map().all();
     if blake3::hash(bytes).as_bytes() != catalog.index().image_digest() {
         return Err(Error::corrupt(
-            "the image is not the one that the index was made with",
+            "the image is not the one that the index was written with",
             0,
         ));
     }
     if !catalog.index().is_sorted_and_whole() {
-        return Err(Error::corrupt(
-            "the index's records are not as they were written",
-            0,
-        ));
+        return Err(Error::corrupt("the index's records do not match their digest", 0));
     }
 
     let mut measure = Measure::new(&info.sources, scratch, Refusals::default())?;
     read_tree(&catalog, &mut measure)?;
     let (totals, infos, _) = measure.finish();
-    let said = (
+    let described = (
         summary.files,
         summary.dirs,
         summary.bytes,
         catalog.index().len() as u64,
     );
-    if said != (totals.files, totals.directories, totals.bytes, totals.files) {
+    if described != (totals.files, totals.directories, totals.bytes, totals.files) {
         return Err(Error::corrupt(
-            "the index counts other files than the image has",
+            "the index has another number of files than the image",
             0,
         ));
     }
@@ -97,7 +93,7 @@ pub fn check(image: &Path, index: &Path, scratch: &Path) -> Result<Summary> {
     Ok(summary)
 }
 
-/// Takes bytes only if they are in the image already.
+/// Target that compares the bytes with the image's.
 struct Comparison<'a> {
     catalog: &'a Catalog,
 }
@@ -128,7 +124,7 @@ impl Target for Comparison<'_> {
             Ok(())
         } else {
             Err(Error::corrupt(
-                "our writer would have written other bytes",
+                "the writer would have written other bytes",
                 offset,
             ))
         }
@@ -147,18 +143,18 @@ impl Target for Comparison<'_> {
     }
 }
 
-/// A directory that is being read.
+/// Directory that is being read.
 struct Open {
     dir: Nid,
-    /// Where to go on.
+    /// Cookie of the next entry.
     next: u64,
-    /// The name of the last entry that was read.
+    /// Name of the last entry that was read.
     last: Vec<u8>,
     /// Length of the directory's path.
     path_bytes: usize,
 }
 
-/// Walks through the tree that an image shows.
+/// Walks the tree of an image.
 fn read_tree(catalog: &Catalog, visitor: &mut impl Visitor) -> Result<()> {
     let image = catalog.image();
     let mut path = Vec::new();
@@ -177,7 +173,7 @@ fn read_tree(catalog: &Catalog, visitor: &mut impl Visitor) -> Result<()> {
     }) = open.last_mut()
     {
         path.truncate(*path_bytes);
-        // A reader for each run of files, not for each entry.
+        // One reader for each run of files, not for each entry.
         let mut entries = image.read_dir(*dir, *next)?;
         let below = loop {
             let Some(entry) = entries.next().transpose()? else {
@@ -206,10 +202,7 @@ fn read_tree(catalog: &Catalog, visitor: &mut impl Visitor) -> Result<()> {
             }
             path.extend_from_slice(name);
             if !is_valid || path.len() > PATH_MAX_BYTES {
-                return Err(Error::corrupt(
-                    "a name cannot be one, or there are too many",
-                    nid.0,
-                ));
+                return Err(Error::corrupt("a name is invalid, or there are too many", nid.0));
             }
             match kind {
                 Kind::File => read_file(catalog, nid, &path, name, visitor)?,
@@ -257,10 +250,7 @@ fn read_file(
         .get(usize::from(source))
         .map_or("", |source| source.id.as_str());
     if ObjectId::derive(source_id, &key, &validator, size_bytes) != id {
-        return Err(Error::corrupt(
-            "a file's object is not the one that its id says",
-            nid.0,
-        ));
+        return Err(Error::corrupt("a file's id does not match its object", nid.0));
     }
     let is_in_bounds = size_bytes <= OBJECT_MAX_BYTES
         && text.len() <= VALIDATOR_MAX_BYTES

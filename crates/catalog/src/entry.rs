@@ -1,4 +1,4 @@
-//! What goes into a catalog, and what is said about it afterwards.
+//! Input of a catalog, and its summary.
 
 use std::collections::BTreeMap;
 
@@ -12,28 +12,28 @@ use millpond_core::{Time, Validator};
 pub struct Entry {
     /// Position of its source in [`BuildOptions::sources`](crate::BuildOptions).
     pub source: u16,
-    /// Its whole key at the source, the source's prefix included. One that ends in `/` makes a directory.
+    /// Complete key at the source, including the source's prefix. A key that ends in `/` makes a directory.
     pub key: String,
     /// Length in bytes.
     pub size_bytes: u64,
-    /// When the source says it was last changed.
+    /// Time of its last change, as reported by the source.
     pub modified: Time,
-    /// Which version it is.
+    /// Validator of its version.
     pub validator: Validator,
 }
 
 /// One source of a Dataset.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceInfo {
-    /// Its canonical URL: goes into every object's id, and is shown as `user.millpond.source`.
+    /// Canonical URL: part of every object's id, and the value of `user.millpond.source`.
     pub id: String,
-    /// What all keys of the source begin with and their paths do not show: empty, or ending in `/`.
+    /// Prefix of all keys of the source, removed from their paths: empty, or ending in `/`.
     pub prefix: String,
-    /// The directory of the tree where the source's files are: empty for the root, else `a` or `a/b`.
+    /// Directory of the source's files in the tree: empty for the root, else `a` or `a/b`.
     pub path: String,
 }
 
-/// Whom files and directories belong to, and who may do what with them.
+/// Owner and permissions of files and directories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// Owning user.
@@ -47,7 +47,7 @@ pub struct Owner {
 }
 
 impl Default for Owner {
-    /// root's, readable by all.
+    /// Owned by root, readable by all.
     fn default() -> Self {
         Self {
             uid: 0,
@@ -58,7 +58,7 @@ impl Default for Owner {
     }
 }
 
-/// What a finished catalog holds.
+/// Summary of a finished catalog.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// Regular files.
@@ -67,26 +67,26 @@ pub struct Summary {
     pub dirs: u64,
     /// Sum of the files' sizes.
     pub bytes: u64,
-    /// What is not in it.
+    /// Listed objects that are not in it.
     pub refused: Refused,
 }
 
 /// Listed objects that cannot be files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
-    /// How many, by reason.
+    /// Number of objects by reason.
     pub counts: BTreeMap<Refusal, u64>,
-    /// The first of them in order of reason and key, at most 1,000.
+    /// First of them in order of reason and key, at most 1,000.
     pub samples: Vec<RefusedKey>,
 }
 
 /// One listed object that cannot be a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RefusedKey {
-    /// Why.
+    /// Reason.
     pub reason: Refusal,
     /// Position of its source.
     pub source: u16,
-    /// Its key; cut after 1,024 bytes.
+    /// Key, truncated to 1,024 bytes.
     pub key: String,
 }

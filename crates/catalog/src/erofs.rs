@@ -6,12 +6,12 @@
 //! | --- | --- |
 //! | 1 | the superblock, at byte 1024 |
 //! | 1 or more | shared extended attributes: the metacopy mark, then one `user.millpond.source` for each source |
-//! | any number | the directories' entries, whole blocks for each directory |
+//! | any number | the directories' entries, full blocks for each directory |
 //! | the rest | inodes, in slots of 32 bytes; the root's first |
 //!
-//! Directories come in the order of a walk through the tree; so do the inodes of each directory's children, which lie
+//! Directories are in the order of a tree walk; so do the inodes of each directory's children, which lie
 //! together in the order of their names. There are no data blocks: a file is chunk-based and all of its (at least
-//! 8 TiB large) chunks are holes, which no one reads, because overlayfs takes the content from elsewhere.
+//! 8 TiB large) chunks are holes, which are never read, because overlayfs reads the content from a data layer.
 
 mod dirents;
 mod disk;
@@ -34,22 +34,22 @@ use millpond_core::Time;
 
 /// Unit of directories and of the layout.
 pub(crate) const BLOCK_BYTES: usize = 4096;
-/// The same, for offsets.
+/// The value as `u64`, for offsets.
 pub(crate) const BLOCK: u64 = BLOCK_BYTES as u64;
 /// Unit of inode positions.
 const SLOT_BYTES: usize = 32;
-/// The same, for offsets.
+/// The value as `u64`, for offsets.
 pub(crate) const SLOT: u64 = SLOT_BYTES as u64;
 /// Every inode's length without its extended attributes and chunks.
 pub(crate) const INODE_BYTES: u64 = 64;
-/// The root's position, as the superblock holds it. Not 0, which programs take for a deleted entry.
+/// The root's position, as the superblock holds it. Not 0, which programs treat as a deleted entry.
 const ROOT: u16 = 1;
-/// The same, for offsets.
+/// The value as `u64`, for offsets.
 pub(crate) const ROOT_NID: u64 = ROOT as u64;
 /// The block where shared extended attributes begin.
 pub(crate) const SHARED_BLOCK: u32 = 1;
 
-/// Logarithm of the chunk size in blocks: the largest there is.
+/// Logarithm of the chunk size in blocks: the largest possible.
 pub(crate) const CHUNK_BITS: u32 = 31;
 /// Length of a chunk: 8 TiB.
 const CHUNK_BYTES: u64 = BLOCK << CHUNK_BITS;
@@ -58,13 +58,13 @@ const CHUNK_ENTRY_BYTES: u64 = 4;
 /// The entry of a chunk without data.
 const HOLE: u32 = u32::MAX;
 
-/// Length of a file's inode with all that follows it.
+/// Returns the length of a file's inode with its attributes and block map.
 pub(crate) fn file_inode_bytes(size_bytes: u64, validator_bytes: usize) -> u64 {
     let xattrs = xattrs::file_xattr_bytes(size_bytes, validator_bytes) as u64;
     (INODE_BYTES + xattrs + block_map_bytes(size_bytes)).next_multiple_of(SLOT)
 }
 
-/// Appends a file's inode with all that follows it.
+/// Appends a file's inode with its attributes and block map.
 pub(crate) fn push_file_inode(
     bytes: &mut Vec<u8>,
     nid: u32,
@@ -84,7 +84,7 @@ pub(crate) fn push_file_inode(
     bytes.resize(start + padded, 0);
 }
 
-/// Length of a file's block map.
+/// Returns the length of a file's block map.
 const fn block_map_bytes(size_bytes: u64) -> u64 {
     size_bytes.div_ceil(CHUNK_BYTES) * CHUNK_ENTRY_BYTES
 }

@@ -1,48 +1,48 @@
-//! What can go wrong with a catalog.
+//! Errors of catalogs.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The result of anything that touches a catalog.
+/// Result of an operation on a catalog.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a catalog could not be written or read.
+/// Error of writing or reading a catalog.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The operating system refused: a later try may succeed.
+    /// The operating system failed: a retry may succeed.
     #[error("failed to {action} {}", path.display())]
     Io {
-        /// What was tried.
+        /// Attempted action.
         action: &'static str,
-        /// On which file.
+        /// Path of the file.
         path: PathBuf,
-        /// The operating system's answer.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// The file is not a catalog as this version writes it: it has to be made anew.
+    /// The file is not a catalog of this version: it has to be built again.
     #[error("damaged or foreign catalog: {what} at byte {offset}")]
     Corrupt {
-        /// What is wrong.
+        /// The damage.
         what: &'static str,
-        /// Where in the file.
+        /// Offset in the file.
         offset: u64,
     },
-    /// The caller's options contradict each other or the format: no retry will help.
+    /// The caller's options contradict each other or the format: a retry cannot succeed.
     #[error("cannot build a catalog: {0}")]
     Options(String),
-    /// The inode asked for is of another kind.
+    /// The requested inode is of another kind.
     #[error("inode {nid} is not a {wanted}")]
     WrongKind {
-        /// The inode.
+        /// Number of the inode.
         nid: u64,
-        /// What the operation needs.
+        /// Kind that the operation needs.
         wanted: &'static str,
     },
 }
 
 impl Error {
-    /// Builds the closure that gives an [`io::Error`] its context.
+    /// Returns a closure that adds context to an [`io::Error`].
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io {
             action,

@@ -1,8 +1,8 @@
 //! Reads a catalog image.
 //!
-//! Everything is read in place from a memory map: nothing is cached, nothing is locked, and an image of any size costs no
-//! heap. A reader trusts nothing: every offset, length and count is checked where it is used, and what cannot be is
-//! [`Error::Corrupt`]. What it does not check is whether the parts make a tree; that is [`check`](crate::check())'s.
+//! Everything is read in place from a memory map: nothing is cached or locked, and an image of any size needs no heap. A
+//! reader trusts nothing: every offset, length and count is checked where it is used, and an invalid one is
+//! [`Error::Corrupt`]. Whether the parts form a tree is checked only by [`check`](crate::check()).
 
 mod directory;
 mod xattrs;
@@ -22,11 +22,11 @@ use crate::name::PATH_MAX_BYTES;
 use crate::{Error, Result};
 use millpond_core::{ObjectId, Time};
 
-/// The position of an inode in an image, in units of 32 bytes: the inode number that the kernel shows.
+/// Position of an inode in an image, in units of 32 bytes: the inode number that the kernel reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Nid(pub u64);
 
-/// What an inode is. There is nothing else in a catalog.
+/// Kind of an inode; a catalog has no other kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// A regular file: one object.
@@ -35,16 +35,16 @@ pub enum Kind {
     Directory,
 }
 
-/// The attributes of a file or directory.
+/// Attributes of a file or directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inode {
-    /// Where it is.
+    /// Position of the inode.
     pub nid: Nid,
-    /// What it is.
+    /// Kind of the inode.
     pub kind: Kind,
-    /// Length: a file's of its object, a directory's of its entries.
+    /// Length: a file's object, a directory's entries.
     pub size_bytes: u64,
-    /// Last change.
+    /// Time of the last change.
     pub mtime: Time,
     /// Type and permission bits, as `st_mode`.
     pub mode: u16,
@@ -52,7 +52,7 @@ pub struct Inode {
     pub uid: u32,
     /// Owning group.
     pub gid: u32,
-    /// 1 for a file; 2 and the number of its directories for a directory.
+    /// Link count: 1 for a file; 2 plus the number of subdirectories for a directory.
     pub nlink: u32,
 }
 
@@ -67,33 +67,33 @@ impl Image {
     /// Maps an image. The file must never be changed or truncated afterwards.
     ///
     /// # Errors
-    /// It cannot be read, or its superblock is not ours.
+    /// If it cannot be read, or its superblock is of another format.
     pub fn open(path: &Path) -> Result<Self> {
         let map = Mapped::open(path)?;
         let superblock =
             SuperBlock::read_from_bytes(map.bytes(SUPERBLOCK_OFFSET, size_of::<SuperBlock>())?).ok();
         let superblock = superblock
             .and_then(|superblock| superblock.content())
-            // So that a walk over `inodes` inodes is bounded by the file's length.
+            // Bounds a walk over `inodes` inodes by the file's length.
             .filter(|superblock| superblock.inodes <= map.len() / INODE_BYTES)
             .ok_or(Error::corrupt(
-                "the image has no superblock of ours",
+                "the image has no superblock of a catalog",
                 SUPERBLOCK_OFFSET,
             ))?;
         Ok(Self { map, superblock })
     }
 
-    /// The root directory.
+    /// Returns the root directory.
     pub const fn root(&self) -> Nid {
         Nid(ROOT_NID)
     }
 
-    /// The number of files and directories, as the superblock says.
+    /// Returns the number of files and directories in the superblock.
     pub const fn inodes(&self) -> u64 {
         self.superblock.inodes
     }
 
-    /// The Dataset's size in blocks of 4,096 bytes, as the superblock says and `df` shows.
+    /// Returns the Dataset's size in blocks of 4,096 bytes in the superblock, which `df` reports.
     pub const fn blocks(&self) -> u64 {
         self.superblock.blocks as u64
     }
@@ -101,7 +101,7 @@ impl Image {
     /// Reads the attributes of an inode.
     ///
     /// # Errors
-    /// There is no such inode.
+    /// If there is no such inode.
     pub fn inode(&self, nid: Nid) -> Result<Inode> {
         let (disk, kind) = self.disk_inode(nid)?;
         Ok(Inode {
@@ -119,26 +119,26 @@ impl Image {
         })
     }
 
-    /// Finds a name in a directory.
+    /// Looks up a name in a directory.
     ///
     /// # Errors
-    /// `dir` is not a directory, or damaged.
+    /// If `dir` is not a directory, or damaged.
     pub fn lookup(&self, dir: Nid, name: &[u8]) -> Result<Option<DirEntry<'_>>> {
         self.directory(dir)?.lookup(name)
     }
 
-    /// Lists a directory from the entry that `from` says: 0, or the [`next`](DirEntry::next) of an entry.
+    /// Lists a directory from the cookie `from`: 0, or the [`next`](DirEntry::next) of an entry.
     ///
     /// # Errors
-    /// `dir` is not a directory, or damaged.
+    /// If `dir` is not a directory, or damaged.
     pub fn read_dir(&self, dir: Nid, from: u64) -> Result<ReadDir<'_>> {
         Ok(ReadDir::new(self.directory(dir)?, from))
     }
 
-    /// Reads one extended attribute by its full name (`user.millpond.etag`); `None`: it has none of that name.
+    /// Reads one extended attribute by its full name (`user.millpond.etag`); `None`: there is none of that name.
     ///
     /// # Errors
-    /// There is no such inode, or it is damaged.
+    /// If there is no such inode, or it is damaged.
     pub fn xattr(&self, nid: Nid, name: &[u8]) -> Result<Option<&[u8]>> {
         self.attributes(nid)?.get(name)
     }
@@ -146,15 +146,15 @@ impl Image {
     /// Reads all extended attributes, `trusted.overlay.*` included.
     ///
     /// # Errors
-    /// There is no such inode, or it is damaged.
+    /// If there is no such inode, or it is damaged.
     pub fn xattrs(&self, nid: Nid) -> Result<Vec<(Vec<u8>, &[u8])>> {
         self.attributes(nid)?.all()
     }
 
-    /// The id of the object that a file stands for.
+    /// Returns the id of a file's object.
     ///
     /// # Errors
-    /// `nid` is not a file, or damaged.
+    /// If `nid` is not a file, or damaged.
     pub fn object_id(&self, nid: Nid) -> Result<ObjectId> {
         let (_, kind) = self.disk_inode(nid)?;
         if kind != Kind::File {
@@ -168,10 +168,10 @@ impl Image {
             .ok_or(Error::corrupt("a file has no object", self.offset(nid)))
     }
 
-    /// The directory above a directory; the root's is the root.
+    /// Returns the parent of a directory; the root's is the root.
     ///
     /// # Errors
-    /// `dir` is not a directory, or damaged.
+    /// If `dir` is not a directory, or damaged.
     pub fn parent(&self, dir: Nid) -> Result<Nid> {
         let above = self.lookup(dir, b"..")?;
         Ok(above
@@ -179,18 +179,18 @@ impl Image {
             .nid)
     }
 
-    /// The path of an inode from the root, without a leading `/`; empty for the root itself.
+    /// Returns the path of an inode from the root, without a leading `/`; empty for the root itself.
     ///
     /// # Errors
-    /// `parent` has no entry that leads to `nid`, or something on the way is damaged.
+    /// If `parent` has no entry for `nid`, or an inode on the path is damaged.
     pub fn path_of(&self, nid: Nid, parent: Nid) -> Result<Vec<u8>> {
-        // From the end to the begin, and turned round as a whole.
+        // Collected from the end to the start, then reversed.
         let mut reversed = Vec::new();
         let (mut below, mut directory) = (nid, parent);
         while below != self.root() {
             let name = self.directory(directory)?.name_of(below)?;
             let name = name.ok_or(Error::corrupt(
-                "a directory does not name an inode",
+                "a directory has no entry for an inode",
                 self.offset(below),
             ))?;
             if !reversed.is_empty() {
@@ -211,12 +211,12 @@ impl Image {
         &self.superblock
     }
 
-    /// The whole image.
+    /// Returns all bytes of the image.
     pub(crate) const fn map(&self) -> &Mapped {
         &self.map
     }
 
-    /// References to the shared attributes of an inode.
+    /// Returns references to the shared attributes of an inode.
     pub(crate) fn shared_xattrs(&self, nid: Nid) -> Result<impl Iterator<Item = u32> + '_> {
         Ok(self.attributes(nid)?.references())
     }
@@ -253,7 +253,7 @@ impl Image {
         )
     }
 
-    /// Where an inode is; beyond the end for one that cannot be.
+    /// Returns the offset of an inode; beyond the end for an invalid one.
     const fn offset(&self, nid: Nid) -> u64 {
         (self.superblock.meta_block as u64 * BLOCK).saturating_add(nid.0.saturating_mul(SLOT))
     }

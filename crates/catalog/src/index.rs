@@ -1,11 +1,11 @@
-//! The sorted table from object id to inode that belongs to an image.
+//! Sorted table of an image, from object id to inode.
 //!
-//! The file is a header, 24 bytes for each file of the image, and a JSON text with what is said of the catalog as a whole:
-//! sources, owner, time and summary. Records are sorted by id, then by inode: an object that is found in several
-//! places (a bucket mounted twice) has a record for each.
+//! The file is a header, 24 bytes for each file of the image, and a JSON text that describes the complete catalog:
+//! sources, owner, time and summary. Records are sorted by id, then by inode: an object in several positions (a
+//! bucket mounted twice) has a record for each.
 //!
 //! The header carries BLAKE3 digests of everything, the image included. Opening verifies header and JSON, which are small; the
-//! rest is verified by [`check`](crate::check()). Digests find damage, not malice: that is what the rest of the check is for.
+//! rest is verified by [`check`](crate::check()). Digests detect damage, not forgery, which the rest of the check detects.
 
 mod write;
 
@@ -31,7 +31,7 @@ const _: () = assert!(RECORD_BYTES == RECORD as usize);
 
 pub(crate) type Digest = [u8; blake3::OUT_LEN];
 
-/// The begin of the file.
+/// Header of the file.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct Header {
@@ -44,11 +44,11 @@ struct Header {
     records_digest: Digest,
     info_digest: Digest,
     image_digest: Digest,
-    /// Of all of the above.
+    /// Digest of all fields above.
     header_digest: Digest,
 }
 
-/// One place of one object.
+/// Record of one position of an object.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct DiskRecord {
@@ -57,7 +57,7 @@ struct DiskRecord {
     parent: U32,
 }
 
-/// What is said of the catalog as a whole.
+/// Description of the complete catalog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Info {
     pub(crate) sources: Vec<SourceInfo>,
@@ -114,13 +114,13 @@ impl Index {
     /// Maps an index. The file must never be changed or truncated afterwards.
     ///
     /// # Errors
-    /// It cannot be read, or its header is not ours.
+    /// If it cannot be read, or its header is of another format.
     pub fn open(path: &Path) -> Result<Self> {
         let map = Mapped::open(path)?;
         let header = Header::read_from_bytes(map.bytes(0, HEADER_BYTES)?).ok();
         let header = header
             .filter(Header::is_ours)
-            .ok_or(Error::corrupt("the index does not begin with its header", 0))?;
+            .ok_or(Error::corrupt("the index does not start with its header", 0))?;
         let lengths = || {
             let records = usize::try_from(header.records.get())
                 .ok()?
@@ -130,17 +130,16 @@ impl Index {
             (total as u64 == map.len()).then_some((records, info))
         };
         let (records_bytes, info_bytes) = lengths().ok_or(Error::corrupt(
-            "the index has not the length that its header says",
+            "the index's length differs from that in its header",
             map.len(),
         ))?;
         let info_offset = (HEADER_BYTES + records_bytes) as u64;
         let text = map.bytes(info_offset, info_bytes)?;
         let info =
             (*blake3::hash(text).as_bytes() == header.info_digest).then(|| serde_json::from_slice(text).ok());
-        let info = info.flatten().ok_or(Error::corrupt(
-            "the index's description cannot be read",
-            info_offset,
-        ))?;
+        let info = info
+            .flatten()
+            .ok_or(Error::corrupt("the index's description is invalid", info_offset))?;
         let Header {
             records_digest,
             image_digest,
@@ -157,7 +156,7 @@ impl Index {
         })
     }
 
-    /// All places in the order of their objects' ids, from the first id that is not below `id`.
+    /// Returns all positions in the order of their objects' ids, from the first id that is not below `id`.
     pub fn starting_at(&self, id: ObjectId) -> impl Iterator<Item = (ObjectId, Place)> + '_ {
         let records = self.records();
         let start = records.partition_point(|record| record.id < *id.as_bytes());
@@ -166,44 +165,44 @@ impl Index {
             .map(|record| (ObjectId::from_bytes(record.id), record.place()))
     }
 
-    /// Finds all places of an object, in the order of their inodes.
+    /// Returns all positions of an object, in the order of their inodes.
     pub fn find(&self, id: ObjectId) -> impl Iterator<Item = Place> + '_ {
         self.starting_at(id)
             .take_while(move |(found, _)| *found == id)
             .map(|(_, place)| place)
     }
 
-    /// The number of places, which is the number of files.
+    /// Returns the number of positions, which is the number of files.
     pub fn len(&self) -> usize {
         self.records().len()
     }
 
-    /// Whether the catalog holds no file.
+    /// Returns whether the catalog has no file.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// All objects and their places, in the order of their ids.
+    /// Returns all objects and their positions, in the order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = (ObjectId, Place)> + '_ {
         self.starting_at(ObjectId::from_bytes([0; 16]))
     }
 
-    /// The sources that the catalog was made of.
+    /// Returns the sources of the catalog.
     pub fn sources(&self) -> &[SourceInfo] {
         &self.info.sources
     }
 
-    /// Whom everything in the image belongs to.
+    /// Returns the owner of everything in the image.
     pub const fn owner(&self) -> Owner {
         self.info.owner
     }
 
-    /// When the listing began.
+    /// Returns the start time of the listing.
     pub const fn created(&self) -> Time {
         self.info.created
     }
 
-    /// What the catalog holds, and what was refused.
+    /// Returns the summary of the catalog, with its refused objects.
     pub const fn summary(&self) -> &Summary {
         &self.info.summary
     }
@@ -212,7 +211,7 @@ impl Index {
         &self.info
     }
 
-    /// The length of the image that the index belongs to.
+    /// Returns the length of the index's image.
     pub(crate) const fn image_bytes(&self) -> u64 {
         self.image_bytes
     }
@@ -221,19 +220,19 @@ impl Index {
         &self.image_digest
     }
 
-    /// Names the image that the index belongs to.
+    /// Returns the UUID of the index's image.
     pub(crate) fn uuid(&self) -> [u8; 16] {
         uuid(&self.records_digest)
     }
 
-    /// Whether the records are as they were written, each after the one before it.
+    /// Returns whether the records match their digest and ascend.
     pub(crate) fn is_sorted_and_whole(&self) -> bool {
         let records = self.records();
         *blake3::hash(records.as_bytes()).as_bytes() == self.records_digest
             && records.is_sorted_by_key(|record| (record.id, record.place()))
     }
 
-    /// Whether there is such a record.
+    /// Returns whether there is such a record.
     pub(crate) fn contains(&self, entry: &IndexEntry) -> bool {
         let place = Place {
             inode: Nid(entry.nid.into()),
@@ -262,12 +261,12 @@ impl DiskRecord {
     }
 }
 
-/// The name of the image that has these records.
+/// Returns the UUID of the image that has these records.
 fn uuid(records_digest: &Digest) -> [u8; 16] {
     std::array::from_fn(|byte| records_digest.get(byte).copied().unwrap_or_default())
 }
 
-/// Makes image and index say of themselves that they are whole, as somebody would who forges them.
+/// Sets the digests of image and index to valid ones, as a forger would.
 #[cfg(test)]
 pub(crate) fn reseal(image: &mut [u8], index: &mut [u8]) -> Option<()> {
     const UUID: std::ops::Range<usize> = 1024 + 48..1024 + 64;

@@ -1,6 +1,6 @@
 //! Memory maps of catalog files: the only unsafe code of this crate.
 
-#![expect(unsafe_code, reason = "a file can only be mapped by a promise about the file")]
+#![expect(unsafe_code, reason = "mapping a file needs a guarantee about the file")]
 
 use std::fs::File;
 use std::path::Path;
@@ -9,7 +9,7 @@ use memmap2::Mmap;
 
 use crate::{Error, Result};
 
-/// A catalog file in memory, with reads that are checked.
+/// Mapped catalog file, with checked reads.
 #[derive(Debug)]
 pub(crate) struct Mapped {
     map: Mmap,
@@ -19,8 +19,8 @@ impl Mapped {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io("open", path))?;
         // SAFETY: catalog files are written under another name and never changed under their own, and they belong to
-        // the user whom this process runs as. Somebody else with write access could truncate one (SIGBUS) or change its
-        // bytes; no reference into the map is kept across calls as anything but plain bytes.
+        // this process's user. Another process with write access could truncate one (SIGBUS) or change its bytes; no
+        // reference into the map is retained across calls as anything but plain bytes.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
         Ok(Self { map })
     }
@@ -29,7 +29,7 @@ impl Mapped {
         self.map.len() as u64
     }
 
-    /// The bytes at `offset`, if there are that many.
+    /// Returns the bytes at `offset`, if there are that many.
     pub(crate) fn bytes(&self, offset: u64, length: usize) -> Result<&[u8]> {
         let slice = || {
             let start = usize::try_from(offset).ok()?;
@@ -38,7 +38,7 @@ impl Mapped {
         slice().ok_or(Error::corrupt("the file ends too early", offset))
     }
 
-    /// All bytes.
+    /// Returns all bytes.
     pub(crate) fn all(&self) -> &[u8] {
         &self.map
     }

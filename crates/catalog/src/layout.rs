@@ -1,9 +1,9 @@
 //! Measures a tree, so that a second walk can write each part at its final place.
 //!
-//! A directory's inode comes before its children's and names the blocks of its entries; entries name the inodes of
-//! directories below. With the number of blocks and the bytes of child inodes known for each directory, a walk can give
-//! every directory its two extents when it enters it, and all of these numbers are there when they are written. They are
-//! kept in an unnamed file, 16 bytes a directory in the order of the walk, since there may be millions of directories.
+//! A directory's inode precedes its children's and refers to the blocks of its entries; entries refer to the inodes of
+//! subdirectories. With the number of blocks and the bytes of child inodes known for each directory, a walk can assign
+//! every directory its two extents when it enters it, and all of these numbers are known when they are written. They are
+//! stored in an unnamed file, 16 bytes a directory in the order of the walk, since there may be millions of directories.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -17,20 +17,20 @@ use crate::name::key_of;
 use crate::tree::{FileRecord, Visitor};
 use crate::{Error, Refusal, Refused, RefusedKey, Result, SourceInfo};
 
-/// How many refused keys a catalog names.
+/// Most refused keys in a catalog's summary.
 const SAMPLES_MAX: usize = 1000;
-/// How much of a refused key it shows.
+/// Most bytes of a refused key in it.
 const SAMPLE_KEY_MAX_BYTES: usize = 1024;
 
-/// Where the inodes of the root's children begin, after the start of the inodes.
+/// Offset of the inodes of the root's children, from the start of the inodes.
 pub(crate) const FIRST_CHILD: u64 = ROOT_NID * SLOT + INODE_BYTES;
 
-/// What a directory takes.
+/// Size of a directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DirectoryInfo {
     /// Blocks of its entries.
     pub(crate) blocks: u32,
-    /// Directories in it.
+    /// Number of subdirectories.
     pub(crate) directories: u32,
     /// Bytes of the inodes of its children.
     pub(crate) inode_bytes: u64,
@@ -65,11 +65,11 @@ impl DirectoryInfo {
     }
 }
 
-/// What a whole tree takes.
+/// Size of a complete tree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
     pub(crate) files: u64,
-    /// The root included.
+    /// Number of directories, including the root.
     pub(crate) directories: u64,
     /// Sum of the files' sizes.
     pub(crate) bytes: u64,
@@ -77,12 +77,12 @@ pub(crate) struct Totals {
     inode_bytes: u64,
 }
 
-/// Where the parts of an image are.
+/// Layout of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Layout {
-    /// The first block of directory entries.
+    /// First block of directory entries.
     pub(crate) directories_block: u32,
-    /// The first block of inodes.
+    /// First block of inodes.
     pub(crate) meta_block: u32,
     /// Length of the image.
     pub(crate) image_bytes: u64,
@@ -104,7 +104,7 @@ impl Totals {
         })
     }
 
-    /// What of the inodes' blocks is not used: before the root, and the offset after the last inode.
+    /// Returns the unused ranges of the inodes' blocks: before the root, and after the last inode.
     pub(crate) fn meta_padding(&self, layout: &Layout) -> (Range<u64>, u64) {
         let meta = u64::from(layout.meta_block) * BLOCK;
         (
@@ -113,17 +113,17 @@ impl Totals {
         )
     }
 
-    /// The Dataset's size as the superblock says it.
+    /// Returns the Dataset's size in the superblock's unit.
     pub(crate) fn statfs_blocks(&self) -> u32 {
         u32::try_from(self.bytes.div_ceil(BLOCK)).unwrap_or(u32::MAX)
     }
 }
 
-/// Collects what cannot be in the tree.
+/// Collector of objects that cannot be in the tree.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
     counts: BTreeMap<Refusal, u64>,
-    /// The least ones, so that they do not depend on the order of a listing.
+    /// Smallest ones, independent of the order of the listing.
     samples: BTreeSet<RefusedKey>,
 }
 
@@ -152,7 +152,7 @@ impl Refusals {
     }
 }
 
-/// Measures the tree that it visits.
+/// Visitor that measures the tree.
 #[derive(Debug)]
 pub(crate) struct Measure<'a> {
     sources: &'a [SourceInfo],
@@ -162,10 +162,10 @@ pub(crate) struct Measure<'a> {
     pub(crate) refusals: Refusals,
 }
 
-/// A directory that is being visited.
+/// Directory that is being visited.
 #[derive(Debug, Default)]
 struct Open {
-    /// Its number in the walk.
+    /// Number of the directory in the walk.
     number: u64,
     entries: DirentCount,
     dots: Dots,
@@ -184,7 +184,7 @@ impl Open {
 }
 
 impl<'a> Measure<'a> {
-    /// Begins in the root; `scratch` is the directory for the unnamed file.
+    /// Starts in the root; `scratch` is the directory for the unnamed file.
     pub(crate) fn new(sources: &'a [SourceInfo], scratch: &Path, refusals: Refusals) -> Result<Self> {
         let infos = DirectoryInfos::create(scratch)?;
         let totals = Totals {
@@ -200,7 +200,7 @@ impl<'a> Measure<'a> {
         })
     }
 
-    /// Ends the measuring, after the root was left.
+    /// Returns the measures, after the root was left.
     pub(crate) fn finish(self) -> (Totals, DirectoryInfos, Refusals) {
         (self.totals, self.infos, self.refusals)
     }
@@ -257,7 +257,7 @@ impl Visitor for Measure<'_> {
     }
 }
 
-/// What each directory takes, by its number in the walk.
+/// Sizes of all directories, by their numbers in the walk.
 #[derive(Debug)]
 pub(crate) struct DirectoryInfos {
     file: File,
@@ -279,7 +279,7 @@ impl DirectoryInfos {
             .map_err(Error::io("write a spill file in", &self.scratch))
     }
 
-    /// Reads them from the root's on.
+    /// Reads the sizes from the root's on.
     pub(crate) fn read(mut self) -> Result<DirectoryInfoReader> {
         self.file
             .rewind()
@@ -291,7 +291,7 @@ impl DirectoryInfos {
     }
 }
 
-/// Reads what each directory takes in the order of the walk.
+/// Reader of the directories' sizes in the order of the walk.
 #[derive(Debug)]
 pub(crate) struct DirectoryInfoReader {
     file: BufReader<File>,

@@ -1,15 +1,15 @@
 //! The catalog: one immutable snapshot of a Dataset's metadata, as an EROFS image that the kernel mounts and the
-//! FUSE server maps, and a table that leads from an object's id back to its place in the image.
+//! FUSE server maps, and a table from an object's id to its position in the image.
 //!
 //! - [`ObjectId`] names one version of one object; a cache file is named by it.
-//! - [`Builder`] takes a listing in any order and writes image and index as a stream: it sorts on disk, so that
-//!   the heap it needs depends on neither the number of files nor their distribution over directories.
-//! - [`Image`], [`Index`] and [`Catalog`] read them from a memory map. Everything they read is checked where it is
-//!   read: a damaged or hostile file makes errors, never a panic.
-//! - [`check`] tells whether image and index are, byte for byte, what [`Builder`] writes. Whoever mounts an image that
-//!   another machine made calls it first.
+//! - [`Builder`] takes a listing in any order and writes image and index as a stream: it sorts on disk, so that its heap
+//!   depends neither on the number of files nor on their distribution over directories.
+//! - [`Image`], [`Index`] and [`Catalog`] read them from a memory map. Everything is checked where it is read: a
+//!   damaged or hostile file causes errors, never a panic.
+//! - [`check`] checks that image and index are, byte for byte, what [`Builder`] writes. The driver calls it before it
+//!   mounts an image from another machine.
 //!
-//! This crate knows neither network nor FUSE nor Kubernetes.
+//! This crate depends neither on the network nor on FUSE or Kubernetes.
 
 #![deny(unsafe_code)]
 

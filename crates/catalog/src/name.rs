@@ -1,9 +1,9 @@
-//! Which keys can be paths, and the form in which paths are sorted.
+//! Mapping of keys to paths, and the sort form of paths.
 //!
-//! A path in **sort form** has its components separated by zero bytes instead of `/`. No component holds a zero byte, so
-//! that the plain order of these bytes is the order of a walk through the tree: a directory's children in the order
-//! of their names' bytes, each followed by all that is below it. In the order of the keys themselves `a-b` would come
-//! between `a` and `a/b`.
+//! A path in **sort form** has its components separated by zero bytes instead of `/`. No component contains a zero byte, so
+//! that the order of these bytes is the order of a tree walk: a directory's children in the order
+//! of their names' bytes, each followed by its descendants. In the order of the keys themselves `a-b` would be between `a` and
+//! `a/b`.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,37 +11,37 @@ use crate::SourceInfo;
 
 /// Longest name of a file: the kernel's NAME_MAX, and EROFS's.
 pub(crate) const NAME_MAX_BYTES: usize = 255;
-/// Longest path that a system call takes: the kernel's PATH_MAX without its zero byte. Bounds the depth of a tree too.
+/// Longest path that a system call accepts: the kernel's PATH_MAX without its zero byte. Bounds the depth of a tree too.
 pub(crate) const PATH_MAX_BYTES: usize = 4095;
-/// Longest validator text. Sources write ETags of 34 bytes; no header that carries one is let grow beyond some KiB.
+/// Longest validator text. Sources write ETags of 34 bytes, in headers of at most some KiB.
 pub(crate) const VALIDATOR_MAX_BYTES: usize = 1024;
-/// Largest object: 20 times what any store allows today.
+/// Largest object: 20 times the largest that any store allows today.
 pub(crate) const OBJECT_MAX_BYTES: u64 = 1 << 50;
 
-/// Separates the components of a path in sort form.
+/// Separator of the components of a path in sort form.
 pub(crate) const SEPARATOR: u8 = 0;
 
-/// Why a listed object is not in the tree.
+/// Reason why a listed object is not in the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Refusal {
-    /// Its key does not begin with its source's prefix.
+    /// Its key does not start with its source's prefix.
     OutsidePrefix,
-    /// Nothing is left of its key after the prefix.
+    /// Its key is empty after the prefix.
     EmptyKey,
-    /// Its key begins with `/`.
+    /// Its key starts with `/`.
     LeadingSlash,
     /// Two `/` follow each other.
     EmptyComponent,
     /// A component is `.` or `..`.
     DotComponent,
-    /// A zero byte.
+    /// The key contains a zero byte.
     Nul,
     /// A component has more than 255 bytes.
     NameTooLong,
     /// The path has more than 4,095 bytes.
     PathTooLong,
-    /// Its key ends in `/`, so that it would be a directory, but it has content.
+    /// Its key ends in `/`, as a directory's, but it has content.
     DirectoryWithContent,
     /// The validator has more than 1,024 bytes.
     ValidatorTooLong,
@@ -49,18 +49,18 @@ pub enum Refusal {
     ObjectTooLarge,
     /// Another object's key makes a directory of this one's: `a` beside `a/b`.
     IsDirectory,
-    /// Another object has the same path: of a source that comes earlier, or of the same one and newer.
+    /// Another object has the same path: from an earlier source, or newer from the same.
     Duplicate,
 }
 
-/// What a key makes.
+/// Kind of entry that a key makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
     File,
     Directory,
 }
 
-/// Writes to `path` the path in sort form that `key` has in the tree.
+/// Writes the path in sort form of `key` to `path`.
 pub(crate) fn sort_form(source: &SourceInfo, key: &str, path: &mut Vec<u8>) -> Result<Shape, Refusal> {
     path.clear();
     let rest = key
@@ -97,7 +97,7 @@ pub(crate) fn sort_form(source: &SourceInfo, key: &str, path: &mut Vec<u8>) -> R
     }
 }
 
-/// Rebuilds the key that has this path (in sort form) at `source`; `None`: no key of this source has it.
+/// Returns the key with this path (in sort form) at `source`; `None`: no key of this source has it.
 pub(crate) fn key_of(source: &SourceInfo, path: &[u8]) -> Option<String> {
     let mut relative = path;
     if !source.path.is_empty() {
@@ -138,7 +138,7 @@ pub(crate) fn check_name(name: &[u8]) -> Result<(), Refusal> {
     }
 }
 
-/// The sort form of a path that is written with `/`.
+/// Returns the sort form of a path that is written with `/`.
 pub(crate) fn separated(path: &str) -> impl Iterator<Item = u8> + '_ {
     path.bytes()
         .map(|byte| if byte == b'/' { SEPARATOR } else { byte })

@@ -1,11 +1,11 @@
-//! An external merge sort of byte strings.
+//! External merge sort of byte strings.
 //!
 //! Records are collected in one arena of a fixed size. A full arena is sorted and becomes a **run**: an unnamed file.
-//! When [`FAN_IN`] runs of one level are there, they are merged into one run of the next level, so that the number of
-//! runs, each with its buffer, stays below [`FAN_IN`] times the levels: a handful of MiB for any number of records. What fits
-//! into one arena never touches the disk.
+//! When there are [`FAN_IN`] runs of one level, they are merged into one run of the next level, so that the number of
+//! runs, each with its buffer, stays below [`FAN_IN`] times the levels: a few MiB for any number of records. Records that fit
+//! into one arena are never written to the disk.
 //!
-//! Records are ordered by key, then by value; equal records are all kept.
+//! Records are ordered by key, then by value; equal records are all retained.
 
 mod run;
 
@@ -16,20 +16,20 @@ use crate::{Error, Result};
 
 /// Runs of one level that are merged into one of the next: 64 readers of 64 KiB are 4 MiB of buffers.
 const FAN_IN: usize = 64;
-/// What a record costs in the arena beside its bytes: its lengths, and its place in the list that is sorted.
+/// Bytes of a record in the arena besides its own: its lengths, and its entry in the sorted list.
 const RECORD_OVERHEAD_BYTES: usize = size_of::<Lengths>() + size_of::<u32>();
 
-/// The lengths of a record's key and value, in front of them.
+/// Header of a record: the lengths of its key and value.
 type Lengths = [u8; 8];
 
-/// One record.
+/// A record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Record<'a> {
     pub(crate) key: &'a [u8],
     pub(crate) value: &'a [u8],
 }
 
-/// Collects records.
+/// Collector of records.
 #[derive(Debug)]
 pub(crate) struct Sorter {
     directory: PathBuf,
@@ -39,9 +39,9 @@ pub(crate) struct Sorter {
 }
 
 impl Sorter {
-    /// Begins a sort with an arena of `memory_bytes`; a single larger record is taken all the same.
+    /// Starts a sort with an arena of `memory_bytes`; a single larger record is accepted too.
     pub(crate) fn new(directory: &Path, memory_bytes: usize) -> Self {
-        // The places of records are 32 bits.
+        // Offsets of records are 32 bits.
         let limit_bytes = memory_bytes.min(1 << 30);
         Self {
             directory: directory.to_owned(),
@@ -60,7 +60,7 @@ impl Sorter {
         self.arena.push(record)
     }
 
-    /// Ends the collecting. The records can then be read any number of times.
+    /// Sorts the records, which can then be read any number of times.
     pub(crate) fn finish(mut self) -> Result<Sorted> {
         if self.levels.is_empty() {
             self.arena.sort();
@@ -95,7 +95,7 @@ impl Sorter {
     }
 }
 
-/// All records in order.
+/// Sorted records.
 #[derive(Debug)]
 pub(crate) enum Sorted {
     Arena(Arena),
@@ -103,7 +103,7 @@ pub(crate) enum Sorted {
 }
 
 impl Sorted {
-    /// Reads the records from the first one on.
+    /// Returns a reader from the first record on.
     pub(crate) fn records(&self) -> Result<Records<'_>> {
         Ok(match self {
             Self::Arena(arena) => Records::Arena { arena, next: 0 },
@@ -112,7 +112,7 @@ impl Sorted {
     }
 }
 
-/// Reads records in order.
+/// Reader of records in order.
 #[derive(Debug)]
 pub(crate) enum Records<'a> {
     Arena { arena: &'a Arena, next: usize },
@@ -120,7 +120,7 @@ pub(crate) enum Records<'a> {
 }
 
 impl Records<'_> {
-    /// The next record, valid until the one after it is asked for.
+    /// Returns the next record, valid until the next call.
     pub(crate) fn next(&mut self) -> Result<Option<Record<'_>>> {
         match self {
             Self::Arena { arena, next } => {
@@ -137,7 +137,7 @@ impl Records<'_> {
 #[derive(Debug, Default)]
 pub(crate) struct Arena {
     bytes: Vec<u8>,
-    /// Where each record begins.
+    /// Offset of each record.
     places: Vec<u32>,
     limit_bytes: usize,
 }
@@ -151,7 +151,7 @@ impl Arena {
 
     fn push(&mut self, record: Record<'_>) -> Result<()> {
         if self.bytes.capacity() == 0 {
-            // Whole at once (untouched memory costs nothing): growing would hold two copies at a time.
+            // Allocated completely (untouched memory is free): growing would need two copies.
             self.bytes.reserve_exact(self.limit_bytes - self.limit_bytes / 16);
         }
         let place = u32::try_from(self.bytes.len()).ok();
@@ -186,7 +186,7 @@ impl Arena {
     }
 }
 
-/// Merges runs into one.
+/// Merges runs into one run.
 fn merge(directory: &Path, runs: &[Run]) -> Result<Run> {
     let mut writer = RunWriter::create(directory)?;
     let mut merge = Merge::new(runs)?;
@@ -206,7 +206,7 @@ fn lengths(record: Record<'_>) -> Option<Lengths> {
     Some(lengths)
 }
 
-/// Splits the first record off `bytes`; `None`: not all of it is there.
+/// Splits the first record off `bytes`; `None`: it is incomplete.
 fn split(bytes: &[u8]) -> Option<(Record<'_>, &[u8])> {
     let (key_length, rest) = bytes.split_first_chunk()?;
     let (value_length, rest) = rest.split_first_chunk()?;

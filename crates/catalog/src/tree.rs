@@ -1,45 +1,44 @@
-//! Turns sorted objects into a walk through a tree.
+//! Tree walk over sorted objects.
 //!
-//! Directories are not listed, they follow from paths; and where two objects want one path, or one's path is
-//! another's directory, all but one lose. In sort form (see [`name`](crate::name)) all that is in conflict is adjacent, so
-//! the walk holds one object back and needs no more memory than that and the current path.
+//! Directories are not listed but implied by paths; of objects with the same path, or a path that is another's directory,
+//! all but one are refused. In sort form (see [`name`](crate::name)) conflicting objects are adjacent, so the walk delays
+//! one object and needs only the memory of that and the current path.
 
 use crate::name::{PATH_MAX_BYTES, SEPARATOR};
 use crate::sort::{Record, Records};
 use crate::{Error, Refusal, Result};
 use millpond_core::{ObjectId, Time};
 
-/// What the tree holds of one object.
+/// Record of an object in the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileRecord<'a> {
-    /// Position of its source.
+    /// Position of the source.
     pub(crate) source: u16,
     pub(crate) modified: Time,
     pub(crate) size_bytes: u64,
     pub(crate) id: ObjectId,
-    /// The validator's text.
+    /// Text of the validator.
     pub(crate) validator: &'a str,
 }
 
-/// Sees a tree: each directory's children in the order of their names, each directory followed by all that is below it.
+/// Visitor of a tree: children are visited in the order of their names, each directory followed by its descendants.
 ///
-/// The root is entered before the walk begins and left as its last step.
+/// The root is entered before the walk starts and left as its last step.
 pub(crate) trait Visitor {
     fn enter(&mut self, name: &[u8]) -> Result<()>;
     fn file(&mut self, name: &[u8], file: &FileRecord<'_>) -> Result<()>;
     fn leave(&mut self) -> Result<()>;
-    /// Learns of an object that loses a conflict.
+    /// Visits an object that is refused by a conflict.
     fn refuse(&mut self, reason: Refusal, path: &[u8], file: &FileRecord<'_>) -> Result<()>;
 }
 
-/// Marks a sorted record as a directory: the value of its record begins with this, and ends.
+/// Value of a sorted directory's record.
 pub(crate) const DIRECTORY_VALUE: &[u8] = &[0];
-/// Marks a sorted record as a file. After [`DIRECTORY_VALUE`], so that a directory comes before a file of the same path.
+/// First byte of a sorted file's value. After [`DIRECTORY_VALUE`], so that a directory sorts before a file of the same path.
 const FILE_MARK: u8 = 1;
 
 impl<'a> FileRecord<'a> {
-    /// Encodes the record so that of several with the same path the one that wins is the least: the first source's, then
-    /// the newest.
+    /// Encodes the record so that of several with the same path the smallest is used: the first source's, then the newest.
     pub(crate) fn encode(&self, value: &mut Vec<u8>) {
         let Self {
             source,
@@ -78,7 +77,7 @@ impl<'a> FileRecord<'a> {
     }
 }
 
-/// Walks through the tree that sorted records make.
+/// Walks the tree of sorted records.
 pub(crate) fn walk(mut records: Records<'_>, visitor: &mut impl Visitor) -> Result<()> {
     let mut walk = Walk {
         directory: Vec::with_capacity(PATH_MAX_BYTES),
@@ -93,9 +92,9 @@ pub(crate) fn walk(mut records: Records<'_>, visitor: &mut impl Visitor) -> Resu
 }
 
 struct Walk {
-    /// The directory that the visitor is in, in sort form.
+    /// Current directory of the visitor, in sort form.
     directory: Vec<u8>,
-    /// A file that is visited when it is clear that nothing is in conflict with it.
+    /// Delayed file, visited once the next record shows that it has no conflict.
     held: Option<Held>,
 }
 
@@ -115,7 +114,7 @@ impl Walk {
         let Record { key: path, value } = record;
         if let Some(held) = &self.held {
             match path.strip_prefix(held.path.as_slice()) {
-                // Never a directory: that would have come before the held file.
+                // Never a directory: it would have sorted before the delayed file.
                 Some([]) => return visitor.refuse(Refusal::Duplicate, path, &decode(value)?),
                 Some([SEPARATOR, ..]) => {
                     visitor.refuse(Refusal::IsDirectory, &held.path, &held.record()?)?;
@@ -137,7 +136,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Visits the held file.
+    /// Visits the delayed file.
     fn release(&mut self, visitor: &mut impl Visitor) -> Result<()> {
         let Some(held) = self.held.take() else {
             return Ok(());
@@ -170,7 +169,7 @@ impl Walk {
 }
 
 fn decode(value: &[u8]) -> Result<FileRecord<'_>> {
-    FileRecord::decode(value).ok_or(Error::corrupt("a spill file's record cannot be read", 0))
+    FileRecord::decode(value).ok_or(Error::corrupt("a spill file's record is invalid", 0))
 }
 
 /// Splits a path into its directory and its name.
@@ -184,7 +183,7 @@ fn split_last(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Whether `path` is `directory` or below it.
+/// Returns whether `path` is `directory` or below it.
 fn is_within(path: &[u8], directory: &[u8]) -> bool {
     directory.is_empty()
         || path

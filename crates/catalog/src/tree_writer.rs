@@ -1,7 +1,7 @@
-//! The second walk: every byte of an image, each at its final place.
+//! Second walk: writes every byte of an image at its final offset.
 //!
-//! The bytes go to a [`Target`], which is a file when an image is made, and the mapped image itself when one is checked: an
-//! image is good if and only if writing what it holds gives the same bytes again.
+//! The bytes go to a [`Target`], which is a file when an image is built, and the mapped image itself when one is checked: an
+//! image is valid if and only if writing its tree gives the same bytes again.
 
 use zerocopy::IntoBytes;
 
@@ -14,18 +14,18 @@ use crate::tree::{FileRecord, Visitor};
 use crate::{Error, Kind, Nid, Owner, Refusal, Result};
 use millpond_core::{ObjectId, Time};
 
-/// Inodes of a directory's children are put in pieces of about this size.
+/// Approximate size of the pieces in which inodes of a directory's children are written.
 const INODE_BUFFER_BYTES: usize = 32 << 10;
 
-/// Takes what a [`TreeWriter`] writes.
+/// Target of a [`TreeWriter`].
 pub(crate) trait Target {
-    /// Takes bytes of the image. No byte is given twice, and none but padding (zeros) is left out.
+    /// Takes bytes of the image. No byte is written twice, and only padding (zeros) is left out.
     fn put(&mut self, offset: u64, bytes: &[u8]) -> Result<()>;
     /// Takes a record of the index.
     fn index(&mut self, record: &IndexEntry) -> Result<()>;
 }
 
-/// Where one object is.
+/// Position of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct IndexEntry {
     pub(crate) id: ObjectId,
@@ -33,45 +33,45 @@ pub(crate) struct IndexEntry {
     pub(crate) parent: u32,
 }
 
-/// What all inodes have in common.
+/// Values common to all inodes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Common<'a> {
     pub(crate) owner: Owner,
-    /// The time of all directories.
+    /// Time of all directories.
     pub(crate) created: Time,
     pub(crate) shared: &'a SharedXattrs,
     pub(crate) layout: Layout,
 }
 
-/// Writes the tree that it visits.
+/// Visitor that writes the tree.
 pub(crate) struct TreeWriter<'a, T> {
     common: Common<'a>,
     target: T,
     infos: DirectoryInfoReader,
     open: Vec<Open>,
-    /// Where the next directory's entries begin.
+    /// First block of the next directory's entries.
     next_block: u32,
-    /// Where the next directory's children's inodes begin, after the start of the inodes.
+    /// Offset of the inodes of the next directory's children, from the start of the inodes.
     next_inode: u64,
     block_bytes: Vec<u8>,
 }
 
-/// A directory that is being visited.
+/// Directory that is being visited.
 struct Open {
     nid: u32,
     parent: u32,
-    /// Where its next block of entries goes.
+    /// Number of its next block of entries.
     next_block: u64,
     block: DirentBlock,
     dots: Dots,
-    /// Where `inodes` goes, after the start of the inodes.
+    /// Offset of `inodes`, from the start of the inodes.
     inodes_at: u64,
-    /// Inodes of its children that were not put yet.
+    /// Inodes of its children that are not written yet.
     inodes: Vec<u8>,
 }
 
 impl<'a, T: Target> TreeWriter<'a, T> {
-    /// Writes what comes before the tree, and enters the root.
+    /// Writes the parts before the tree, and enters the root.
     pub(crate) fn new(common: Common<'a>, infos: DirectoryInfoReader, mut target: T) -> Result<Self> {
         target.put(u64::from(SHARED_BLOCK) * BLOCK, &common.shared.bytes)?;
         let mut writer = Self {
@@ -89,12 +89,12 @@ impl<'a, T: Target> TreeWriter<'a, T> {
         Ok(writer)
     }
 
-    /// Gives the target back, after the root was left.
+    /// Returns the target, after the root was left.
     pub(crate) fn into_target(self) -> T {
         self.target
     }
 
-    /// Gives a directory its extents and makes it the one that is being visited.
+    /// Assigns a directory its extents and enters it.
     fn open_directory(&mut self, nid: u32, parent: u32) -> Result<DiskInode> {
         let Common { owner, created, .. } = self.common;
         let DirectoryInfo {
@@ -123,7 +123,7 @@ impl<'a, T: Target> TreeWriter<'a, T> {
             .put(u64::from(self.common.layout.meta_block) * BLOCK + at, bytes)
     }
 
-    /// Adds an entry to the directory that is being visited, after the dots that come before it; `None`: its end.
+    /// Adds an entry to the current directory, after the dots that sort before it; `None`: its end.
     fn push_entry(&mut self, entry: Option<(&[u8], u32, Kind)>) -> Result<()> {
         let Some(open) = self.open.last_mut() else {
             return Ok(());
@@ -147,7 +147,7 @@ impl<'a, T: Target> TreeWriter<'a, T> {
         }
     }
 
-    /// The directory that is being visited and the position of its next child's inode.
+    /// Returns the current directory and the position of its next child's inode.
     fn next_child(&mut self) -> Result<(u32, u32)> {
         let open = self
             .open
@@ -162,7 +162,7 @@ impl<'a, T: Target> TreeWriter<'a, T> {
         ))
     }
 
-    /// Puts the collected inodes if they are more than `keep_bytes`.
+    /// Writes the collected inodes if they are more than `keep_bytes`.
     fn flush_inodes(&mut self, keep_bytes: usize) -> Result<()> {
         let Some(open) = self.open.last_mut() else {
             return Ok(());
@@ -211,7 +211,7 @@ impl<T: Target> Visitor for TreeWriter<'_, T> {
         let source = shared.sources.get(usize::from(source)).copied();
         let xattrs = FileXattrs {
             metacopy: (size_bytes > 0).then_some(shared.metacopy),
-            source: source.ok_or(Error::corrupt("a file's source is none of the catalog's", 0))?,
+            source: source.ok_or(Error::corrupt("a file's source is not in the catalog", 0))?,
             id,
             validator,
         };

@@ -1,9 +1,6 @@
-//! A million files: what they take in memory and on disk. The only test of its binary, so that the process's peak is its.
+//! Memory and disk for a million files. The only test of its binary, so that the process's peak is the test's.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test panics where something is not as it has to be"
-)]
+#![expect(clippy::unwrap_used, reason = "a test panics on failure")]
 
 use std::path::Path;
 
@@ -13,12 +10,12 @@ use millpond_core::{Time, Validator};
 const FILES: u64 = 1_000_000;
 /// The project's limit for listing a million files.
 const MEMORY_MAX_BYTES: u64 = 200 << 20;
-/// The project's limit of disk for a file beyond its name.
+/// The project's limit of disk bytes for a file beyond its name.
 const FILE_MAX_BYTES: u64 = 240;
 
-/// Half of the files are in one directory and half in directories of 500; they come in no order.
+/// Half of the files are in one directory and half in directories of 500; they are unordered.
 fn key(number: u64) -> String {
-    // 7919 is prime to a million: each number comes once.
+    // 7919 is prime to a million: each number occurs once.
     let number = number * 7919 % FILES;
     if number.is_multiple_of(2) {
         format!("train/flat/n{number:08}.jpg")
@@ -57,7 +54,7 @@ fn build(directory: &Path, image: &Path, index: &Path) {
                 secs: 1_700_000_000,
                 nanos: 0,
             },
-            // As S3 makes them, of the length that a large object's has.
+            // In S3's form, of the length that a large object's has.
             validator: Validator::ETag(format!("\"{number:032x}-12\"")),
         };
         builder.add(&entry).unwrap();
@@ -70,7 +67,7 @@ fn build(directory: &Path, image: &Path, index: &Path) {
 fn a_million_files_stay_within_their_memory_and_disk() {
     let directory = tempfile::tempdir().unwrap();
     let [image, index] = ["image", "index"].map(|name| directory.path().join(name));
-    let begin = std::time::Instant::now();
+    let start = std::time::Instant::now();
     build(directory.path(), &image, &index);
     let peak = peak_bytes();
     let length = |path: &Path| std::fs::metadata(path).unwrap().len();
@@ -79,7 +76,7 @@ fn a_million_files_stay_within_their_memory_and_disk() {
     println!(
         "{} MiB at peak, {each} bytes a file beyond its name, {:?}",
         peak >> 20,
-        begin.elapsed()
+        start.elapsed()
     );
     assert!(peak <= MEMORY_MAX_BYTES, "{} MiB", peak >> 20);
     assert!(each <= FILE_MAX_BYTES, "{each} bytes a file");
@@ -94,8 +91,8 @@ fn a_million_files_stay_within_their_memory_and_disk() {
         let place = catalog.find(catalog.image().object_id(nid).unwrap()).unwrap();
         assert_eq!(catalog.describe(place).unwrap().key, key);
     }
-    println!("{:?}", begin.elapsed());
+    println!("{:?}", start.elapsed());
     drop(catalog);
     check(&image, &index, directory.path()).unwrap();
-    println!("{:?}", begin.elapsed());
+    println!("{:?}", start.elapsed());
 }

@@ -1,4 +1,4 @@
-//! The bytes that answer a read.
+//! Bytes that a read returns.
 
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use memmap2::Mmap;
 
-/// A part of a mapped cache file, kept mapped for as long as anybody holds it.
+/// Range of a mapped cache file, which stays mapped while a clone exists.
 #[derive(Clone, Debug)]
 pub struct Mapping {
     map: Arc<Mmap>,
@@ -14,7 +14,7 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// Takes `range` of `map`, or `None` where the map does not reach that far.
+    /// Returns `range` of `map`; `None`: the map is shorter.
     pub fn new(map: Arc<Mmap>, range: Range<usize>) -> Option<Self> {
         (range.start <= range.end && range.end <= map.len()).then_some(Self { map, range })
     }
@@ -34,7 +34,7 @@ impl AsRef<[u8]> for Mapping {
     }
 }
 
-/// How many bytes of an answer came from where.
+/// Bytes of a read by their origin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServedBytes {
     /// From this node's cache.
@@ -45,17 +45,17 @@ pub struct ServedBytes {
     pub origin_bytes: u64,
 }
 
-/// The answer to one read: exactly the bytes asked for, shorter only at the end of the object.
+/// Result of one read: exactly the requested bytes, shorter only at the end of the object.
 #[derive(Clone, Debug)]
 pub enum Data {
     /// Bytes in memory.
     Bytes(Bytes, ServedBytes),
-    /// Bytes of a mapped cache file, which nobody has to copy before they go to the kernel.
+    /// Bytes of a mapped cache file, passed to the kernel without a copy.
     Mapped(Mapping, ServedBytes),
 }
 
 impl Data {
-    /// Where the bytes came from.
+    /// Origin of the bytes.
     pub const fn served(&self) -> ServedBytes {
         match self {
             Self::Bytes(_, served) | Self::Mapped(_, served) => *served,
@@ -64,7 +64,7 @@ impl Data {
 }
 
 impl From<Data> for Bytes {
-    /// Without a copy.
+    /// Converts without a copy.
     fn from(data: Data) -> Self {
         match data {
             Data::Bytes(bytes, _) => bytes,

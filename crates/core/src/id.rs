@@ -1,9 +1,9 @@
-//! The name of one version of one object.
+//! Id of one version of one object.
 //!
 //! An id is 128 bits of BLAKE3 over everything that makes a version: source, key, validator and size. So equal ids mean
-//! equal bytes, whichever generation, mount or machine they were derived on, and a cache file that carries an id in its
-//! name never needs another check of what it belongs to. 128 bits: two of 10^12 objects collide with a probability
-//! below 10^-14, and nobody but the owner of a source chooses what is hashed.
+//! equal bytes, whichever generation, mount or machine they were derived on, and a cache file whose
+//! name contains an id needs no other check of what it belongs to. 128 bits: two of 10^12 objects collide with a probability
+//! below 10^-14, and only the owner of a source chooses what is hashed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,7 +15,7 @@ use crate::Validator;
 
 /// Length of the text form: 128 bits at 5 bits a character.
 const TEXT_LENGTH: usize = 26;
-/// Characters of the text form that name the directory: 1,024 directories at most.
+/// Characters of the text form that name the directory: at most 1,024 directories.
 const DIRECTORY_LENGTH: usize = 2;
 
 /// RFC 4648 base32 in lower case, without padding.
@@ -27,7 +27,7 @@ static BASE32: LazyLock<Encoding> = LazyLock::new(|| {
         .expect("32 distinct symbols make an encoding")
 });
 
-/// One object in one version: its content never changes.
+/// Id of one object in one version: its content never changes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectId([u8; 16]);
 
@@ -48,17 +48,17 @@ impl ObjectId {
         Self(id)
     }
 
-    /// The id with these bytes.
+    /// Returns the id with these bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes of the id, in the order in which ids are sorted.
+    /// Returns the bytes of the id, in the order in which ids are sorted.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
 
-    /// The object's file below an objects directory: `ab/cdef...`.
+    /// Returns the path of the object's file below an objects directory: `ab/cdef...`.
     pub fn path(&self) -> String {
         let text = self.text();
         let (directory, file) = text.split_at(DIRECTORY_LENGTH);
@@ -69,7 +69,7 @@ impl ObjectId {
         path
     }
 
-    /// The id whose [`path`](Self::path) consists of these two components, if there is one.
+    /// Returns the id whose [`path`](Self::path) consists of these two components, if there is one.
     pub fn from_components(directory: &[u8], file: &[u8]) -> Option<Self> {
         if directory.len() != DIRECTORY_LENGTH || file.len() != TEXT_LENGTH - DIRECTORY_LENGTH {
             return None;
@@ -81,7 +81,7 @@ impl ObjectId {
         Self::from_text(&text)
     }
 
-    /// The id whose [`path`](Self::path) this is, if there is one.
+    /// Returns the id whose [`path`](Self::path) this is, if there is one.
     pub fn from_path(path: &[u8]) -> Option<Self> {
         let (directory, rest) = path.split_at_checked(DIRECTORY_LENGTH)?;
         let (slash, file) = rest.split_first()?;

@@ -1,9 +1,10 @@
-//! The ids, generations and traits that every other crate speaks in: which object in which version ([`ObjectId`],
+//! Ids, generations and traits that all other crates share: which object in which version ([`ObjectId`],
 //! [`Validator`]), which snapshot of a Dataset's metadata ([`Generation`]), the worker that owns a cache directory
 //! ([`Worker`]) and the views that mount it ([`Views`]).
 //!
 //! On one machine worker and views live in one process and call each other through the two traits directly; in a
-//! cluster the same traits are spoken over a socket (`millpond_wire`). Neither side knows how the other does its part.
+//! cluster the same traits are implemented over a socket (`millpond_wire`). Neither side depends on the other's
+//! implementation.
 //! Nothing here depends on a protocol, a file system or Kubernetes.
 
 #[cfg(feature = "test-util")]

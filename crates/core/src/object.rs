@@ -1,10 +1,10 @@
-//! Which object is meant.
+//! References to objects.
 
 use std::fmt;
 
 use crate::ObjectId;
 
-/// The number of a catalog: one immutable snapshot of a Dataset's metadata. Later ones are larger.
+/// Number of a catalog: one immutable snapshot of a Dataset's metadata. Later ones are larger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Generation(pub u64);
 
@@ -14,7 +14,7 @@ impl fmt::Display for Generation {
     }
 }
 
-/// The position of a file in one generation's catalog image; means nothing in another generation.
+/// Inode of a file in one generation's catalog image; has no meaning in another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Inode(pub u64);
 
@@ -24,11 +24,11 @@ pub struct Inode(pub u64);
 /// file's inode does not lead to its directory, and so not to its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ObjectRef {
-    /// The generation whose catalog names the object.
+    /// Generation whose catalog contains the object.
     pub generation: Generation,
-    /// The file's inode in that catalog.
+    /// Inode of the file in that catalog.
     pub inode: Inode,
-    /// The version of the object.
+    /// Id of the object's version.
     pub id: ObjectId,
     /// Length in bytes.
     pub size_bytes: u64,

@@ -1,4 +1,4 @@
-//! What tells one version of an object from the next.
+//! Validators, which distinguish the versions of an object.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 const NANOS_PER_SECOND: u32 = 1_000_000_000;
 
-/// Begin the texts of validators that are not ETags, and of the (malformed) ETags that begin like one of these.
+/// Prefixes of the texts of validators that are not ETags, and of (malformed) ETags with one of these prefixes.
 const ETAG: &str = "etag:";
 const VERSION: &str = "version:";
 const MODIFIED: &str = "modified:";
@@ -22,7 +22,7 @@ pub struct Time {
 }
 
 impl Time {
-    /// The time `nanos` after `secs`; whole seconds in `nanos` (a leap second's) are carried over.
+    /// The time `nanos` after `secs`; full seconds in `nanos` (a leap second's) are carried over.
     pub const fn new(secs: i64, nanos: u32) -> Self {
         Self {
             secs: secs.saturating_add((nanos / NANOS_PER_SECOND) as i64),
@@ -31,22 +31,22 @@ impl Time {
     }
 }
 
-/// What a source is asked for on every read, so that bytes of two versions are never mixed.
+/// Validator of an object's version, a condition of every request, so that bytes of two versions are never mixed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Validator {
-    /// A strong ETag, as the source wrote it.
+    /// Strong ETag, as the source wrote it.
     ETag(String),
-    /// The version id of a versioned bucket.
+    /// Version id of a versioned bucket.
     VersionId(String),
-    /// Nothing better than the time of the last change.
+    /// Time of the last change, if the source has nothing better.
     Modified {
-        /// As the source tells it.
+        /// Time as the source reports it.
         time: Time,
     },
 }
 
 impl Validator {
-    /// The validator as users see it in `user.millpond.etag`: an ETag as it is, else with a word that says what it is.
+    /// Returns the text in `user.millpond.etag`: an ETag as it is, else with a prefix that names the kind.
     ///
     /// Two validators have the same text only if they are the same.
     pub fn text(&self) -> Cow<'_, str> {
@@ -67,7 +67,7 @@ impl Validator {
         }
     }
 
-    /// The validator that has this [`text`](Self::text), if there is one.
+    /// Returns the validator with this [`text`](Self::text), if there is one.
     pub fn from_text(text: &str) -> Option<Self> {
         let validator = if let Some(etag) = text.strip_prefix(ETAG) {
             Self::ETag(etag.to_owned())

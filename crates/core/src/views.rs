@@ -1,30 +1,30 @@
-//! What a worker asks of the driver.
+//! Interface of a worker to the driver.
 
 use crate::ObjectId;
 use async_trait::async_trait;
 
-/// Why the kernel still holds objects that were unlinked.
+/// Error of [`Views::release`]: the kernel still references unlinked objects.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to make the views release unlinked objects: {reason}")]
 pub struct ReleaseError {
-    /// What went wrong, for a log line.
+    /// Cause, for a log line.
     pub reason: String,
 }
 
-/// The mounted views of one Dataset on this node, as far as eviction needs them.
+/// Mounted views of one Dataset on this node, as needed by eviction.
 #[async_trait]
 pub trait Views: Send + Sync + 'static {
-    /// Makes every view of the Dataset let go of `unlinked`, so that the file system gets their space back.
+    /// Makes every view of the Dataset release `unlinked`, so that the file system frees their space.
     ///
-    /// When it returns `Ok`, no view's cache holds any of these objects any more: a lookup that comes later
-    /// goes through all layers again. Objects that somebody has open stay readable by them.
+    /// After `Ok` no view's dentry cache references any of these objects: later lookups search all layers again. Objects
+    /// that a process has open stay readable for it.
     ///
     /// # Errors
     /// The space must be counted as used until a later call succeeds.
     async fn release(&self, unlinked: &[ObjectId]) -> Result<(), ReleaseError>;
 }
 
-/// A node where nothing is mounted.
+/// Views of a node where nothing is mounted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoViews;
 

@@ -13,9 +13,9 @@ use millpond_fs::keeper::KeeperClient;
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 fn main() -> Result<()> {
-    set_parent_process_death_signal(Some(Signal::KILL)).context("failed to follow the test's end")?;
+    set_parent_process_death_signal(Some(Signal::KILL)).context("failed to set the parent death signal")?;
     let options = std::env::args().nth(1).context("fuse-server OPTIONS")?;
-    let options: ServerOptions = serde_json::from_str(&options).context("the options are no JSON")?;
+    let options: ServerOptions = serde_json::from_str(&options).context("the options are not JSON")?;
     let keeper = Arc::new(KeeperClient::from_stdin().context("failed to connect to the keeper")?);
     let catalog = options.directory.join("catalog");
     let newest = CatalogFile {

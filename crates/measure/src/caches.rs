@@ -1,11 +1,11 @@
-//! The kernel's caches of files.
+//! Dropping the kernel's file caches.
 
 use std::fs;
 use std::path::Path;
 
 use crate::{Error, Result};
 
-/// What to drop.
+/// Caches to drop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Caches {
     /// Content of files.
@@ -16,10 +16,10 @@ pub enum Caches {
     All,
 }
 
-/// Writes all dirty data back and drops the caches of the whole machine.
+/// Writes all dirty data back and drops the caches of the machine.
 ///
 /// # Errors
-/// Without root.
+/// If the process is not root.
 pub fn drop_caches(caches: Caches) -> Result<()> {
     rustix::fs::sync();
     let what = match caches {

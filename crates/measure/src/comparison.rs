@@ -1,11 +1,11 @@
-//! Works that are run in turns and compared.
+//! Workloads that are run alternately and compared.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::statistics::{extremes, median};
 
-/// Something to measure: what comes before each run and is not measured, and the run.
+/// A workload: an unmeasured preparation before each run, and the measured run.
 pub struct Work<'a> {
     name: String,
     prepare: Box<dyn FnMut() -> anyhow::Result<()> + 'a>,
@@ -20,35 +20,35 @@ impl fmt::Debug for Work<'_> {
     }
 }
 
-/// Works that do the same in different ways, the first of which the others are compared with.
+/// Workloads that do the same in different ways; the first is the baseline.
 #[derive(Debug, Default)]
 pub struct Comparison<'a> {
     works: Vec<Work<'a>>,
 }
 
-/// The times of one work.
+/// Times of one workload.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measured {
-    /// Its name.
+    /// Name of the workload.
     pub name: String,
-    /// Its times, in the order of the rounds.
+    /// Times, in the order of the rounds.
     pub times: Vec<Duration>,
-    /// The median, in seconds.
+    /// Median time in seconds.
     pub median_seconds: f64,
-    /// The median over the rounds of: the first work's time in that round / this one's. Above 1: faster than the first.
+    /// Median over the rounds of: the baseline's time in the round / this one's. Above 1: faster than the baseline.
     pub ratio: f64,
-    /// The smallest and largest of those.
+    /// Smallest and largest of those ratios.
     pub ratio_range: (f64, f64),
 }
 
 impl<'a> Comparison<'a> {
-    /// Adds a work without preparation.
+    /// Adds a workload without preparation.
     #[must_use]
     pub fn with(self, name: impl Into<String>, run: impl FnMut() -> anyhow::Result<()> + 'a) -> Self {
         self.with_prepared(name, || Ok(()), run)
     }
 
-    /// Adds a work and what to do before each of its runs.
+    /// Adds a workload with a preparation before each run.
     #[must_use]
     pub fn with_prepared(
         mut self,
@@ -64,11 +64,11 @@ impl<'a> Comparison<'a> {
         self
     }
 
-    /// Runs all works in turns, `rounds` times (at least once), each second round backwards, so that no work always
+    /// Runs all workloads alternately, `rounds` times (at least once), every second round in reverse, so that none always
     /// follows the same other.
     ///
     /// # Errors
-    /// When a work fails.
+    /// If a workload fails.
     pub fn run(mut self, rounds: usize) -> anyhow::Result<Vec<Measured>> {
         let mut times = vec![Vec::new(); self.works.len()];
         for round in 0..rounds.max(1) {
@@ -88,8 +88,8 @@ impl<'a> Comparison<'a> {
     }
 }
 
-/// Compares works whose times were taken in turns: a name and the times of each, in the order of the rounds. The first is
-/// what the others are compared with.
+/// Compares workloads that were run alternately: a name and the times of each, in the order of the rounds. The first is the
+/// baseline.
 pub fn evaluate(runs: Vec<(String, Vec<Duration>)>) -> Vec<Measured> {
     let seconds = |times: &[Duration]| times.iter().map(Duration::as_secs_f64).collect::<Vec<_>>();
     let base = runs.first().map(|(_, times)| seconds(times)).unwrap_or_default();

@@ -1,13 +1,13 @@
-//! Measuring on one machine: time, processes' CPU and memory, cold caches, and comparisons that mean something.
+//! Measurements on one machine: time, processes' CPU and memory, cold caches, and robust comparisons.
 //!
-//! - [`Comparison`]: runs several works in turns and gives medians and the ratio of what was measured side by side. On a
-//!   machine whose speed wanders, a ratio of neighbours is worth more than two medians.
+//! - [`Comparison`]: runs several workloads alternately and returns medians and the ratios of adjacent runs. On a machine
+//!   whose speed varies, these are more exact than a ratio of medians.
 //! - [`Usage`], [`memory`]: CPU and memory of processes, from /proc. [`MemoryPeak`] watches them while they run.
-//! - [`reading`]: the read programs, for the mount and for the disk beside it.
+//! - [`reading`]: read workloads, for a mount and for the local disk.
 //! - [`drop_caches`]: writes back and drops the page cache, dentries and inodes (needs root).
-//! - [`statistics`] has the medians.
+//! - [`statistics`]: medians and spreads.
 //!
-//! It only reads /proc; nothing here changes what is measured, but for [`drop_caches`], which is asked to.
+//! It only reads /proc; only [`drop_caches`] changes the state of the machine.
 #![deny(unsafe_code)]
 
 mod caches;
@@ -23,25 +23,25 @@ pub use comparison::{Comparison, Measured, Work, evaluate};
 pub use memory::{Memory, MemoryPeak, memory};
 pub use process::{Usage, descendants, program_below, with_argument};
 
-/// Why something could not be measured.
+/// Error of a measurement.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// /proc did not tell what it should.
-    #[error("failed to read what /proc says of process {pid}")]
+    /// A file in /proc could not be parsed.
+    #[error("failed to read /proc of process {pid}")]
     Process {
-        /// The process.
+        /// PID of the process.
         pid: i32,
-        /// What /proc said.
+        /// Cause.
         #[source]
         source: procfs::ProcError,
     },
-    /// All processes could not be listed.
+    /// The processes could not be listed.
     #[error("failed to list the processes")]
     Processes(#[source] procfs::ProcError),
-    /// The caches could not be dropped; it needs root.
+    /// The caches could not be dropped, which needs root.
     #[error("failed to drop the page cache")]
     Caches(#[source] std::io::Error),
 }
 
-/// The result of a measurement.
+/// Result of a measurement.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

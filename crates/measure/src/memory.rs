@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{Error, Result};
 
-/// How often a [`MemoryPeak`] looks.
+/// Sampling interval of [`MemoryPeak`].
 const INTERVAL: Duration = Duration::from_millis(50);
 
 /// Resident memory in bytes.
@@ -21,14 +21,14 @@ pub struct Memory {
     pub anonymous_bytes: u64,
     /// Shared: tmpfs and shared anonymous maps.
     pub shared_bytes: u64,
-    /// Mapped files, which the kernel takes back when it needs to.
+    /// Mapped files, which the kernel can reclaim.
     pub file_bytes: u64,
-    /// The most that was ever resident, of all three together (`VmHWM`).
+    /// Peak of all three together (`VmHWM`).
     pub high_water_bytes: u64,
 }
 
 impl Memory {
-    /// What cannot be taken back: anonymous and shared.
+    /// Returns the bytes that cannot be reclaimed: anonymous and shared.
     pub fn held_bytes(self) -> u64 {
         self.anonymous_bytes + self.shared_bytes
     }
@@ -54,10 +54,10 @@ impl Memory {
     }
 }
 
-/// The memory of processes together; one that has ended counts nothing.
+/// Returns the memory of processes together; an exited one counts as zero.
 ///
 /// # Errors
-/// When one that exists cannot be read.
+/// If a running one cannot be read.
 pub fn memory(pids: &[i32]) -> Result<Memory> {
     let mut sum = Memory::default();
     for &pid in pids {
@@ -70,7 +70,7 @@ pub fn memory(pids: &[i32]) -> Result<Memory> {
     Ok(sum)
 }
 
-/// Watches the memory of changing processes, twenty times a second, from a thread of its own.
+/// Thread that samples the memory of changing processes twenty times a second.
 #[derive(Debug)]
 pub struct MemoryPeak {
     stop: Arc<AtomicBool>,
@@ -78,17 +78,17 @@ pub struct MemoryPeak {
 }
 
 impl MemoryPeak {
-    /// Starts to watch the processes that `pids` names each time it is asked.
+    /// Starts to sample the processes that `pids` returns at each sample.
     ///
     /// # Panics
-    /// When no thread can be started.
+    /// If no thread can be started.
     pub fn watch(pids: impl Fn() -> Vec<i32> + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             let mut peak = Memory::default();
             while !stopped.load(Ordering::Relaxed) {
-                // What cannot be read now is read the next time.
+                // A failed sample is skipped.
                 if let Ok(now) = memory(&pids())
                     && now.held_bytes() >= peak.held_bytes()
                 {
@@ -101,14 +101,14 @@ impl MemoryPeak {
         Self { stop, thread }
     }
 
-    /// Stops, and gives the memory at the moment when most was held.
+    /// Stops, and returns the sample with the most memory.
     ///
     /// # Panics
-    /// When the watching thread did.
+    /// If the sampling thread panicked.
     pub fn finish(self) -> Memory {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.thread().unpark();
-        self.thread.join().expect("the watching thread does not panic")
+        self.thread.join().expect("the sampling thread does not panic")
     }
 }
 

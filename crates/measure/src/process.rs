@@ -9,7 +9,7 @@ use procfs::{ProcError, ProcResult};
 
 use crate::{Error, Result};
 
-/// CPU time that processes have used, all their threads and those that ended among them, not their children.
+/// CPU time used by processes: all their threads, exited ones included, without their children.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     /// In user mode.
@@ -19,10 +19,10 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// The time of one process, in steps of 10 ms.
+    /// Returns the time of one process, in steps of 10 ms.
     ///
     /// # Errors
-    /// When it does not exist.
+    /// If it does not exist.
     pub fn of(pid: i32) -> Result<Self> {
         let stat = Process::new(pid).and_then(|process| process.stat());
         let stat = stat.map_err(|source| Error::Process { pid, source })?;
@@ -34,10 +34,10 @@ impl Usage {
         })
     }
 
-    /// The time of several processes together; one that has ended counts nothing.
+    /// Returns the time of several processes together; an exited one counts as zero.
     ///
     /// # Errors
-    /// When one that exists cannot be read.
+    /// If a running one cannot be read.
     pub fn of_all(pids: &[i32]) -> Result<Self> {
         let mut sum = Self::default();
         for &pid in pids {
@@ -58,15 +58,15 @@ impl Usage {
         Ok(sum)
     }
 
-    /// The time of this process.
+    /// Returns the time of this process.
     ///
     /// # Errors
-    /// When /proc is not mounted.
+    /// If /proc is not mounted.
     pub fn own() -> Result<Self> {
         Self::of(rustix::process::getpid().as_raw_nonzero().get())
     }
 
-    /// Both modes together.
+    /// Returns both modes together.
     pub fn total(self) -> Duration {
         self.user + self.system
     }
@@ -75,7 +75,7 @@ impl Usage {
 impl Sub for Usage {
     type Output = Self;
 
-    /// The time between two looks; never negative.
+    /// Returns the time between two samples; never negative.
     fn sub(self, earlier: Self) -> Self {
         Self {
             user: self.user.saturating_sub(earlier.user),
@@ -84,14 +84,14 @@ impl Sub for Usage {
     }
 }
 
-/// The processes of a program that have this word among their arguments, zombies left out.
+/// Returns the processes of a program that have this argument, without zombies.
 ///
-/// The program is the name that the kernel keeps (15 bytes at most). It is asked for first because reading the arguments
-/// of a process takes its memory's lock: of a stranger that is stuck in a page fault (on a file system whose server does
-/// not answer), that never returns.
+/// The program is the kernel's name of it (at most 15 bytes). It is compared first because reading the arguments of a process
+/// takes its memory lock: for an unrelated process that is stuck in a page fault (on a file system whose server does not
+/// respond) that never returns.
 ///
 /// # Errors
-/// When the processes cannot be listed.
+/// If the processes cannot be listed.
 pub fn with_argument(program: &str, word: &str) -> Result<Vec<i32>> {
     living(|process, stat| {
         stat.comm == program
@@ -101,10 +101,10 @@ pub fn with_argument(program: &str, word: &str) -> Result<Vec<i32>> {
     })
 }
 
-/// The process and all below it, zombies left out.
+/// Returns the process and all its descendants, without zombies.
 ///
 /// # Errors
-/// When the processes cannot be listed.
+/// If the processes cannot be listed.
 pub fn descendants(root: i32) -> Result<Vec<i32>> {
     let mut found: Vec<i32> = below(root)?.into_iter().map(|relative| relative.pid).collect();
     found.push(root);
@@ -112,11 +112,11 @@ pub fn descendants(root: i32) -> Result<Vec<i32>> {
     Ok(found)
 }
 
-/// The processes of a program below another process, zombies left out. Those whose parents ended are below `root` where
-/// it is a child subreaper.
+/// Returns the processes of a program below another process, without zombies. Orphaned ones are below `root` if it is a
+/// child subreaper.
 ///
 /// # Errors
-/// When the processes cannot be listed.
+/// If the processes cannot be listed.
 pub fn program_below(root: i32, program: &str) -> Result<Vec<i32>> {
     let found = below(root)?.into_iter();
     let mut found: Vec<i32> = found
@@ -160,11 +160,11 @@ fn below(root: i32) -> Result<Vec<Relative>> {
     }
 }
 
-/// Looks at no more than /proc/PID/stat, which never waits for the process.
+/// Reads only /proc/PID/stat, which never waits for the process.
 fn living(mut wanted: impl FnMut(&Process, &Stat) -> bool) -> Result<Vec<i32>> {
     let all = procfs::process::all_processes().map_err(Error::Processes)?;
     let mut found = Vec::new();
-    // A process may end while it is looked at.
+    // A process may exit meanwhile.
     for process in all.filter_map(ProcResult::ok) {
         if let Ok(stat) = process.stat()
             && stat.state != 'Z'
@@ -194,7 +194,7 @@ mod tests {
         let none = i32::MAX;
         assert!(Usage::of(none).is_err());
         assert_eq!(
-            Usage::of_all(&[none]).expect("an ended process is no error"),
+            Usage::of_all(&[none]).expect("an exited process is no error"),
             Usage::default()
         );
     }

@@ -1,6 +1,6 @@
-//! The read programs: what is done to a mount and to the disk beside it, by the same code in the same order.
+//! Read workloads: run on a mount and on the local disk, by the same code in the same order.
 //!
-//! Each says how many bytes it read, so that a pass that read too little is seen. None looks at the bytes.
+//! Each returns how many bytes it read, so that a short pass is noticed. None inspects the bytes.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -13,23 +13,23 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
-/// What a small file is read with.
+/// Buffer for reads of small files.
 const SMALL_BUFFER_BYTES: usize = 256 << 10;
 
 /// Reads a file from its start to its end, or to `limit`.
 ///
 /// # Errors
-/// As the kernel gives them.
+/// Errors of the kernel.
 pub fn read_sequentially(path: &Path, limit: u64, buffer_bytes: usize) -> io::Result<u64> {
     let mut buffer = vec![0; buffer_bytes];
     read_through(path, limit, &mut buffer)
 }
 
-/// Reads `reads` pieces of `length_bytes` at random aligned places of the first `bytes` of a file; the same places for
+/// Reads `reads` pieces of `length_bytes` at random aligned offsets in the first `bytes` of a file; the same offsets for
 /// the same seed. The last piece of a file may be short.
 ///
 /// # Errors
-/// As the kernel gives them.
+/// Errors of the kernel.
 pub fn read_randomly(path: &Path, bytes: u64, length_bytes: usize, reads: u64, seed: u64) -> io::Result<u64> {
     let file = File::open(path)?;
     let mut buffer = vec![0; length_bytes];
@@ -47,7 +47,7 @@ pub fn read_randomly(path: &Path, bytes: u64, length_bytes: usize, reads: u64, s
 /// Maps a file and reads every byte of the map.
 ///
 /// # Errors
-/// As the kernel gives them.
+/// Errors of the kernel.
 pub fn read_mapped(path: &Path) -> io::Result<u64> {
     let map = crate::io::map(&File::open(path)?)?;
     let (words, rest) = map.as_chunks::<8>();
@@ -58,10 +58,10 @@ pub fn read_mapped(path: &Path) -> io::Result<u64> {
     Ok(u64::try_from(map.len()).unwrap_or(u64::MAX))
 }
 
-/// Looks at, opens, reads and closes each file below `root`, in this order, by so many threads that each take the next one.
+/// Stats, opens, reads and closes each file below `root`, in this order, by `threads` threads that each take the next one.
 ///
 /// # Errors
-/// The first that a thread met.
+/// The first error of a thread.
 pub fn read_files(root: &Path, files: &[PathBuf], threads: usize) -> io::Result<u64> {
     let next = AtomicUsize::new(0);
     let work = || {
@@ -88,17 +88,17 @@ pub fn read_files(root: &Path, files: &[PathBuf], threads: usize) -> io::Result<
     })
 }
 
-/// Looks at each file below `root`, in this order.
+/// Stats each file below `root`, in this order.
 ///
 /// # Errors
-/// As the kernel gives them.
-pub fn look_at_files(root: &Path, files: &[PathBuf]) -> io::Result<()> {
+/// Errors of the kernel.
+pub fn stat_files(root: &Path, files: &[PathBuf]) -> io::Result<()> {
     files
         .iter()
         .try_for_each(|file| fs::symlink_metadata(root.join(file)).map(drop))
 }
 
-/// The same paths in an order that is random, and the same for the same seed.
+/// Returns the paths in random order, the same for the same seed.
 #[must_use]
 pub fn shuffled(files: &[PathBuf], seed: u64) -> Vec<PathBuf> {
     let mut order = files.to_vec();
@@ -142,7 +142,7 @@ mod tests {
                 20 * 300_001
             );
         }
-        look_at_files(directory.path(), &names).expect("look");
+        stat_files(directory.path(), &names).expect("stat");
     }
 
     #[test]
@@ -152,7 +152,7 @@ mod tests {
         for threads in [1, 4] {
             assert!(read_files(directory.path(), &missing, threads).is_err());
         }
-        assert!(look_at_files(directory.path(), &missing).is_err());
+        assert!(stat_files(directory.path(), &missing).is_err());
     }
 
     #[test]

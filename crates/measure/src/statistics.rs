@@ -1,6 +1,6 @@
 //! Medians and spreads.
 
-/// The middle of the values (of two middles their mean); `None` of nothing.
+/// Returns the median of the values (the mean of two middle ones); `None`: no values.
 pub fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -12,7 +12,7 @@ pub fn median(values: &[f64]) -> Option<f64> {
     Some(f64::midpoint(*sorted.get(middle - 1)?, upper))
 }
 
-/// The smallest and the largest of the values; `None` of nothing.
+/// Returns the smallest and the largest value; `None`: no values.
 pub fn extremes(values: &[f64]) -> Option<(f64, f64)> {
     let first = *values.first()?;
     Some(values.iter().fold((first, first), |(low, high), &value| {

@@ -1,12 +1,12 @@
-//! The allocator of all processes: jemalloc, and the beginnings of large buffers are there before they are used.
+//! Allocator of all processes: jemalloc, with the first pages of large zeroed buffers touched at allocation.
 //!
 //! jemalloc returns memory to the system and does not fragment over weeks, as the C library's allocator does under many threads.
 //!
-//! A thread that reads requests of the FUSE device does so into a large zeroed buffer, whose pages are there only when
-//! something was written to them. If the process is killed just when a request comes, and the thread has had none before, the
-//! kernel takes the request, cannot bring the page in for a process that is dying, and ends the request with EIO, where it must
-//! be left to the next server. (`fuse_dev_do_read`; seen in one of some 20 kills of servers that had just started.) The buffers
-//! are fuser's, which leaves this as the place to see to it.
+//! A thread that reads requests of the FUSE device does so into a large zeroed buffer, whose pages are mapped only when
+//! they are written. If the process is killed just when a request arrives, and the thread has handled none before, the kernel
+//! dequeues the request, cannot map the page for a dying process, and fails the request with EIO instead of leaving it to the
+//! next server. (`fuse_dev_do_read`; seen in one of some 20 kills of servers that had just started.) The buffers
+//! are allocated by fuser, so the allocator is the only place to touch them.
 
 mod io;
 

@@ -1,15 +1,15 @@
-//! Pauses between attempts that never end.
+//! Delays between retries.
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 
-/// Pauses that grow from `least` to `longest`, each by chance a little longer: many processes at once must not ask one that
-/// has just come back. There is always a next one.
-pub fn backoff(least: Duration, longest: Duration) -> impl Iterator<Item = Duration> + Send {
+/// Returns an endless iterator of delays that grow from `min` to `max`, with jitter: many processes must not retry at the same
+/// time when a server is back.
+pub fn backoff(min: Duration, max: Duration) -> impl Iterator<Item = Duration> + Send {
     ExponentialBuilder::new()
-        .with_min_delay(least)
-        .with_max_delay(longest)
+        .with_min_delay(min)
+        .with_max_delay(max)
         .with_jitter()
         .without_max_times()
         .build()

@@ -1,16 +1,16 @@
-//! The kernel's boot id: another one means that the machine was started again.
+//! The kernel's boot id: it changes when the machine reboots.
 
 use std::io;
 
-/// Tests pretend another boot by this environment variable. Not for users: the name may go at any time.
+/// Environment variable by which tests simulate a reboot. Not for users: it may be removed at any time.
 pub const BOOT_ID_OVERRIDE: &str = "UNSTABLE_MILLPOND_BOOT_ID";
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// The id of this boot of the kernel.
+/// Returns the id of this boot of the kernel.
 ///
 /// # Errors
-/// Where `/proc` is not mounted.
+/// If `/proc` is not mounted.
 pub fn boot_id() -> io::Result<String> {
     match std::env::var(BOOT_ID_OVERRIDE) {
         Ok(id) if !id.is_empty() => Ok(id),

@@ -1,17 +1,17 @@
-//! An error and what it came from, in one line.
+//! An error and its causes, in one line.
 
 use std::error::Error;
 
-/// An error with its causes, from the outermost to the first, for a log line or an answer.
+/// Returns an error with its causes, the outermost first, for a log line or a response.
 pub fn with_causes(error: &dyn Error) -> String {
-    let mut words = error.to_string();
+    let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {
-        words.push_str(": ");
-        words.push_str(&next.to_string());
+        text.push_str(": ");
+        text.push_str(&next.to_string());
         cause = next.source();
     }
-    words
+    text
 }
 
 #[cfg(test)]

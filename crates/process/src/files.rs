@@ -1,12 +1,12 @@
-//! How many files a process may have open.
+//! Limit of a process's open files.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
-/// Lets this process have as many files open as its hard limit allows: some ten for each Dataset.
+/// Raises this process's limit of open files to its hard limit: each Dataset needs some ten.
 ///
 /// Container runtimes and systemd start processes with a soft limit of 1,024, for the sake of programs that use `select`.
-/// Where the kernel refuses, the limit stays as it is, and a warning says so.
+/// If the kernel refuses, the limit stays, with a warning in the log.
 pub fn raise_file_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {

@@ -1,4 +1,4 @@
-//! `/metrics`, `/healthz` and `/readyz`: what every process answers over HTTP.
+//! `/metrics`, `/healthz` and `/readyz`: the HTTP endpoints of every process.
 
 use std::future::Future;
 use std::io;
@@ -17,21 +17,21 @@ use tracing::error;
 /// Content type of Prometheus' text format.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4";
 
-/// What a process says of itself.
+/// State of a process that its HTTP endpoints report.
 pub trait Observed: Clone + Send + Sync + 'static {
-    /// The metrics of the process at this moment, one family for each name.
+    /// Returns the current metrics of the process, one family for each name.
     fn gather(&self) -> impl Future<Output = Vec<MetricFamily>> + Send;
 
-    /// Whether the process is ready to do its work, with a line that says so.
+    /// Returns one line if the process is ready to serve.
     ///
     /// # Errors
-    /// The line says what the process still waits for; `/readyz` answers 503 with it.
+    /// One line that names what the process still waits for; `/readyz` responds 503 with it.
     fn ready(&self) -> Result<&'static str, &'static str> {
         Ok("ok")
     }
 }
 
-/// The routes of a process.
+/// Returns the routes of a process.
 pub fn router<O: Observed>(observed: O) -> Router {
     Router::new()
         .route("/metrics", get(metrics::<O>))
@@ -43,7 +43,7 @@ pub fn router<O: Observed>(observed: O) -> Router {
 /// Opens the port of [`router`].
 ///
 /// # Errors
-/// The address cannot be bound.
+/// If the address cannot be bound.
 pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address).await;
     listener.map_err(|error| io::Error::new(error.kind(), format!("failed to listen at {address}: {error}")))
@@ -52,12 +52,12 @@ pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// Registers `millpond_build_info`, which names the version of the program.
 ///
 /// # Errors
-/// The registry has that metric already.
+/// If the registry has that metric already.
 pub fn register_build_info(registry: &Registry, version: &str) -> prometheus::Result<()> {
     let build = IntGaugeVec::new(
         Opts::new(
             "millpond_build_info",
-            "The version of this program; the value is always 1.",
+            "Version of this program; the value is always 1.",
         ),
         &["version"],
     )?;

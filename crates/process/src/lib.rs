@@ -1,6 +1,5 @@
-//! What every process of Millpond does first: log, agree on one TLS implementation, and find out where it runs and what
-//! it may; its allocator; the tasks it consists of ([`Tasks`]) and what it answers over HTTP ([`http`]); and how it waits
-//! and says what went wrong.
+//! What all processes of Millpond share: logging, the TLS implementation, limits of the machine and the process, the
+//! allocator, the tasks of a process ([`Tasks`]), its HTTP endpoints ([`http`]), retry backoff and error texts.
 
 #![deny(unsafe_code)]
 

@@ -1,28 +1,28 @@
-//! How much memory this process may use, and how much there is.
+//! Memory limit of this process, and memory of the machine.
 
 use std::path::{Path, PathBuf};
 
-/// cgroup v1 says "no limit" by a number near this, rounded to pages.
+/// Values above this mean "no limit" in cgroup v1, which reports a number near it, rounded to pages.
 const UNLIMITED_FROM: u64 = 1 << 60;
 
-/// The smallest memory limit of the control groups that this process is in, of either version; `None`: none limits it.
+/// Returns the smallest memory limit of this process's control groups, of either version; `None`: unlimited.
 pub fn memory_limit_bytes() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     limit_of(&groups, Path::new("/sys/fs/cgroup"))
 }
 
-/// All memory of this machine, without swap.
+/// Returns the memory of this machine, without swap.
 pub fn memory_bytes() -> u64 {
     let info = rustix::system::sysinfo();
     info.totalram.saturating_mul(u64::from(info.mem_unit))
 }
 
-/// Finds the limit for a process whose `/proc/self/cgroup` is `groups`.
+/// Returns the limit of a process whose `/proc/self/cgroup` is `groups`.
 fn limit_of(groups: &str, root: &Path) -> Option<u64> {
     groups.lines().filter_map(|line| limit_of_line(line, root)).min()
 }
 
-/// A line is `number:controllers:path`; the one of version 2 has number 0 and no controllers.
+/// Parses a line of `/proc/self/cgroup`. It is `number:controllers:path`; the one of version 2 has number 0 and no controllers.
 fn limit_of_line(line: &str, root: &Path) -> Option<u64> {
     let mut fields = line.splitn(3, ':');
     let (number, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
@@ -42,8 +42,8 @@ fn limit_of_line(line: &str, root: &Path) -> Option<u64> {
         .min()
 }
 
-/// The group's directory and those above it: each limits what is below. In a container the path may be of the host's
-/// tree, so what does not exist is passed over.
+/// Returns the group's directory and its parents: each limits its children. In a container the path may be that of the
+/// host's tree, so the caller skips directories that do not exist.
 fn ancestors(hierarchy: &Path, below: &Path) -> Vec<PathBuf> {
     below.ancestors().map(|group| hierarchy.join(group)).collect()
 }

@@ -1,7 +1,7 @@
-//! The tasks that a process consists of: each must live as long as the process.
+//! Tasks of a process: each must run as long as the process.
 //!
 //! A task that exits, with an error, by itself or by a panic, is a reason to end the process, so that its supervisor or the
-//! kubelet starts another. [`Tasks::next_exit`] says which one and why. Dropping the set aborts its tasks.
+//! kubelet restarts it. [`Tasks::next_exit`] returns which one and why. Dropping the set aborts its tasks.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -10,21 +10,21 @@ use tokio::task::{JoinError, JoinSet};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a task that must live does not.
+/// Unexpected exit of a task.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskExit {
-    /// It returned, though nothing had told it to.
-    #[error("{task} ended")]
+    /// It returned without a shutdown.
+    #[error("{task} exited")]
     Ended {
-        /// Its name.
+        /// Name of the task.
         task: &'static str,
     },
     /// It returned an error.
     #[error("{task} failed")]
     Failed {
-        /// Its name.
+        /// Name of the task.
         task: &'static str,
-        /// The error.
+        /// Error of the task.
         #[source]
         source: BoxError,
     },
@@ -34,7 +34,7 @@ pub enum TaskExit {
 }
 
 impl TaskExit {
-    /// The name of the task; `None` for one that panicked.
+    /// Returns the name of the task; `None`: it panicked.
     pub const fn task(&self) -> Option<&'static str> {
         match self {
             Self::Ended { task } | Self::Failed { task, .. } => Some(task),
@@ -43,14 +43,14 @@ impl TaskExit {
     }
 }
 
-/// The tasks of one process, with names for error messages.
+/// Tasks of one process, with names for error messages.
 #[derive(Debug, Default)]
 pub struct Tasks {
     set: JoinSet<(&'static str, Result<(), BoxError>)>,
 }
 
 impl Tasks {
-    /// A set without tasks.
+    /// Returns a set without tasks.
     pub fn new() -> Self {
         Self::default()
     }
@@ -75,7 +75,7 @@ impl Tasks {
             .spawn(async move { (name, task.await.map_err(Into::into)) });
     }
 
-    /// Waits for the first task that exits. Pending for ever where there is none left.
+    /// Waits for the first task that exits. Never returns if none is left.
     ///
     /// # Cancel safety
     /// No exit is lost when the future is dropped.
@@ -88,7 +88,7 @@ impl Tasks {
         }
     }
 
-    /// Waits until every task has exited, in whatever way: for a shutdown that has been announced to them.
+    /// Waits until every task has exited, in any way: for a shutdown that was signalled to them.
     pub async fn join_all(&mut self) {
         while self.set.join_next().await.is_some() {}
     }
@@ -102,7 +102,7 @@ mod tests {
     async fn an_exit_names_its_task_and_its_cause() {
         let mut tasks = Tasks::new();
         tasks.spawn("the reader", async {});
-        assert_eq!(tasks.next_exit().await.to_string(), "the reader ended");
+        assert_eq!(tasks.next_exit().await.to_string(), "the reader exited");
 
         tasks.spawn_fallible("the writer", async { Err(std::io::Error::other("no such disk")) });
         let exit = tasks.next_exit().await;

@@ -1,36 +1,36 @@
 //! Logging, to the standard error output.
 //!
-//! `MILLPOND_LOG` says what is logged, in the words of `tracing_subscriber`'s `EnvFilter` (`debug`,
-//! `info,millpond_cache=trace`); `MILLPOND_LOG_FORMAT=json` makes each event one JSON object. Libraries that use the
-//! `log` crate are heard too.
+//! `MILLPOND_LOG` filters events in the syntax of `tracing_subscriber`'s `EnvFilter` (`debug`,
+//! `info,millpond_cache=trace`); `MILLPOND_LOG_FORMAT=json` makes each event one JSON object. Events of libraries
+//! that use the `log` crate are included.
 
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
-/// What is logged.
+/// Environment variable of the filter.
 pub const FILTER: &str = "MILLPOND_LOG";
 
-/// How it is written: `text` or `json`.
+/// Environment variable of the format: `text` or `json`.
 pub const FORMAT: &str = "MILLPOND_LOG_FORMAT";
 
-/// How events are written.
+/// Format of events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// One line for people each.
+    /// One line of text each.
     #[default]
     Text,
     /// One JSON object each.
     Json,
 }
 
-/// How a process logs.
+/// Defaults of a process's logging.
 #[derive(Clone, Debug)]
 pub struct TelemetryOptions {
-    /// The filter where [`FILTER`] is not set.
+    /// Filter if [`FILTER`] is not set.
     pub default_filter: String,
-    /// The format where [`FORMAT`] is not set.
+    /// Format if [`FORMAT`] is not set.
     pub format: Format,
 }
 
@@ -43,25 +43,25 @@ impl Default for TelemetryOptions {
     }
 }
 
-/// Why logging could not be set up.
+/// Error of [`init`].
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter is not one.
+    /// The filter is invalid.
     #[error("{FILTER}={filter:?} is not a filter like \"info\" or \"info,millpond_cache=debug\"")]
     Filter {
-        /// What was given.
+        /// Value of the variable.
         filter: String,
-        /// What is wrong with it.
+        /// Error of the parser.
         #[source]
         source: ParseError,
     },
     /// The format is unknown.
     #[error("{FORMAT}={format:?} is neither \"text\" nor \"json\"")]
     Format {
-        /// What was given.
+        /// Value of the variable.
         format: String,
     },
-    /// The process logs already.
+    /// Logging is set up already.
     #[error("logging was set up twice")]
     Twice,
 }
@@ -69,7 +69,7 @@ pub enum TelemetryError {
 /// Starts logging. Once per process.
 ///
 /// # Errors
-/// When the environment asks for what there is not.
+/// If the environment has an invalid filter or format.
 pub fn init(options: &TelemetryOptions) -> Result<(), TelemetryError> {
     let filter = filter(std::env::var(FILTER).ok(), &options.default_filter)?;
     let format = format(std::env::var(FORMAT).ok(), options.format)?;
@@ -77,7 +77,7 @@ pub fn init(options: &TelemetryOptions) -> Result<(), TelemetryError> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    // Both bring the bridge from the `log` crate with them.
+    // Both include the bridge from the `log` crate.
     match format {
         Format::Text => builder.try_init(),
         Format::Json => builder.json().flatten_event(true).try_init(),
@@ -85,15 +85,15 @@ pub fn init(options: &TelemetryOptions) -> Result<(), TelemetryError> {
     .map_err(|_set| TelemetryError::Twice)
 }
 
-fn filter(asked: Option<String>, default: &str) -> Result<EnvFilter, TelemetryError> {
-    let filter = asked
-        .filter(|asked| !asked.is_empty())
+fn filter(value: Option<String>, default: &str) -> Result<EnvFilter, TelemetryError> {
+    let filter = value
+        .filter(|value| !value.is_empty())
         .unwrap_or_else(|| default.to_owned());
     EnvFilter::try_new(&filter).map_err(|source| TelemetryError::Filter { filter, source })
 }
 
-fn format(asked: Option<String>, default: Format) -> Result<Format, TelemetryError> {
-    match asked.as_deref() {
+fn format(value: Option<String>, default: Format) -> Result<Format, TelemetryError> {
+    match value.as_deref() {
         None | Some("") => Ok(default),
         Some("text") => Ok(Format::Text),
         Some("json") => Ok(Format::Json),
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_asked_for_is_the_default() {
+    fn nothing_value_for_is_the_default() {
         assert_eq!(filter(None, "warn").unwrap().to_string(), "warn");
         assert_eq!(filter(Some(String::new()), "warn").unwrap().to_string(), "warn");
         assert_eq!(format(None, Format::Json).unwrap(), Format::Json);

@@ -1,14 +1,14 @@
-//! The one TLS implementation of a process.
+//! TLS implementation of a process.
 
 use rustls::crypto::CryptoProvider;
 
-/// Makes *ring* the process's TLS implementation. To be called before the first client is made; calling it again does
-/// nothing.
+/// Makes *ring* the process's TLS implementation. Call it before the first client is created; calling it again has no
+/// effect.
 ///
 /// Only one is linked, but no library may choose it for the process: without this, the first connection panics.
 pub fn install() {
     if CryptoProvider::get_default().is_none() {
-        // Somebody else was faster, with the only one there is.
+        // Another thread has installed it first: the same, since only one is linked.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
 }

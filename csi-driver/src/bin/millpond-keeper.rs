@@ -1,4 +1,4 @@
-//! Holds the FUSE mounts of a node while its driver is away.
+//! Keeper of a node: keeps the FUSE descriptors while no driver runs.
 
 use anyhow::Result;
 use clap::Parser;

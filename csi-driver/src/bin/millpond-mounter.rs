@@ -1,4 +1,4 @@
-//! Makes the mounts of a driver that could wait for that driver.
+//! Mounter of a node: makes the mount calls that may wait for the driver itself.
 
 use anyhow::Result;
 use clap::Parser;

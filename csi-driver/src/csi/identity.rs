@@ -14,10 +14,10 @@ use super::wire::csi::{
 };
 use crate::node::Volumes;
 
-/// Says who this driver is.
+/// The Identity service of this driver.
 #[derive(Clone)]
 pub struct IdentityService {
-    /// What has to be there for volumes to be published.
+    /// Volumes, whose takeover makes the driver ready.
     pub volumes: Arc<Volumes>,
 }
 

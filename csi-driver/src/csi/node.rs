@@ -22,18 +22,18 @@ use super::wire::csi::{
 use crate::node::{AccessMode, PodRef, Publish, VolumeError, Volumes};
 use millpond_fs::view::ViewError;
 
-/// What the kubelet adds to a volume's attributes.
+/// Attributes that the kubelet adds to a volume's.
 const POD_NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";
 const POD_NAME: &str = "csi.storage.k8s.io/pod.name";
 const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
 const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
 
-/// Shows and hides volumes.
+/// The Node service of this driver.
 #[derive(Clone)]
 pub struct NodeService {
-    /// The node's name.
+    /// Name of the node.
     pub node: String,
-    /// What does it.
+    /// Volumes of the node.
     pub volumes: Arc<Volumes>,
 }
 
@@ -57,8 +57,8 @@ impl Node for NodeService {
             volume_id,
             target_path,
         } = request.into_inner();
-        let gone = self.volumes.unpublish(&volume_id, &target_path).await;
-        gone.map_err(|error| status("NodeUnpublishVolume", &error))?;
+        let unpublished = self.volumes.unpublish(&volume_id, &target_path).await;
+        unpublished.map_err(|error| status("NodeUnpublishVolume", &error))?;
         Ok(Response::new(NodeUnpublishVolumeResponse {}))
     }
 
@@ -75,7 +75,7 @@ impl Node for NodeService {
         let stats = stats.map_err(|error| status("NodeGetVolumeStats", &error))?;
         let usage = |number: u64, unit: Unit| {
             let number = i64::try_from(number).unwrap_or(i64::MAX);
-            // Nothing can be written, so all of it is used.
+            // Volumes are read-only, so all space is used.
             VolumeUsage {
                 available: 0,
                 total: number,
@@ -114,7 +114,7 @@ impl Node for NodeService {
     ) -> Result<Response<NodeGetInfoResponse>, Status> {
         Ok(Response::new(NodeGetInfoResponse {
             node_id: self.node.clone(),
-            // No limit.
+            // 0: no limit.
             max_volumes_per_node: 0,
             accessible_topology: Some(Topology {
                 segments: BTreeMap::from([(TOPOLOGY_NODE.to_owned(), self.node.clone())]),
@@ -150,7 +150,7 @@ fn publish(request: NodePublishVolumeRequest) -> Result<Publish, VolumeError> {
         Some(AccessType::Block(_)) => {
             return Err(VolumeError::invalid(
                 "volume_capability",
-                "a Dataset is a file system: use volumeMode: Filesystem",
+                "a Dataset cannot be a block volume: use volumeMode: Filesystem",
             ));
         }
         None => return Err(missing("volume_capability.access_type")),
@@ -185,19 +185,19 @@ fn publish(request: NodePublishVolumeRequest) -> Result<Publish, VolumeError> {
     })
 }
 
-/// Reads the one option that a mount can have: its SELinux context.
+/// Returns the SELinux context, the only mount option that is supported.
 fn context(mount: MountVolume) -> Result<Option<String>, VolumeError> {
     const FLAGS: &str = "volume_capability.mount.mount_flags";
     if !mount.fs_type.is_empty() {
         return Err(VolumeError::invalid(
             "volume_capability.mount.fs_type",
-            format!("{:?} cannot be chosen: leave fsType out", mount.fs_type),
+            format!("{:?} is not supported: leave fsType out", mount.fs_type),
         ));
     }
     if !mount.volume_mount_group.is_empty() {
         return Err(VolumeError::invalid(
             "volume_capability.mount.volume_mount_group",
-            "files have the Dataset's spec.owner: set its gid there",
+            "files are owned by the Dataset's spec.owner: set the gid there",
         ));
     }
     let mut context = None;
@@ -207,7 +207,7 @@ fn context(mount: MountVolume) -> Result<Option<String>, VolumeError> {
                 let label = label.trim_matches('"');
                 let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:,-".contains(&byte);
                 if label.is_empty() || label.len() > 255 || !label.bytes().all(allowed) {
-                    return Err(VolumeError::invalid(FLAGS, "the SELinux context is none"));
+                    return Err(VolumeError::invalid(FLAGS, "not a valid SELinux context"));
                 }
                 context = Some(label.to_owned());
             }
@@ -215,7 +215,7 @@ fn context(mount: MountVolume) -> Result<Option<String>, VolumeError> {
             _ => {
                 return Err(VolumeError::invalid(
                     FLAGS,
-                    format!("{flag:?} is not possible: only \"context=\" and \"ro\" are"),
+                    format!("{flag:?} is not supported: only \"context=\" and \"ro\" are"),
                 ));
             }
         }
@@ -223,21 +223,21 @@ fn context(mount: MountVolume) -> Result<Option<String>, VolumeError> {
     Ok(context)
 }
 
-/// The one place where an error becomes a status; and, since only the kubelet would see it else, a line in the log.
+/// Maps an error to a gRPC status, and logs it, since otherwise only the kubelet would see it.
 fn status(call: &'static str, error: &VolumeError) -> Status {
-    let words = error.describe();
-    warn!(call, error = words, "a call of the kubelet failed");
+    let description = error.describe();
+    warn!(call, error = description, "request of the kubelet failed");
     match error {
-        VolumeError::Invalid { .. } => Status::invalid_argument(words),
-        VolumeError::Denied { .. } => Status::permission_denied(words),
-        VolumeError::NotFound { .. } => Status::not_found(words),
+        VolumeError::Invalid { .. } => Status::invalid_argument(description),
+        VolumeError::Denied { .. } => Status::permission_denied(description),
+        VolumeError::NotFound { .. } => Status::not_found(description),
         VolumeError::Exists { .. }
         | VolumeError::View(ViewError::Occupied { .. } | ViewError::AlreadyMounted { .. }) => {
-            Status::already_exists(words)
+            Status::already_exists(description)
         }
-        VolumeError::NotReady { .. } => Status::unavailable(words),
+        VolumeError::NotReady { .. } => Status::unavailable(description),
         VolumeError::Impossible { .. } | VolumeError::View(ViewError::Unsupported { .. }) => {
-            Status::failed_precondition(words)
+            Status::failed_precondition(description)
         }
         VolumeError::View(
             ViewError::Mount(_)
@@ -247,7 +247,7 @@ fn status(call: &'static str, error: &VolumeError) -> Status {
             | ViewError::System { .. },
         )
         | VolumeError::Fuse(_)
-        | VolumeError::System { .. } => Status::internal(words),
+        | VolumeError::System { .. } => Status::internal(description),
     }
 }
 
@@ -263,7 +263,7 @@ mod unit {
     }
 
     #[test]
-    fn only_a_context_is_taken_of_mount_flags() {
+    fn only_a_context_is_read_from_mount_flags() {
         let label = "system_u:object_r:container_file_t:s0:c10,c28";
         let quoted = format!("context=\"{label}\"");
         assert_eq!(context(mount(&[&quoted])).unwrap().as_deref(), Some(label));

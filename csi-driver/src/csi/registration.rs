@@ -1,4 +1,4 @@
-//! How the kubelet learns of this driver: it finds the registration socket and asks what is behind it.
+//! Plugin registration: the kubelet finds the registration socket and queries the driver behind it.
 
 use std::path::PathBuf;
 
@@ -9,10 +9,10 @@ use tracing::{error, info};
 use super::wire::registration::registration_server::Registration;
 use super::wire::registration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
 
-/// Answers the kubelet's plugin watcher.
+/// The registration service, called by the kubelet's plugin watcher.
 #[derive(Clone, Debug)]
 pub struct RegistrationService {
-    /// The socket of the CSI services, as the kubelet sees it.
+    /// Path of the CSI services' socket in the kubelet's file system.
     pub endpoint: PathBuf,
 }
 
@@ -35,11 +35,11 @@ impl Registration for RegistrationService {
     ) -> Result<Response<RegistrationStatusResponse>, Status> {
         let status = request.into_inner();
         if status.plugin_registered {
-            info!("the kubelet knows this driver");
+            info!("registered with the kubelet");
         } else {
             error!(
                 reason = status.error,
-                "the kubelet refuses this driver: it asks again when its pod restarts"
+                "the kubelet refused this driver; it registers again when this pod restarts"
             );
         }
         Ok(Response::new(RegistrationStatusResponse {}))

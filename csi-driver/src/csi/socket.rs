@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::UnixListener;
 
-/// A socket that cannot be listened at.
+/// Error of [`listen`].
 #[derive(Debug, thiserror::Error)]
 #[error("failed to listen at {}", path.display())]
 pub struct SocketError {
@@ -15,12 +15,12 @@ pub struct SocketError {
     source: io::Error,
 }
 
-/// Listens at `path`, for root only, in place of what a predecessor left there.
+/// Listens at `path`, for root only, replacing a predecessor's socket.
 ///
-/// The new socket is moved over the old one, so that there is no moment without one.
+/// The new socket is moved over the old one, so that the path always has a socket.
 ///
 /// # Errors
-/// The directory cannot be written.
+/// If the directory cannot be written.
 pub fn listen(path: &Path) -> Result<UnixListener, SocketError> {
     let failed = |source| SocketError {
         path: path.to_owned(),
@@ -29,7 +29,7 @@ pub fn listen(path: &Path) -> Result<UnixListener, SocketError> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).map_err(failed)?;
     }
-    // The kubelet takes every socket in its registry for a plugin's, unless its name begins with a dot.
+    // The kubelet treats every socket in its registry as a plugin's, unless its name begins with a dot.
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let new = path.with_file_name(format!(".{name}"));
     match std::fs::remove_file(&new) {

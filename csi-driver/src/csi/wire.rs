@@ -1,4 +1,4 @@
-//! The definitions of `proto/` as Rust.
+//! Generated messages and services of `proto/`.
 
 #![expect(
     missing_docs,

@@ -1,4 +1,4 @@
-//! The Datasets that are shown on this node: begun at the first volume, ended some time after the last.
+//! Datasets in use on this node: opened at the first volume, closed some time after the last.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use millpond_core::{Generation, TierDirectories};
 use millpond_wire::plan::{DriverDataset, Eviction, Medium, Pool};
 use parking_lot::Mutex;
-use tokio::sync::{Mutex as Turn, watch};
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -22,32 +22,32 @@ use millpond_fs::keeper::KeeperClient as Keeper;
 use millpond_fs::mounter::Mounter;
 use millpond_fs::view::{KernelSupport, OverlayMode};
 
-/// How often it is looked who is not needed any more, beside the plan's changes.
-const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// Interval of checks for idle Datasets, besides the plan's changes.
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What the Datasets of a node need.
+/// Options of [`Datasets::new`].
 pub struct DatasetsOptions {
-    /// Where things lie.
+    /// Paths on the node.
     pub layout: Layout,
-    /// The node's name.
+    /// Name of the node.
     pub node: String,
-    /// What is to be.
+    /// Plan of the node.
     pub plan: Arc<PlanStore>,
-    /// What the controller is told.
+    /// Reports to the controller.
     pub reports: Arc<Reports>,
-    /// Who keeps the FUSE mounts.
+    /// Client of the keeper.
     pub keeper: Arc<Keeper>,
-    /// Who makes the mounts that ask them.
+    /// Client of the mounter.
     pub mounter: Mounter,
-    /// Makes the lines to workers.
+    /// Connects to workers.
     pub workers: Arc<dyn Workers>,
-    /// How long a Dataset stays after its last volume: a restarted pod comes back within it.
-    pub patience: Duration,
-    /// Whether kernel views are shown where they can be.
+    /// How long a Dataset stays open after its last volume: long enough for a restarted pod.
+    pub idle_delay: Duration,
+    /// Whether kernel views are mounted where possible.
     pub kernel_views: bool,
 }
 
-/// See the module's documentation.
+/// Datasets in use on this node, by uid.
 pub struct Datasets {
     options: DatasetsOptions,
     abilities: Result<(OverlayMode, Result<(), String>), String>,
@@ -57,10 +57,10 @@ pub struct Datasets {
 
 #[derive(Default)]
 pub(crate) struct Slot {
-    /// Held while the Dataset begins or ends.
-    dataset: Turn<Option<Arc<Dataset>>>,
-    /// The same for those who only look.
-    shown: Mutex<Option<Arc<Dataset>>>,
+    /// Locked while the Dataset is opened or closed.
+    dataset: AsyncMutex<Option<Arc<Dataset>>>,
+    /// The open Dataset, for readers that must not wait for that lock.
+    open: Mutex<Option<Arc<Dataset>>>,
     volumes: Mutex<u64>,
 }
 
@@ -75,18 +75,19 @@ impl Drop for DatasetUseGuard {
 }
 
 impl Datasets {
-    /// Finds out what this node's kernel can. Blocks for some milliseconds.
+    /// Detects this node's kernel support. Blocks for some milliseconds.
     pub fn new(options: DatasetsOptions) -> Arc<Self> {
         let abilities = abilities(&options);
         match &abilities {
-            Ok((mode, Ok(()))) => info!(?mode, "shows kernel views"),
+            Ok((mode, Ok(()))) => info!(?mode, "kernel views are supported"),
             Ok((mode, Err(reason))) => {
                 warn!(
                     ?mode,
-                    reason, "shows kernel views, except of Datasets that evict: opens cannot be counted"
+                    reason,
+                    "opens cannot be counted; kernel views are used only for Datasets that never evict"
                 );
             }
-            Err(reason) => warn!(reason, "shows FUSE views only"),
+            Err(reason) => warn!(reason, "no kernel views; FUSE views are used"),
         }
         Arc::new(Self {
             options,
@@ -108,7 +109,7 @@ impl Datasets {
         &self.options.plan
     }
 
-    /// Whether opens are counted in a kernel view of a Dataset; `None`: there can be no kernel view of it.
+    /// Returns whether opens are counted in a kernel view of a Dataset; `None`: it can have no kernel view.
     pub(crate) fn kernel_view(&self, evicts: bool) -> Option<bool> {
         match &self.abilities {
             Ok((_, counting)) if counting.is_ok() || !evicts => Some(counting.is_ok()),
@@ -116,7 +117,7 @@ impl Datasets {
         }
     }
 
-    /// The Dataset, begun if need be, and in use until the answer's second part is dropped.
+    /// Returns the Dataset, opened if needed, and a guard that keeps it in use.
     pub(crate) async fn acquire(
         &self,
         wanted: &DriverDataset,
@@ -130,13 +131,13 @@ impl Datasets {
             let mut volumes = slot.volumes.lock();
             *volumes = volumes.saturating_add(1);
         }
-        let in_use = DatasetUseGuard(Arc::clone(&slot));
+        let use_guard = DatasetUseGuard(Arc::clone(&slot));
         let mut dataset = slot.dataset.lock().await;
         if let Some(dataset) = &*dataset {
-            return Ok((Arc::clone(dataset), in_use));
+            return Ok((Arc::clone(dataset), use_guard));
         }
         let on_node = self.on_node(wanted);
-        let surroundings = NodeContext {
+        let context = NodeContext {
             layout: &self.options.layout,
             keeper: Arc::clone(&self.options.keeper),
             mounter: self.options.mounter.clone(),
@@ -144,40 +145,37 @@ impl Datasets {
             mode: self.mode(),
         };
         let evicts = wanted.eviction() != Eviction::Never;
-        let begun = Arc::new(Dataset::open(on_node, evicts, recorded, surroundings).await?);
+        let opened = Arc::new(Dataset::open(on_node, evicts, recorded, context).await?);
         info!(
             dataset = wanted.uid,
             name = wanted.name,
-            "begins to show a Dataset"
+            "Dataset opened on this node"
         );
-        *dataset = Some(Arc::clone(&begun));
-        *slot.shown.lock() = Some(Arc::clone(&begun));
+        *dataset = Some(Arc::clone(&opened));
+        *slot.open.lock() = Some(Arc::clone(&opened));
         drop(dataset);
-        // A keeper that started anew a moment ago was given only what was shown then.
-        let fuse = Arc::clone(&begun.served.fuse);
-        let given = tokio::task::spawn_blocking(move || fuse.reregister()).await;
-        if let Ok(Err(error)) = given {
-            warn!(%error, dataset = wanted.uid, "failed to give a mount to the keeper");
+        // A keeper that restarted just before has received only the mounts of that time.
+        let fuse = Arc::clone(&opened.served.fuse);
+        let registered = tokio::task::spawn_blocking(move || fuse.reregister()).await;
+        if let Ok(Err(error)) = registered {
+            warn!(%error, dataset = wanted.uid, "failed to register a mount with the keeper; it will not survive a driver restart");
         }
         self.report_present();
-        Ok((begun, in_use))
+        Ok((opened, use_guard))
     }
 
-    /// The Dataset, if it is shown here.
-    pub(crate) fn shown(&self, uid: &str) -> Option<Arc<Dataset>> {
-        self.slots.lock().get(uid)?.shown.lock().clone()
+    /// Returns the Dataset, if it is open on this node.
+    pub(crate) fn open_dataset(&self, uid: &str) -> Option<Arc<Dataset>> {
+        self.slots.lock().get(uid)?.open.lock().clone()
     }
 
-    /// All Datasets that are shown here.
+    /// Returns all Datasets that are open on this node.
     pub(crate) fn all(&self) -> Vec<Arc<Dataset>> {
         let slots: Vec<_> = self.slots.lock().values().cloned().collect();
-        slots
-            .iter()
-            .filter_map(|slot| slot.shown.lock().clone())
-            .collect()
+        slots.iter().filter_map(|slot| slot.open.lock().clone()).collect()
     }
 
-    /// The metrics of all Datasets, each with its labels.
+    /// Returns the metrics of all Datasets, each with its labels.
     pub fn metrics(&self) -> Vec<prometheus::Registry> {
         self.all().iter().map(|dataset| dataset.metrics.clone()).collect()
     }
@@ -185,7 +183,7 @@ impl Datasets {
     /// Counts all opens up to now.
     ///
     /// # Errors
-    /// Where the process has no thread for it.
+    /// If the process cannot start a thread for it.
     pub async fn count_now(&self) -> Result<(), VolumeError> {
         for dataset in self.all() {
             dataset.served.registry.count_now().await?;
@@ -193,21 +191,21 @@ impl Datasets {
         Ok(())
     }
 
-    /// Gives all mounts to a keeper that has started anew. Blocks.
+    /// Registers all mounts with a restarted keeper. Blocks.
     pub fn reregister(&self) {
         for dataset in self.all() {
             if let Err(error) = dataset.served.fuse.reregister() {
-                warn!(%error, dataset = dataset.on_node.uid, "failed to give a mount to the keeper");
+                warn!(%error, dataset = dataset.on_node.uid, "failed to register a mount with the keeper; it will not survive a driver restart");
             }
         }
     }
 
-    /// Keeps members up to date and ends what is not needed, until `stop`.
+    /// Updates pool members and closes idle Datasets, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut plan = self.options.plan.subscribe();
         let mut interval =
-            tokio::time::interval(LOOK_INTERVAL.min(self.options.patience.max(Duration::from_millis(50))));
-        // Since when it has had no volume.
+            tokio::time::interval(POLL_INTERVAL.min(self.options.idle_delay.max(Duration::from_millis(50))));
+        // Since when each Dataset has had no volume.
         let mut idle: BTreeMap<String, tokio::time::Instant> = BTreeMap::new();
         loop {
             tokio::select! {
@@ -217,12 +215,12 @@ impl Datasets {
             }
             let now = Arc::clone(&plan.borrow_and_update());
             self.update_pools(&now);
-            self.end_idle(&now, &mut idle).await;
-            self.forget(&now);
+            self.close_idle(&now, &mut idle).await;
+            self.remove_unplanned(&now);
         }
     }
 
-    async fn end_idle(&self, plan: &Plan, idle: &mut BTreeMap<String, tokio::time::Instant>) {
+    async fn close_idle(&self, plan: &Plan, idle: &mut BTreeMap<String, tokio::time::Instant>) {
         let slots: Vec<_> = {
             let slots = self.slots.lock();
             slots
@@ -237,41 +235,41 @@ impl Datasets {
             }
             let since = *idle.entry(uid.clone()).or_insert_with(tokio::time::Instant::now);
             let removed = plan.synced && !plan.datasets.contains_key(&uid);
-            if !removed && since.elapsed() < self.options.patience {
+            if !removed && since.elapsed() < self.options.idle_delay {
                 continue;
             }
             let mut dataset = slot.dataset.lock().await;
-            // Somebody may have come meanwhile, who waits for the turn.
+            // A volume may have been published meanwhile; its task waits for the lock.
             if *slot.volumes.lock() > 0 {
                 continue;
             }
-            slot.shown.lock().take();
+            slot.open.lock().take();
             if let Some(dataset) = dataset.take() {
-                info!(dataset = uid, "nobody uses a Dataset any more");
+                info!(dataset = uid, "Dataset idle; unmounting");
                 dataset.end(&self.options.layout).await;
             }
             drop(dataset);
             idle.remove(&uid);
             let mut slots = self.slots.lock();
-            // Only while nobody else has it in hand: this list and this function.
+            // Only if no other task has a reference: two are this map's and this function's.
             if slots.get(&uid).is_some_and(|slot| Arc::strong_count(slot) <= 2) {
                 slots.remove(&uid);
             }
         }
     }
 
-    /// Removes what is left on the disk of Datasets that are not in the plan any more and are not shown.
-    fn forget(&self, plan: &Plan) {
+    /// Removes files of Datasets that are neither in the plan nor open.
+    fn remove_unplanned(&self, plan: &Plan) {
         if !plan.synced {
             return;
         }
-        let shown: BTreeSet<_> = self.slots.lock().keys().cloned().collect();
+        let open: BTreeSet<_> = self.slots.lock().keys().cloned().collect();
         for uid in self.on_disk() {
-            if plan.datasets.contains_key(&uid) || shown.contains(&uid) {
+            if plan.datasets.contains_key(&uid) || open.contains(&uid) {
                 continue;
             }
             if let Err(error) = std::fs::remove_dir_all(self.options.layout.catalogs_of(&uid)) {
-                warn!(%error, dataset = uid, "failed to remove a Dataset's catalogs");
+                warn!(%error, dataset = uid, "failed to remove a deleted Dataset's catalogs; retried by the next check");
             }
         }
         self.report_present();
@@ -291,7 +289,7 @@ impl Datasets {
         self.options.reports.present(present);
     }
 
-    /// Takes away mounts of Datasets that no volume shows any more: of a driver that was killed between two steps.
+    /// Removes mounts of Datasets without a volume: leftovers of a driver that was killed between two steps.
     pub(crate) fn clean(&self, in_use: &BTreeSet<String>) {
         let entries = std::fs::read_dir(self.options.layout.datasets());
         for entry in entries.into_iter().flatten().flatten() {
@@ -301,7 +299,7 @@ impl Datasets {
             };
             clear(&entry.path());
             if let Err(error) = self.options.keeper.unregister(&fuse_name(uid)) {
-                warn!(%error, dataset = uid, "failed to have the keeper let go of a mount");
+                warn!(%error, dataset = uid, "failed to unregister a stale mount");
             }
         }
     }
@@ -355,9 +353,9 @@ impl Datasets {
             let new = PoolOnNode {
                 members: members.collect(),
             };
-            pool.send_if_modified(|known| {
-                let changed = *known != new;
-                *known = new;
+            pool.send_if_modified(|current| {
+                let changed = *current != new;
+                *current = new;
                 changed
             });
             planned.is_some() || pool.receiver_count() > 0
@@ -384,11 +382,11 @@ fn tiers(layout: &Layout, pool: &Pool, uid: &str) -> Vec<TierDirectories> {
 
 fn abilities(options: &DatasetsOptions) -> Result<(OverlayMode, Result<(), String>), String> {
     if !options.kernel_views {
-        return Err("it was told not to show kernel views".to_owned());
+        return Err("kernel views are disabled by --no-kernel-views".to_owned());
     }
-    let place = options.layout.driver();
-    std::fs::create_dir_all(&place).map_err(|error| error.to_string())?;
-    let found = KernelSupport::probe(&place).map_err(|error| error.to_string())?;
+    let directory = options.layout.driver();
+    std::fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
+    let found = KernelSupport::probe(&directory).map_err(|error| error.to_string())?;
     let mode = found.mode.map_err(|error| error.to_string())?;
     Ok((mode, found.counting.map_err(|error| error.to_string())))
 }

@@ -1,4 +1,4 @@
-//! Why a volume cannot be shown, as far as the kubelet should know.
+//! Errors of volumes, as reported to the kubelet.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,58 +9,58 @@ use millpond_fs::view::ViewError;
 /// Errors of publishing and unpublishing.
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeError {
-    /// The request names something that cannot be.
+    /// A field of the request is invalid.
     #[error("{field}: {reason}")]
     Invalid {
-        /// The field of the request.
+        /// Name of the field.
         field: &'static str,
-        /// What is wrong with it, and what would be right.
+        /// What is wrong, and what is valid.
         reason: String,
     },
     /// The pod may not use the Dataset.
     #[error("{reason}")]
     Denied {
-        /// Who may not use what, and who could allow it.
+        /// Which pods are refused, and the field that would allow them.
         reason: String,
     },
-    /// There is no such volume on this node.
-    #[error("no volume {volume} is shown at {}", path.display())]
+    /// The volume is not published on this node.
+    #[error("volume {volume} is not published at {}", path.display())]
     NotFound {
-        /// Its id.
+        /// Id of the volume.
         volume: String,
-        /// Where it should be.
+        /// Requested path.
         path: PathBuf,
     },
-    /// The target shows something else.
+    /// The target has another volume, or the same with other parameters.
     #[error("{} is in use by another volume or with other parameters", target.display())]
     Exists {
-        /// The target.
+        /// Path of the target.
         target: PathBuf,
     },
-    /// Something is missing that may come.
+    /// Something is missing that may become available: a retry may succeed.
     #[error("{missing}")]
     NotReady {
-        /// What, and where to look.
+        /// What is missing, and where to look.
         missing: String,
     },
-    /// It cannot work on this node, whatever comes.
+    /// Not possible on this node: a retry cannot succeed.
     #[error("{reason}")]
     Impossible {
-        /// Why, and what would help.
+        /// Cause and fix.
         reason: String,
     },
-    /// A view failed.
-    #[error("failed to show the volume")]
+    /// Mounting a view failed.
+    #[error("failed to mount the volume")]
     View(#[from] ViewError),
     /// The FUSE mount failed.
     #[error("failed to serve the Dataset")]
     Fuse(#[from] FuseError),
-    /// Anything else that the system refused.
+    /// Another system call failed.
     #[error("failed to {action}")]
     System {
-        /// What was tried.
+        /// Attempted action.
         action: &'static str,
-        /// What the system said.
+        /// Error of the system.
         #[source]
         source: io::Error,
     },
@@ -78,7 +78,7 @@ impl VolumeError {
         }
     }
 
-    /// The error with its causes, in one line.
+    /// Returns the error with its causes, in one line.
     pub fn describe(&self) -> String {
         millpond_process::with_causes(self)
     }

@@ -1,13 +1,13 @@
-//! What is on this node: which Datasets are shown here, and in which volumes.
+//! State of this node: the Datasets in use here, and their volumes.
 //!
-//! - [`plan`]: what the controller wants, kept on the disk. [`tiers`]: the directories that workers need.
-//! - [`datasets`]: per Dataset in use a FUSE mount, its views and a line to its worker ([`workers`]).
-//! - [`volumes`]: what the kubelet asks for ([`request`]), shown by its views ([`view_setup`]); [`record`]: each volume on the disk, so that a driver that starts again, also after
-//!   the node did, shows the same; [`target`]: where pods have their volumes.
-//! - [`reports`]: what the controller is told. [`layout`]: where all of it lies.
+//! - [`plan`]: the controller's plan, stored on the disk. [`tiers`]: the directories that workers need.
+//! - [`datasets`]: per Dataset in use a FUSE mount, its views and a connection to its worker ([`workers`]).
+//! - [`volumes`]: the kubelet's requests ([`request`]), published by views ([`view_setup`]); [`record`]: each volume on
+//!   the disk, so that a restarted driver, also after a reboot, mounts the same; [`target`]: where pods have their volumes.
+//! - [`reports`]: the reports to the controller. [`layout`]: the paths of all of it.
 //!
-//! Invariants: a volume is written down before it is shown, and forgotten after it is gone. A driver that ends takes
-//! nothing away. Nothing is mounted at a path that leaves the kubelet's directory, or that leads through a link.
+//! Invariants: a volume's record is written before its view is mounted, and removed after its unmount. A driver that exits
+//! unmounts nothing. Nothing is mounted at a path that leaves the kubelet's directory, or that leads through a link.
 
 mod dataset;
 mod datasets;

@@ -1,4 +1,5 @@
-//! The controller's plan, as far as it is known here, and on the disk for a driver that starts while the controller is away.
+//! The controller's plan as received by this node, also on the disk for a driver that starts while the controller is
+//! unavailable.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,31 +17,31 @@ use tracing::{info, warn};
 
 use super::reports::Reports;
 
-/// Changes of a moment are written down together: each time it is all of the plan.
+/// Debounce of writes to the disk: each writes the complete plan.
 const WRITE_DEBOUNCE: Duration = Duration::from_millis(250);
 
-/// What the file begins with: its kind and version.
+/// First bytes of the file: its kind and version.
 const MAGIC: &[u8] = b"millpond plan 1\n";
 
-/// A uid or a pool's name that can be a file's.
+/// Returns whether a uid or a pool's name is a plain file name.
 fn is_plain(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     !name.is_empty() && name.len() <= 253 && !name.starts_with('.') && name.bytes().all(allowed)
 }
 
-/// What is to be.
+/// Datasets and pools that this node needs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// Whether it was ever whole. Before, nothing follows from what is not in it.
+    /// Whether a complete plan was ever received. Before, a missing entry has no meaning.
     pub synced: bool,
-    /// By uid.
+    /// Datasets by uid.
     pub datasets: BTreeMap<String, DriverDataset>,
-    /// By name.
+    /// Pools by name.
     pub pools: BTreeMap<String, Pool>,
 }
 
 impl Plan {
-    /// The Dataset of that name.
+    /// Returns the Dataset of that name.
     pub fn named(&self, namespace: &str, name: &str) -> Option<&DriverDataset> {
         self.datasets
             .values()
@@ -56,7 +57,7 @@ impl Plan {
                 self.pools.insert(pool.name.clone(), pool);
             }
             Change::PutDataset(_) | Change::PutPool(_) => {
-                warn!("the plan names a Dataset or pool that no file can be named after: passed over");
+                warn!("invalid Dataset uid or pool name in the plan; ignored");
             }
             Change::RemoveDataset(uid) => {
                 self.datasets.remove(&uid);
@@ -92,7 +93,7 @@ impl Plan {
     }
 }
 
-/// The newest plan, for all who go by it.
+/// Store of the newest plan, with change notification.
 #[derive(Debug)]
 pub struct PlanStore {
     file: PathBuf,
@@ -100,16 +101,16 @@ pub struct PlanStore {
 }
 
 impl PlanStore {
-    /// Begins with the plan in `file`, if there is one that can be read.
+    /// Opens the store with the plan in `file`, if there is a valid one.
     pub fn open(file: PathBuf) -> Arc<Self> {
         let plan = match std::fs::read(&file) {
             Ok(bytes) => Plan::decode(&bytes).unwrap_or_else(|| {
-                warn!(file = %file.display(), "the plan on the disk cannot be read: waits for the controller");
+                warn!(file = %file.display(), "the plan on the disk is invalid; waiting for the controller");
                 Plan::default()
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Plan::default(),
             Err(error) => {
-                warn!(file = %file.display(), %error, "failed to read the plan on the disk");
+                warn!(file = %file.display(), %error, "failed to read the plan on the disk; waiting for the controller");
                 Plan::default()
             }
         };
@@ -119,17 +120,17 @@ impl PlanStore {
         })
     }
 
-    /// The plan, now and whenever it changes.
+    /// Returns a receiver of the plan and its changes.
     pub fn subscribe(&self) -> watch::Receiver<Arc<Plan>> {
         self.plan.subscribe()
     }
 
-    /// The plan now.
+    /// Returns the current plan.
     pub fn now(&self) -> Arc<Plan> {
         Arc::clone(&self.plan.borrow())
     }
 
-    /// Makes `plan` the one that holds; whether it is another than before, which has to be written down.
+    /// Replaces the plan; returns whether it changed, and so has to be written to the disk.
     pub(super) fn set(&self, plan: Plan) -> bool {
         self.plan.send_if_modified(|known| {
             let is_another = **known != plan;
@@ -141,14 +142,14 @@ impl PlanStore {
     }
 
     /// Writes the plan to the disk.
-    pub(super) fn write_down(&self) {
+    pub(super) fn write_to_disk(&self) {
         if let Err(error) = write(&self.file, &self.now().encode()) {
-            warn!(file = %self.file.display(), %error, "failed to write the plan to the disk");
+            warn!(file = %self.file.display(), %error, "failed to write the plan to the disk; retried at its next change");
         }
     }
 }
 
-/// Writes a file in one step: a crash leaves the old one or the new one.
+/// Writes a file atomically: a crash leaves the old one or the new one.
 pub(super) fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = file.with_extension("new");
     std::fs::write(&new, bytes)?;
@@ -156,22 +157,22 @@ pub(super) fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
     std::fs::rename(&new, file)
 }
 
-/// Keeps the store up to date, and the controller informed.
+/// Task that applies the plan stream to the store and sends reports to the controller.
 pub struct PlanSync {
-    /// What is kept.
+    /// Store of the plan.
     pub store: Arc<PlanStore>,
-    /// What is told.
+    /// Reports to the controller.
     pub reports: Arc<Reports>,
-    /// What comes.
+    /// Events of the plan stream.
     pub events: mpsc::Receiver<PlanEvent<DriverPlan>>,
 }
 
 impl PlanSync {
-    /// Follows until the events end.
+    /// Runs until the events end.
     pub async fn run(mut self) {
-        // A new stream tells all from its beginning; until that is done the old plan holds.
-        let mut coming: Option<Plan> = None;
-        let mut line = None;
+        // A new stream sends the complete plan first; until it is synced the old plan applies.
+        let mut incoming: Option<Plan> = None;
+        let mut stream = None;
         let mut write_at: Option<Instant> = None;
         loop {
             let written = async move {
@@ -184,40 +185,40 @@ impl PlanSync {
                 event = self.events.recv() => match event {
                     None => break,
                     Some(PlanEvent::Connected(sender)) => {
-                        coming = Some(Plan::default());
-                        line = self.reports.all(&sender).await.then_some(sender);
+                        incoming = Some(Plan::default());
+                        stream = self.reports.all(&sender).await.then_some(sender);
                     }
                     Some(PlanEvent::Disconnected) => {
-                        coming = None;
-                        line = None;
+                        incoming = None;
+                        stream = None;
                     }
                     Some(PlanEvent::Change(change)) => {
-                        if self.change(change, &mut coming) {
+                        if self.change(change, &mut incoming) {
                             write_at.get_or_insert_with(|| Instant::now() + WRITE_DEBOUNCE);
                         }
                     }
                 },
                 () = written => {
                     write_at = None;
-                    self.write_down().await;
+                    self.write_to_disk().await;
                 }
-                () = self.reports.wait(), if line.is_some() => {
-                    if let Some(sender) = line.take() {
-                        line = self.reports.changes(&sender).await.then_some(sender);
+                () = self.reports.wait(), if stream.is_some() => {
+                    if let Some(sender) = stream.take() {
+                        stream = self.reports.changes(&sender).await.then_some(sender);
                     }
                 }
             }
         }
         if write_at.is_some() {
-            self.write_down().await;
+            self.write_to_disk().await;
         }
     }
 
-    /// Takes a change in; whether the plan that holds is another by it.
-    fn change(&self, change: DriverChange, coming: &mut Option<Plan>) -> bool {
+    /// Applies a change; returns whether the current plan changed.
+    fn change(&self, change: DriverChange, incoming: &mut Option<Plan>) -> bool {
         let Some(change) = change.change else { return false };
         let synced = matches!(change, Change::Synced(_));
-        let plan = match coming {
+        let plan = match incoming {
             Some(plan) => {
                 plan.apply(change);
                 if !synced {
@@ -226,9 +227,9 @@ impl PlanSync {
                 info!(
                     datasets = plan.datasets.len(),
                     pools = plan.pools.len(),
-                    "has the whole plan"
+                    "plan synced"
                 );
-                coming.take().unwrap_or_default()
+                incoming.take().unwrap_or_default()
             }
             None => {
                 let mut plan = (*self.store.now()).clone();
@@ -239,10 +240,10 @@ impl PlanSync {
         self.store.set(plan)
     }
 
-    async fn write_down(&self) {
+    async fn write_to_disk(&self) {
         let store = Arc::clone(&self.store);
-        if let Err(error) = tokio::task::spawn_blocking(move || store.write_down()).await {
-            warn!(%error, "failed to write the plan to the disk");
+        if let Err(error) = tokio::task::spawn_blocking(move || store.write_to_disk()).await {
+            warn!(%error, "failed to write the plan to the disk; retried at its next change");
         }
     }
 }
@@ -271,10 +272,10 @@ mod unit {
         plan.apply(Change::Synced(millpond_wire::plan::Synced {}));
         assert!(store.set(plan.clone()));
         assert!(!store.set(plan.clone()));
-        store.write_down();
+        store.write_to_disk();
         let again = PlanStore::open(file.clone()).now();
         assert_eq!(*again, plan);
-        assert_eq!(again.datasets.len(), 1, "a uid that is a path is none");
+        assert_eq!(again.datasets.len(), 1, "a uid that is a path is invalid");
         assert!(again.named("a", "b").is_some());
         std::fs::write(&file, b"millpond plan 1\n\xff\xff").unwrap();
         assert!(!PlanStore::open(file).now().synced);

@@ -1,7 +1,7 @@
-//! A volume on the node's disk: what was asked for, and what it shows.
+//! Record of a volume on the node's disk: its request, and what is mounted.
 //!
-//! One JSON file per target, with a version, written in one step and synced before the volume is shown: after a reboot the kubelet
-//! publishes again, and the pod gets the same generation.
+//! One JSON file per target, with a version, written atomically and synced before the volume is mounted: after a reboot the
+//! kubelet publishes again, and the pod gets the same generation.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,23 +13,23 @@ use tracing::warn;
 
 use super::plan::write;
 
-/// Raised when a record changes its meaning.
+/// Version of the format, raised when a record changes its meaning.
 const VERSION: u32 = 1;
 
-/// Which volume at which place.
+/// Identity of a published volume.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VolumeKey {
-    /// The volume's id.
+    /// Id of the volume.
     pub volume_id: String,
-    /// Where it is shown.
+    /// Its target path.
     pub target: PathBuf,
 }
 
-/// Who may use the volume how; it is read-only in any case.
+/// CSI access mode of the volume; it is read-only in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessMode(pub i32);
 
-/// The pod that a volume is for. Empty where the kubelet does not say.
+/// Pod of a volume. Fields are empty if the kubelet does not set them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodRef {
     /// Its namespace.
@@ -40,33 +40,33 @@ pub struct PodRef {
     pub uid: String,
 }
 
-/// Which Dataset a volume shows.
+/// Selector of a volume's Dataset.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum DatasetSelector {
-    /// The one of this uid (and of this name, when it was made).
+    /// By uid; the name is that at the volume's creation.
     Uid {
         uid: String,
         namespace: String,
         name: String,
     },
-    /// The one of this name.
+    /// By name.
     Name { namespace: String, name: String },
 }
 
-/// A request to show a volume: two that differ are not the same volume.
+/// Request to publish a volume: two that differ are not the same volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeRequest {
-    /// The volume's id.
+    /// Id of the volume.
     pub volume_id: String,
     pub(crate) wanted: DatasetSelector,
     pub(crate) access_mode: AccessMode,
     pub(crate) read_only: bool,
-    /// The SELinux context that its files have; `None`: their own.
+    /// SELinux context of its files; `None`: their own.
     pub(crate) context: Option<String>,
     pub(crate) pod: PodRef,
 }
 
-/// The Dataset that it was.
+/// Dataset of the volume at its publication.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RecordedDataset {
     pub(crate) uid: String,
@@ -81,7 +81,7 @@ pub(crate) struct RecordedTier {
     landing: PathBuf,
 }
 
-/// What is shown at the target.
+/// What is mounted at the target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kind {
     /// A kernel view.
@@ -92,9 +92,9 @@ pub(crate) enum Kind {
         tiers: Vec<RecordedTier>,
         count_opens: bool,
     },
-    /// The FUSE mount's tree of a generation.
+    /// The tree of one generation in the FUSE mount.
     Tree { generation: u64 },
-    /// The FUSE mount's newest tree.
+    /// The tree in the FUSE mount that follows the newest generation.
     Live,
 }
 
@@ -118,7 +118,7 @@ impl Kind {
         }
     }
 
-    /// The generation that stays; `None` for the newest.
+    /// Returns the fixed generation; `None`: the volume follows the newest.
     pub(crate) fn generation(&self) -> Option<Generation> {
         match self {
             Self::Kernel { generation, .. } | Self::Tree { generation } => Some(Generation(*generation)),
@@ -136,7 +136,7 @@ impl RecordedTier {
     }
 }
 
-/// See the module's documentation.
+/// Record of a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     version: u32,
@@ -164,7 +164,7 @@ impl Record {
         }
     }
 
-    /// 0 for the newest.
+    /// Returns the fixed generation; 0: the volume follows the newest.
     pub(crate) fn generation(&self) -> u64 {
         self.kind.generation().map_or(0, |generation| generation.0)
     }
@@ -181,10 +181,10 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// Reads what is there. Files that are no records are left alone.
+    /// Reads all records. Other files are ignored.
     ///
     /// # Errors
-    /// The directory cannot be read or made.
+    /// If the directory cannot be read or created.
     pub(crate) fn open(directory: PathBuf) -> io::Result<(Self, BTreeMap<PathBuf, Record>)> {
         std::fs::create_dir_all(&directory)?;
         let mut found = BTreeMap::new();
@@ -197,7 +197,9 @@ impl Records {
                 Ok(record) => {
                     found.insert(record.target.clone(), record);
                 }
-                Err(error) => warn!(file = %path.display(), %error, "a volume's record cannot be read"),
+                Err(error) => {
+                    warn!(file = %path.display(), %error, "failed to read a volume's record; the volume is not adopted")
+                }
             }
         }
         Ok((Self { directory }, found))
@@ -206,7 +208,7 @@ impl Records {
     pub(crate) fn put(&self, record: &Record) -> io::Result<()> {
         let bytes = serde_json::to_vec(record).map_err(io::Error::other)?;
         write(&self.file(&record.target), &bytes)?;
-        // The name must be there after a reboot too.
+        // The directory is synced, so that the name survives a reboot.
         std::fs::File::open(&self.directory)?.sync_all()
     }
 

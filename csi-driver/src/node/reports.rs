@@ -1,7 +1,7 @@
-//! What the controller is told of this node: which volumes show what, and whose things lie here.
+//! Reports of this node to the controller: its volumes, and the Datasets that have files here.
 //!
-//! Only which volume changed is remembered, not how: what is sent is how it is then. So no report is ever late or lost, and what
-//! waits is bounded by the volumes that there are.
+//! Only the keys of changed volumes are queued; a report is made from the state at sending. So no report is outdated or
+//! lost, and the queue is bounded by the number of volumes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::record::{Record, VolumeKey};
 
-/// See the module's documentation.
+/// State to report, and the changes that are not sent yet.
 #[derive(Debug, Default)]
 pub struct Reports {
     state: Mutex<State>,
@@ -23,14 +23,14 @@ pub struct Reports {
 struct State {
     views: BTreeMap<VolumeKey, View>,
     present: BTreeSet<String>,
-    /// What has changed since it was told.
+    /// What has changed since it was sent.
     dirty: BTreeSet<VolumeKey>,
     present_dirty: bool,
 }
 
 impl Reports {
-    /// A volume is shown.
-    pub(crate) fn shown(&self, record: &Record) {
+    /// Records that a volume is published.
+    pub(crate) fn volume_published(&self, record: &Record) {
         let key = record.key();
         let view = view(record);
         let mut state = self.state.lock();
@@ -40,7 +40,7 @@ impl Reports {
         self.changed.notify_one();
     }
 
-    /// A volume was looked at: what is wrong with it, or nothing.
+    /// Records the result of a health check; `None`: the volume is healthy.
     pub(crate) fn record_health(&self, key: &VolumeKey, abnormal: Option<&str>) {
         let abnormal = abnormal.unwrap_or_default();
         let mut state = self.state.lock();
@@ -55,8 +55,8 @@ impl Reports {
         self.changed.notify_one();
     }
 
-    /// A volume is gone.
-    pub(crate) fn gone(&self, key: &VolumeKey) {
+    /// Records that a volume was unpublished.
+    pub(crate) fn volume_unpublished(&self, key: &VolumeKey) {
         let mut state = self.state.lock();
         state.views.remove(key);
         state.dirty.insert(key.clone());
@@ -64,7 +64,7 @@ impl Reports {
         self.changed.notify_one();
     }
 
-    /// These Datasets' things are on this node.
+    /// Records the Datasets that have files on this node.
     pub(crate) fn present(&self, uids: BTreeSet<String>) {
         let mut state = self.state.lock();
         if state.present == uids {
@@ -76,7 +76,7 @@ impl Reports {
         self.changed.notify_one();
     }
 
-    /// What is told now, for tests and for people.
+    /// Returns the current reports of all views.
     pub fn views(&self) -> Vec<View> {
         self.state.lock().views.values().cloned().collect()
     }
@@ -85,8 +85,8 @@ impl Reports {
         self.changed.notified().await;
     }
 
-    /// Tells everything; `false`: nobody hears it.
-    pub(super) async fn all(&self, line: &mpsc::Sender<DriverReport>) -> bool {
+    /// Sends all reports; returns `false` if the stream has ended.
+    pub(super) async fn all(&self, stream: &mpsc::Sender<DriverReport>) -> bool {
         let mut reports: Vec<Report> = Vec::new();
         {
             let mut state = self.state.lock();
@@ -96,11 +96,11 @@ impl Reports {
             reports.extend(state.views.values().cloned().map(Report::PutView));
         }
         reports.push(Report::Synced(Synced {}));
-        tell(line, reports).await
+        send(stream, reports).await
     }
 
-    /// Tells what has changed; `false`: nobody hears it.
-    pub(super) async fn changes(&self, line: &mpsc::Sender<DriverReport>) -> bool {
+    /// Sends the changes; returns `false` if the stream has ended.
+    pub(super) async fn changes(&self, stream: &mpsc::Sender<DriverReport>) -> bool {
         let mut reports = Vec::new();
         {
             let mut state = self.state.lock();
@@ -114,14 +114,14 @@ impl Reports {
                 reports.push(present(&state.present));
             }
         }
-        tell(line, reports).await
+        send(stream, reports).await
     }
 }
 
-async fn tell(line: &mpsc::Sender<DriverReport>, reports: Vec<Report>) -> bool {
+async fn send(stream: &mpsc::Sender<DriverReport>, reports: Vec<Report>) -> bool {
     for report in reports {
         let report = DriverReport { report: Some(report) };
-        if line.send(report).await.is_err() {
+        if stream.send(report).await.is_err() {
             return false;
         }
     }
@@ -160,27 +160,27 @@ mod unit {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_wrong_with_a_volume_is_told_once() {
+    async fn a_problem_of_a_volume_is_reported_once() {
         let reports = Reports::default();
         let key = VolumeKey {
             volume_id: "v".to_owned(),
             target: "/pods/a".into(),
         };
-        let (line, mut heard) = mpsc::channel(8);
+        let (sender, mut received) = mpsc::channel(8);
         reports.record_health(&key, Some("is not known here"));
         reports.state.lock().views.insert(key.clone(), View::default());
-        let mut told = async |abnormal| {
+        let mut sent = async |abnormal| {
             reports.record_health(&key, abnormal);
-            assert!(reports.changes(&line).await);
-            match heard.try_recv().ok()?.report? {
+            assert!(reports.changes(&sender).await);
+            match received.try_recv().ok()?.report? {
                 Report::PutView(view) => view.abnormal,
                 other => panic!("{other:?}"),
             }
         };
-        assert_eq!(told(None).await.as_deref(), Some(""));
-        assert_eq!(told(None).await, None);
-        assert_eq!(told(Some("no worker")).await.as_deref(), Some("no worker"));
-        assert_eq!(told(Some("no worker")).await, None);
-        assert_eq!(told(None).await.as_deref(), Some(""));
+        assert_eq!(sent(None).await.as_deref(), Some(""));
+        assert_eq!(sent(None).await, None);
+        assert_eq!(sent(Some("no worker")).await.as_deref(), Some("no worker"));
+        assert_eq!(sent(Some("no worker")).await, None);
+        assert_eq!(sent(None).await.as_deref(), Some(""));
     }
 }

@@ -1,4 +1,4 @@
-//! What the kubelet asks for, read and checked once.
+//! Publish requests of the kubelet, parsed and checked once.
 
 use std::collections::BTreeMap;
 
@@ -7,31 +7,31 @@ use millpond_wire::plan::DriverDataset;
 use super::error::VolumeError;
 use super::record::{AccessMode, DatasetSelector, PodRef, VolumeRequest};
 
-/// Far more than any container orchestrator uses.
+/// Longest volume id: far more than any container orchestrator uses.
 const MAX_ID_BYTES: usize = 1024;
 
-/// What the kubelet asks to be shown, read but not checked.
+/// Publish request of the kubelet, parsed but not checked.
 #[derive(Clone, Debug)]
 pub struct Publish {
-    /// The volume's id.
+    /// Id of the volume.
     pub volume_id: String,
-    /// Where.
+    /// Target path.
     pub target_path: String,
-    /// The volume's attributes.
+    /// Attributes of the volume.
     pub attributes: BTreeMap<String, String>,
-    /// An inline volume of a pod, which names its Dataset itself.
+    /// Whether it is an inline volume of a pod, which names its Dataset itself.
     pub ephemeral: bool,
-    /// The SELinux context asked for.
+    /// Requested SELinux context.
     pub context: Option<String>,
-    /// What is said of who may write; nobody may.
+    /// Access mode; no mode allows writes.
     pub access_mode: AccessMode,
-    /// Whether it was asked for read-only.
+    /// Whether read-only was requested.
     pub read_only: bool,
-    /// The pod.
+    /// Pod of the volume.
     pub pod: PodRef,
 }
 
-/// Whether the pod may use the Dataset.
+/// Checks that the pod may use the Dataset.
 pub(super) fn allow(dataset: &DriverDataset, request: &VolumeRequest) -> Result<(), VolumeError> {
     let pods = &request.pod.namespace;
     if *pods == dataset.namespace || dataset.shared_with.contains(pods) {
@@ -39,7 +39,7 @@ pub(super) fn allow(dataset: &DriverDataset, request: &VolumeRequest) -> Result<
     }
     Err(VolumeError::Denied {
         reason: format!(
-            "pods of the namespace {pods:?} may not use the Dataset {}/{}: its spec.sharedWith.namespaces does not name it",
+            "pods of the namespace {pods:?} may not use the Dataset {}/{}: add the namespace to its spec.sharedWith.namespaces",
             dataset.namespace, dataset.name
         ),
     })
@@ -50,7 +50,7 @@ pub(super) fn checked_id(volume_id: &str) -> Result<String, VolumeError> {
         return Err(VolumeError::invalid("volume_id", "is missing"));
     }
     if volume_id.len() > MAX_ID_BYTES || volume_id.contains(char::is_control) {
-        return Err(VolumeError::invalid("volume_id", "is not an id"));
+        return Err(VolumeError::invalid("volume_id", "is not a valid id"));
     }
     Ok(volume_id.to_owned())
 }
@@ -80,7 +80,7 @@ pub(super) fn request(publish: Publish) -> Result<VolumeRequest, VolumeError> {
         return Err(VolumeError::invalid(
             "volume_context",
             format!(
-                "the attribute {other:?} is unknown: there are {}",
+                "the attribute {other:?} is unknown: supported are {}",
                 known.join(", ")
             ),
         ));

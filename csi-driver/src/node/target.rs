@@ -1,4 +1,4 @@
-//! Where a pod has its volume: a path that the kubelet names, which must not lead anywhere else.
+//! Target of a pod's volume: a path from the kubelet, which must not lead outside of the kubelet's directory.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,10 +9,10 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, open
 use super::error::VolumeError;
 use super::layout::Layout;
 
-/// The longest path that the kernel takes.
+/// Longest path that the kernel accepts.
 const MAX_BYTES: usize = 4095;
 
-/// A checked target: below the kubelet's directory, and not in what is this driver's own.
+/// Checked target: below the kubelet's directory, and not in this driver's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     path: PathBuf,
@@ -22,14 +22,14 @@ pub(crate) struct Target {
 
 impl Target {
     /// # Errors
-    /// The path is none where a pod can have a volume.
+    /// If a pod cannot have a volume at the path.
     pub(crate) fn parse(field: &'static str, path: &str, layout: &Layout) -> Result<Self, VolumeError> {
         let invalid = |reason: &str| VolumeError::invalid(field, format!("{path:?} {reason}"));
         if path.is_empty() {
             return Err(VolumeError::invalid(field, "is missing"));
         }
         if path.len() > MAX_BYTES || path.contains('\0') {
-            return Err(VolumeError::invalid(field, "is no path"));
+            return Err(VolumeError::invalid(field, "is not a path"));
         }
         let given = Path::new(path);
         if !given.is_absolute() {
@@ -39,7 +39,7 @@ impl Target {
         if path.split('/').any(|part| part == "." || part == "..") || !given.components().all(plain) {
             return Err(invalid("contains \".\" or \"..\""));
         }
-        // Without double or trailing slashes: as the table of mounts shows it.
+        // Without double or trailing slashes, as in the mount table.
         let path: PathBuf = given.components().collect();
         let below = path.strip_prefix(layout.kubelet()).map(Path::to_owned);
         match below {
@@ -64,13 +64,13 @@ impl Target {
         &self.path
     }
 
-    /// Makes the directory, if it is not there. Its parent is the kubelet's to make.
+    /// Creates the directory if needed. The kubelet creates its parent.
     pub(crate) fn create(&self) -> io::Result<()> {
         let (parent, name) = self.open_parent()?;
         match mkdirat(parent.as_fd(), name, Mode::from_raw_mode(0o750)) {
             Ok(()) => Ok(()),
             Err(rustix::io::Errno::EXIST) => {
-                // By name only: what is mounted there is not asked.
+                // By name only: without a request to the file system mounted there.
                 let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 openat(parent.as_fd(), name, flags, Mode::empty())?;
                 Ok(())
@@ -79,7 +79,7 @@ impl Target {
         }
     }
 
-    /// Removes the directory. One that is gone is a success.
+    /// Removes the directory; succeeds if it does not exist.
     pub(crate) fn remove(&self) -> io::Result<()> {
         let (parent, name) = match self.open_parent() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -91,7 +91,7 @@ impl Target {
         }
     }
 
-    /// Whether the pod's side of it is there: its parent.
+    /// Returns whether the parent, which the kubelet creates for the pod, exists.
     pub(crate) fn has_parent(&self) -> bool {
         self.open_parent().is_ok()
     }

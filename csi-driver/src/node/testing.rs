@@ -1,4 +1,4 @@
-//! A driver whose workers have no sources, for tests that start and kill it.
+//! Driver whose workers have no sources, for tests that start and kill it.
 
 #![allow(missing_docs, reason = "support for tests, with self-explanatory names")]
 
@@ -16,15 +16,15 @@ use crate::{DriverOptions, RunError};
 
 pub const NODE: &str = "node-a";
 
-/// The options of the example `test-node`, as a driver.
+/// Options of the example `test-node`, as a driver.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TestDriverOptions {
     pub directory: PathBuf,
     pub kernel_views: bool,
-    pub patience_secs: u64,
-    /// How long the worker takes for a response.
+    pub publish_timeout_secs: u64,
+    /// Response delay of the worker.
     pub delay_ms: u64,
-    /// 0: any.
+    /// Port of the metrics; 0: any.
     pub metrics_port: u16,
 }
 
@@ -32,7 +32,7 @@ pub fn mounter_socket(directory: &Path) -> PathBuf {
     directory.join("run/mounter.sock")
 }
 
-/// Runs a driver until a signal ends it.
+/// Runs a driver until a signal stops it.
 ///
 /// # Errors
 /// As [`crate::run`].
@@ -49,8 +49,8 @@ pub async fn run(test: TestDriverOptions) -> Result<(), RunError> {
         authorities: "/nowhere".into(),
         token: "/nowhere".into(),
         tier_owner: 65532,
-        patience: Duration::from_secs(test.patience_secs),
-        idle: Duration::from_millis(300),
+        publish_timeout: Duration::from_secs(test.publish_timeout_secs),
+        idle_unmount_delay: Duration::from_millis(300),
         no_kernel_views: !test.kernel_views,
     };
     crate::run(options, |_| Arc::new(FakeWorkers { test })).await

@@ -1,6 +1,7 @@
-//! A whole driver on a real kernel, asked by a CSI client over its socket. Needs root and `/dev/fuse`.
+//! Tests of a complete driver on a real kernel, called by a CSI client over its socket. Needs root and `/dev/fuse`.
 //!
-//! Driver, mounter and keeper are this very test program, run again with an environment variable that says so, so that they can be killed.
+//! Driver, mounter and keeper are this test program, run again with an environment variable that selects the role, so that
+//! they can be killed.
 
 mod fixture;
 mod recovery;

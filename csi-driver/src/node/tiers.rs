@@ -1,8 +1,8 @@
-//! The directories that workers need on this node, made before their pods can start.
+//! Directories that workers need on this node, created before their pods can start.
 //!
-//! Of each pool whose members name this node: the directory of the worker's socket, each disk tier's directory, and a tmpfs for the
-//! memory tier. They belong to the workers' user, and nobody else looks into them. Only directories below the given roots are touched,
-//! no link is followed, and only what was made here is removed, when the pool is gone.
+//! For each pool of which this node is a member: the directory of the worker's socket, each disk tier's directory, and a
+//! tmpfs for the memory tier. They belong to the workers' user, and other users have no access. Only directories below the
+//! configured roots are changed, no link is followed, and only what was created here is removed, when the pool is deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -21,43 +21,43 @@ use super::layout::Layout;
 use super::plan::{Plan, write};
 use millpond_fs::mount::{MEMORY_SOURCE, MountTable, detach, mount_memory, resize_memory};
 
-/// How often what failed is tried again.
+/// Interval of retries.
 const RETRY: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// What the tiers need.
+/// Options of [`Tiers::new`].
 #[derive(Clone, Debug)]
 pub struct TiersOptions {
-    /// Where things lie.
+    /// Paths on the node.
     pub layout: Layout,
-    /// The node's name.
+    /// Name of the node.
     pub node: String,
-    /// Disk tiers lie below one of these.
+    /// Directories below which disk tiers may lie.
     pub roots: Vec<PathBuf>,
-    /// Workers' user and group.
+    /// User and group id of workers.
     pub owner: u32,
 }
 
-/// What was prepared for a pool: its disk tiers' directories.
+/// Disk tiers' directories prepared for a pool.
 type Prepared = BTreeMap<String, BTreeSet<PathBuf>>;
 
-/// See the module's documentation.
+/// Prepared directories of this node's pools.
 pub struct Tiers {
     options: TiersOptions,
     prepared: Prepared,
-    /// What was complained of already.
+    /// Problems that are already logged.
     complaints: BTreeSet<String>,
 }
 
 impl Tiers {
-    /// Reads what was prepared before.
+    /// Reads which directories were prepared by previous drivers.
     pub fn new(options: TiersOptions) -> Self {
         let file = options.layout.prepared();
         let prepared = match std::fs::read(&file) {
             Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-                warn!(file = %file.display(), %error, "what was prepared before cannot be read: it is not removed");
+                warn!(file = %file.display(), %error, "failed to read the list of prepared tiers; they will not be removed");
                 Prepared::new()
             }),
-            // None yet.
+            // Nothing prepared yet.
             Err(_) => Prepared::new(),
         };
         Self {
@@ -67,8 +67,8 @@ impl Tiers {
         }
     }
 
-    /// Follows the plan until `stop`.
-    pub async fn tend(
+    /// Applies the plan until `stop`.
+    pub async fn run(
         mut self,
         mut plan: watch::Receiver<Arc<Plan>>,
         datasets: Arc<Datasets>,
@@ -88,7 +88,7 @@ impl Tiers {
             self = match turn.await {
                 Ok(tiers) => tiers,
                 Err(error) => {
-                    warn!(%error, "the preparation of tiers ended");
+                    warn!(%error, "the preparation of tiers panicked; stopped");
                     return;
                 }
             };
@@ -100,7 +100,7 @@ impl Tiers {
         }
     }
 
-    /// Makes what is missing and removes what is not needed. `in_use` are pools whose Datasets are shown here. Blocks.
+    /// Creates missing directories and removes unneeded ones. `in_use` are pools with Datasets open here. Blocks.
     pub fn apply(&mut self, plan: &Plan, in_use: &BTreeSet<String>) {
         let mut complaints = BTreeSet::new();
         for pool in plan.pools.values() {
@@ -111,13 +111,13 @@ impl Tiers {
             }
         }
         if plan.synced {
-            let gone: Vec<_> = self
+            let deleted: Vec<_> = self
                 .prepared
                 .keys()
                 .filter(|name| !plan.pools.contains_key(*name))
                 .cloned()
                 .collect();
-            for name in gone {
+            for name in deleted {
                 if in_use.contains(&name) {
                     continue;
                 }
@@ -127,7 +127,7 @@ impl Tiers {
             }
         }
         for complaint in complaints.difference(&self.complaints) {
-            warn!(complaint, "failed to prepare a tier");
+            warn!(complaint, "failed to prepare a tier; retrying");
         }
         self.complaints = complaints;
     }
@@ -140,12 +140,12 @@ impl Tiers {
                 disks.insert(self.disk(Path::new(&tier.path), &pool.name)?);
             }
         }
-        // Written down first: what is made is removed again in any case.
+        // Recorded first, so that everything created is removed later in any case.
         let known = self.prepared.entry(pool.name.clone()).or_default();
         let before = known.len();
         known.extend(disks.iter().map(|(_, path)| path.clone()));
         if known.len() != before || before == 0 {
-            self.write_down()?;
+            self.write_prepared()?;
         }
         for (root, path) in &disks {
             self.make(root, path)?;
@@ -156,11 +156,11 @@ impl Tiers {
                 self.memory(&host, &pool.name, tier.capacity_bytes)?;
             }
         }
-        // Last: the worker's pod can start from here on.
+        // Created last: from here on the worker's pod can start.
         self.make(&host, &layout.worker(&pool.name))
     }
 
-    /// The root and the directory of a disk tier.
+    /// Returns the root and the directory of a disk tier.
     fn disk(&self, tier: &Path, pool: &str) -> io::Result<(PathBuf, PathBuf)> {
         let plain = tier
             .components()
@@ -169,8 +169,7 @@ impl Tiers {
         match root {
             Some(root) if plain && tier.is_absolute() => Ok((root.clone(), tier.join(pool))),
             _ => Err(io::Error::other(format!(
-                "the tier {} is not below one of the host directories that tiers may lie in ({}): see the chart's value \
-                 for them",
+                "the tier {} is not below one of the allowed host directories ({}): see the chart's value for them",
                 tier.display(),
                 self.options
                     .roots
@@ -212,7 +211,7 @@ impl Tiers {
         self.make(host, &self.options.layout.memory(pool))
     }
 
-    /// Makes a directory below `root` for the workers, and what leads to it.
+    /// Creates a directory below `root` for the workers, with its parents.
     fn make(&self, root: &Path, path: &Path) -> io::Result<()> {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         let below = path.strip_prefix(root).map_err(io::Error::other)?;
@@ -244,17 +243,17 @@ impl Tiers {
             }
         }
         self.prepared.remove(pool);
-        info!(pool, "removed what a pool had on this node");
-        self.write_down()
+        info!(pool, "removed a deleted pool's directories on this node");
+        self.write_prepared()
     }
 
-    fn write_down(&self) -> io::Result<()> {
+    fn write_prepared(&self) -> io::Result<()> {
         let bytes = serde_json::to_vec(&self.prepared).map_err(io::Error::other)?;
         write(&self.options.layout.prepared(), &bytes)
     }
 }
 
-/// Opens a directory below `root`, making what is missing, and following no links.
+/// Opens a directory below `root`, creating missing ones, and following no links.
 fn make_below(root: &Path, below: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
@@ -270,7 +269,7 @@ fn make_below(root: &Path, below: &Path) -> io::Result<OwnedFd> {
     Ok(directory)
 }
 
-/// Removes a tree, if it is there. The standard library follows no links in it.
+/// Removes a tree, if it exists. The standard library follows no links in it.
 fn remove_all(path: &Path) -> io::Result<()> {
     match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -278,7 +277,7 @@ fn remove_all(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The table of mounts says `size=1024k`.
+/// Parses the mount table's `size=1024k`.
 fn kibibytes(size: &str) -> Option<u64> {
     size.strip_suffix('k')?.parse().ok()
 }

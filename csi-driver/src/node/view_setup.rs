@@ -1,4 +1,4 @@
-//! From a volume's record to its view, and what is looked at before one is mounted.
+//! Views from volumes' records, and checks before one is mounted.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use millpond_fs::GenerationPin;
 use millpond_fs::mount::{MountTable, detach};
 use millpond_fs::view::{BindSpec, ViewError, ViewSpec};
 
-/// Every mount of ours names its source so.
+/// Prefix of the source of every Millpond mount.
 const SOURCE_PREFIX: &[u8] = b"millpond:";
 
 pub(super) enum ViewOf {
@@ -22,7 +22,7 @@ pub(super) enum ViewOf {
     Tree(BindSpec),
 }
 
-/// The view that a record describes.
+/// Returns the view that a record describes.
 pub(super) fn view_of(record: &Record, dataset: &Dataset, layout: &Layout) -> ViewOf {
     let fuse = dataset.served.fuse.mountpoint();
     let target = record.target.clone();
@@ -58,15 +58,15 @@ pub(super) fn view_of(record: &Record, dataset: &Dataset, layout: &Layout) -> Vi
     }
 }
 
-pub(super) async fn show(record: &Record, dataset: &Dataset, layout: &Layout) -> Result<(), ViewError> {
+pub(super) async fn mount(record: &Record, dataset: &Dataset, layout: &Layout) -> Result<(), ViewError> {
     match view_of(record, dataset, layout) {
         ViewOf::Kernel(spec) => dataset.served.registry.mount(spec).await,
         ViewOf::Tree(spec) => dataset.served.registry.bind(spec, record.kind.generation()).await,
     }
 }
 
-/// The catalog that a volume has shown before, held; `None`: it is gone.
-pub(super) fn kept(record: &Record, dataset: &Dataset) -> Option<(CatalogFile, GenerationPin)> {
+/// Returns the catalog of a volume's recorded generation, pinned; `None`: it was removed.
+pub(super) fn recorded_catalog(record: &Record, dataset: &Dataset) -> Option<(CatalogFile, GenerationPin)> {
     let generation = record.kind.generation()?;
     let held = dataset.served.registry.generations().pin(generation);
     let directory = &dataset.on_node.directory;
@@ -87,12 +87,13 @@ pub(super) fn kept(record: &Record, dataset: &Dataset) -> Option<(CatalogFile, G
     }
     warn!(
         target = %record.target.display(), %generation,
-        "the generation that a volume has shown is gone: it shows the newest"
+        "the catalog of a volume's recorded generation was removed; mounting the newest"
     );
     None
 }
 
-/// A directory of a kernel view that is not there. One that is a link counts as missing: the worker may not lead the kernel elsewhere.
+/// Returns a directory of a kernel view that does not exist. A link counts as missing: the worker must not redirect the
+/// kernel.
 pub(super) fn missing_layer(dataset: &Dataset) -> Option<PathBuf> {
     let layers = dataset
         .on_node
@@ -107,8 +108,8 @@ pub(super) fn missing_layer(dataset: &Dataset) -> Option<PathBuf> {
     missing.next().cloned()
 }
 
-/// Takes away what is mounted at a target, if it is ours: of a driver that was killed.
-pub(super) fn uncover(target: &Path) -> Result<(), VolumeError> {
+/// Unmounts a Millpond mount at a target: a leftover of a killed driver.
+pub(super) fn unmount_stale(target: &Path) -> Result<(), VolumeError> {
     use std::os::unix::ffi::OsStrExt;
     loop {
         let table = MountTable::read().map_err(VolumeError::system("read the table of mounts"))?;

@@ -1,7 +1,7 @@
-//! The volumes of pods: shown, taken away, found again.
+//! Volumes of pods: published, unpublished, adopted by the next driver.
 //!
-//! Every change goes to its end in a task of its own, whatever becomes of the call that asked for it. Changes of one target come one
-//! after the other; those of different targets at the same time.
+//! Every change runs to its end in its own task, even if the request that started it is dropped. Changes of one target run
+//! one after the other; those of different targets concurrently.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use millpond_core::Generation;
 use millpond_wire::plan::DriverDataset;
 use parking_lot::Mutex;
-use tokio::sync::Mutex as Turn;
+use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,40 +26,40 @@ use super::record::{DatasetSelector, Kind, Record, RecordedDataset, Records, Vol
 use super::reports::Reports;
 use super::request::{Publish, allow, checked_id, request};
 use super::target::Target;
-use super::view_setup::{ViewOf, is_mounted, kept, missing_layer, show, uncover, view_of};
+use super::view_setup::{ViewOf, is_mounted, missing_layer, mount, recorded_catalog, unmount_stale, view_of};
 use millpond_fs::GenerationPin;
 use millpond_fs::mount::MountTable;
 use millpond_fs::pin_newest;
 use millpond_fs::view::{InUse, ViewError};
 
-/// What is looked at again and again while it is not there yet.
+/// Interval of checks for a directory that the worker has not created yet.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How often it is tried to take over what could not be at the start.
+/// Interval of attempts to adopt volumes whose adoption failed.
 const ADOPT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A plan that is whole and lacks the Dataset may be some moments old.
+/// How long to wait for a Dataset that a synced plan lacks: the plan may lag behind by seconds.
 const UNKNOWN_DATASET_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The size of a view is answered from memory, by the kernel or by this process.
+/// Timeout of `statfs` of a view, which the kernel or this process serves from memory.
 const STATFS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is wrong with a volume that a driver before has shown and this one could not take over.
-const NOT_SERVED: &str = "the volume was shown before and is not served now";
+/// Problem of a volume that a previous driver published and this one could not adopt.
+const NOT_SERVED: &str = "the driver has not taken over this volume yet; retrying every 10 s";
 
-/// How a volume is.
+/// Size and health of a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeStats {
-    /// The Dataset's size.
+    /// Bytes of the Dataset.
     pub bytes: u64,
     /// Its files and directories.
     pub files: u64,
-    /// What is wrong; `None`: nothing.
+    /// Problem of the volume; `None`: it is healthy.
     pub abnormal: Option<String>,
 }
 
 impl VolumeStats {
-    /// Of a volume that does not show how large it is, for this reason.
+    /// Returns the stats of a volume whose size is unknown, for this reason.
     fn unknown(reason: impl Into<String>) -> Self {
         Self {
             bytes: 0,
@@ -69,36 +69,36 @@ impl VolumeStats {
     }
 }
 
-/// See the module's documentation.
+/// Volumes of this node, by target.
 pub struct Volumes {
     datasets: Arc<Datasets>,
     reports: Arc<Reports>,
     records: Records,
-    /// How long a pod waits for what is missing.
+    /// How long a publish call waits for a missing plan, catalog or worker.
     timeout: Duration,
     known: Mutex<BTreeMap<PathBuf, Volume>>,
-    turns: Mutex<BTreeMap<PathBuf, Arc<Turn<()>>>>,
+    target_locks: Mutex<BTreeMap<PathBuf, Arc<AsyncMutex<()>>>>,
     tasks: TaskTracker,
     ready: AtomicBool,
 }
 
 struct Volume {
     record: Record,
-    /// `None`: it was shown by a driver before, and is not now.
+    /// `None`: published by a previous driver, and not adopted yet.
     in_use: Option<DatasetUseGuard>,
 }
 
 impl Volumes {
-    /// Reads what is written down; [`Self::adopt`] must follow. `patience` is how long a call may wait for what is missing.
+    /// Reads the records; [`Self::adopt`] must follow. `timeout` is how long a publish call may wait.
     ///
     /// # Errors
-    /// The node's disk cannot be read.
-    pub fn open(datasets: Arc<Datasets>, reports: Arc<Reports>, patience: Duration) -> io::Result<Arc<Self>> {
+    /// If the node's disk cannot be read.
+    pub fn open(datasets: Arc<Datasets>, reports: Arc<Reports>, timeout: Duration) -> io::Result<Arc<Self>> {
         let (records, found) = Records::open(datasets.layout().volumes())?;
         let mut known = BTreeMap::new();
         for (target, record) in found {
             let pods = Target::parse("target", &target.to_string_lossy(), datasets.layout());
-            // The pod's directory went with the pod.
+            // Without the pod's directory the pod no longer exists.
             if pods.is_ok_and(|pods| pods.has_parent()) {
                 known.insert(target, Volume { record, in_use: None });
             } else {
@@ -109,38 +109,38 @@ impl Volumes {
             datasets,
             reports,
             records,
-            timeout: patience,
+            timeout,
             known: Mutex::new(known),
-            turns: Mutex::default(),
+            target_locks: Mutex::default(),
             tasks: TaskTracker::new(),
             ready: AtomicBool::new(false),
         }))
     }
 
-    /// Whether what a driver before has shown is in this one's hands.
+    /// Returns whether the adoption of a previous driver's volumes has been attempted.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
     }
 
-    /// Takes over the volumes that are shown. What a reboot took away waits for the kubelet to ask for it again.
+    /// Adopts the mounted volumes. Volumes unmounted by a reboot wait for the kubelet to publish them again.
     pub async fn adopt(self: &Arc<Self>) {
         let table = MountTable::read().unwrap_or_default();
         let records: Vec<Record> = {
             let known = self.known.lock();
-            let shown = known
+            let mounted = known
                 .values()
                 .filter(|volume| table.top_at(&volume.record.target).is_some());
-            shown.map(|volume| volume.record.clone()).collect()
+            mounted.map(|volume| volume.record.clone()).collect()
         };
         let in_use: BTreeSet<_> = records.iter().map(|record| record.dataset.uid.clone()).collect();
         self.datasets.clean(&in_use);
         for record in records {
             let target = record.target.clone();
             match self.adopt_one(record.clone()).await {
-                Ok(()) => info!(target = %target.display(), "took a volume over"),
+                Ok(()) => info!(target = %target.display(), "adopted a volume"),
                 Err(error) => {
-                    warn!(target = %target.display(), error = error.describe(), "failed to take a volume over");
-                    self.reports.shown(&record);
+                    warn!(target = %target.display(), error = error.describe(), "failed to adopt a volume; retrying every 10 s");
+                    self.reports.volume_published(&record);
                     self.reports.record_health(&record.key(), Some(NOT_SERVED));
                 }
             }
@@ -148,8 +148,8 @@ impl Volumes {
         self.ready.store(true, Ordering::Release);
     }
 
-    /// Tries again what [`Self::adopt`] could not take over, until `stop`.
-    pub async fn tend(self: Arc<Self>, stop: CancellationToken) {
+    /// Retries the adoption of volumes that [`Self::adopt`] failed to adopt, until `stop`.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         while stop
             .run_until_cancelled(tokio::time::sleep(ADOPT_INTERVAL))
             .await
@@ -161,8 +161,8 @@ impl Volumes {
                 waiting.map(|(target, _)| target.clone()).collect()
             };
             for target in waiting {
-                let turn = self.target_lock(&target);
-                let _mine = turn.lock().await;
+                let lock = self.target_lock(&target);
+                let _guard = lock.lock().await;
                 let Some((record, false)) = self.before(&target) else {
                     continue;
                 };
@@ -170,8 +170,8 @@ impl Volumes {
                     continue;
                 }
                 match self.adopt_one(record).await {
-                    Ok(()) => info!(target = %target.display(), "took a volume over"),
-                    Err(error) => debug!(error = error.describe(), "failed again to take a volume over"),
+                    Ok(()) => info!(target = %target.display(), "adopted a volume"),
+                    Err(error) => debug!(error = error.describe(), "failed again to adopt a volume"),
                 }
             }
         }
@@ -201,13 +201,13 @@ impl Volumes {
         Ok(())
     }
 
-    /// Shows a volume. Asked for the same again, it is a success.
+    /// Publishes a volume; succeeds if the same is already published.
     ///
     /// # Errors
-    /// Says what is missing or not allowed.
+    /// If something is missing or not allowed.
     ///
     /// # Cancel safety
-    /// A call that is dropped goes on to its end.
+    /// A dropped call runs to its end in its task.
     pub async fn publish(self: &Arc<Self>, publish: Publish) -> Result<(), VolumeError> {
         let target = Target::parse("target_path", &publish.target_path, self.datasets.layout())?;
         let request = request(publish)?;
@@ -216,13 +216,13 @@ impl Volumes {
             .tasks
             .spawn(async move { volumes.publish_at(target, request).await });
         task.await
-            .unwrap_or_else(|error| Err(VolumeError::system("show a volume")(error.into())))
+            .unwrap_or_else(|error| Err(VolumeError::system("publish a volume")(error.into())))
     }
 
-    /// Takes a volume away. One that is gone is a success.
+    /// Unpublishes a volume; succeeds if it is not published.
     ///
     /// # Errors
-    /// What the system refused.
+    /// If a system call fails.
     ///
     /// # Cancel safety
     /// As [`Self::publish`].
@@ -234,13 +234,13 @@ impl Volumes {
             .tasks
             .spawn(async move { volumes.unpublish_at(&target, &volume_id).await });
         task.await
-            .unwrap_or_else(|error| Err(VolumeError::system("take a volume away")(error.into())))
+            .unwrap_or_else(|error| Err(VolumeError::system("unpublish a volume")(error.into())))
     }
 
-    /// How a volume is.
+    /// Returns the size and health of a volume.
     ///
     /// # Errors
-    /// [`VolumeError::NotFound`] where it is not on this node.
+    /// [`VolumeError::NotFound`] if it is not on this node.
     pub async fn stats(&self, volume_id: &str, path: &str) -> Result<VolumeStats, VolumeError> {
         let volume = checked_id(volume_id)?;
         if path.is_empty() {
@@ -260,7 +260,7 @@ impl Volumes {
             (record.key(), record.dataset.uid.clone(), in_use.is_some())
         };
         let stats = if is_served {
-            let dataset = self.datasets.shown(&uid).ok_or_else(not_found)?;
+            let dataset = self.datasets.open_dataset(&uid).ok_or_else(not_found)?;
             self.check_health(target, &dataset).await
         } else {
             VolumeStats::unknown(NOT_SERVED)
@@ -269,12 +269,12 @@ impl Volumes {
         Ok(stats)
     }
 
-    /// How a volume is that this driver serves.
+    /// Checks a volume that this driver serves.
     async fn check_health(&self, target: Target, dataset: &Dataset) -> VolumeStats {
         let mounted = MountTable::read().is_ok_and(|table| table.top_at(target.path()).is_some());
         if !mounted {
             return VolumeStats::unknown(
-                "the volume is not mounted any more: delete the pod, so that it is mounted anew",
+                "the volume is not mounted any more: delete the pod, so that it is mounted again",
             );
         }
         let unreachable = dataset.worker.reachable().err();
@@ -290,16 +290,16 @@ impl Volumes {
             }
             Ok(Ok(Err(error))) => {
                 let error = VolumeError::from(ViewError::from(error)).describe();
-                format!("the volume does not answer: {error}")
+                format!("statfs of the volume failed: {error}")
             }
-            Ok(Err(_)) | Err(_) => "the volume does not answer".to_owned(),
+            Ok(Err(_)) | Err(_) => "statfs of the volume timed out".to_owned(),
         };
         VolumeStats::unknown(unreachable.unwrap_or(reason))
     }
 
     async fn publish_at(&self, target: Target, request: VolumeRequest) -> Result<(), VolumeError> {
-        let turn = self.target_lock(target.path());
-        let _mine = turn.lock().await;
+        let lock = self.target_lock(target.path());
+        let _guard = lock.lock().await;
         let before = self.before(target.path());
         if let Some((record, true)) = &before {
             if record.request != request {
@@ -310,11 +310,11 @@ impl Volumes {
             if is_mounted(target.path())? {
                 return Ok(());
             }
-            warn!(target = %target.path().display(), "somebody has unmounted a volume: it is shown again");
-            self.hide(target.path(), &record.dataset.uid).await?;
+            warn!(target = %target.path().display(), "published volume is not mounted; mounting again");
+            self.unmount(target.path(), &record.dataset.uid).await?;
         }
         let deadline = Instant::now() + self.timeout;
-        // What a reboot, or a driver that was killed, left of the same volume.
+        // The record of the same volume that survived a reboot or a killed driver.
         let before = before
             .map(|(record, _)| record)
             .filter(|record| record.request == request);
@@ -322,19 +322,20 @@ impl Volumes {
         allow(&wanted, &request)?;
         let (dataset, in_use) = self.datasets.acquire(&wanted, self.recorded(&wanted.uid)).await?;
         self.wait_for_catalog(&dataset, deadline).await?;
-        let (kind, _held) = self.choose(&wanted, &dataset, before.as_ref())?;
+        let (kind, _pin) = self.choose(&wanted, &dataset, before.as_ref())?;
         if request.context.is_some() && !matches!(kind, Kind::Kernel { .. }) {
             return Err(VolumeError::Impossible {
-                reason: "an SELinux context can only be given to a volume that this node shows by a kernel view: set \
+                reason:
+                    "an SELinux context needs a kernel view, which this volume has not on this node: set \
                          `view: Snapshot` on the Dataset, or leave seLinuxOptions out of the pod"
-                    .to_owned(),
+                        .to_owned(),
             });
         }
         self.wait_for_layers(&dataset, &kind, deadline).await?;
-        uncover(target.path())?;
+        unmount_stale(target.path())?;
         target
             .create()
-            .map_err(VolumeError::system("make the directory of a volume"))?;
+            .map_err(VolumeError::system("create the directory of a volume"))?;
         let recorded = RecordedDataset {
             uid: wanted.uid.clone(),
             namespace: wanted.namespace.clone(),
@@ -343,30 +344,30 @@ impl Volumes {
         };
         let record = Record::new(target.path().to_owned(), request, recorded, kind);
         let put = self.records.put(&record);
-        put.map_err(VolumeError::system("write down a volume"))?;
-        if let Err(error) = show(&record, &dataset, self.datasets.layout()).await {
-            // A predecessor's record stays: it says which generation the pod has to see.
+        put.map_err(VolumeError::system("write the record of a volume"))?;
+        if let Err(error) = mount(&record, &dataset, self.datasets.layout()).await {
+            // A previous record stays: it names the generation that the pod has to see.
             if before.is_none() {
                 self.records
                     .remove(target.path())
-                    .map_err(VolumeError::system("forget a volume"))?;
+                    .map_err(VolumeError::system("remove the record of a volume"))?;
             }
-            let _kept = target.remove();
+            let _failed = target.remove();
             return Err(error.into());
         }
         dataset.forget_recorded(target.path());
         info!(
             target = %target.path().display(), dataset = wanted.uid, generation = record.generation(),
-            kernel = record.is_kernel(), "shows a volume"
+            kernel = record.is_kernel(), "published a volume"
         );
         self.insert(record, in_use);
         Ok(())
     }
 
     async fn unpublish_at(&self, target: &Target, volume_id: &str) -> Result<(), VolumeError> {
-        let turn = self.target_lock(target.path());
+        let lock = self.target_lock(target.path());
         {
-            let _mine = turn.lock().await;
+            let _guard = lock.lock().await;
             let before = self.before(target.path());
             if let Some((record, _)) = &before {
                 if record.request.volume_id != volume_id {
@@ -374,32 +375,32 @@ impl Volumes {
                         target: target.path().to_owned(),
                     });
                 }
-                self.hide(target.path(), &record.dataset.uid).await?;
+                self.unmount(target.path(), &record.dataset.uid).await?;
             }
-            uncover(target.path())?;
+            unmount_stale(target.path())?;
             target
                 .remove()
                 .map_err(VolumeError::system("remove the directory of a volume"))?;
             self.records
                 .remove(target.path())
-                .map_err(VolumeError::system("forget a volume"))?;
+                .map_err(VolumeError::system("remove the record of a volume"))?;
             if let Some((record, _)) = before {
                 self.known.lock().remove(target.path());
-                self.reports.gone(&record.key());
-                info!(target = %target.path().display(), "a volume is gone");
+                self.reports.volume_unpublished(&record.key());
+                info!(target = %target.path().display(), "unpublished a volume");
             }
         }
-        let mut turns = self.turns.lock();
-        // This list's and this call's: nobody waits.
-        if Arc::strong_count(&turn) <= 2 {
-            turns.remove(target.path());
+        let mut target_locks = self.target_locks.lock();
+        // Only this map's and this call's references: no other task waits.
+        if Arc::strong_count(&lock) <= 2 {
+            target_locks.remove(target.path());
         }
         Ok(())
     }
 
-    /// Takes the view away, if it is in this driver's hands.
-    async fn hide(&self, target: &Path, uid: &str) -> Result<(), VolumeError> {
-        let Some(dataset) = self.datasets.shown(uid) else {
+    /// Unmounts the view, if this driver serves it.
+    async fn unmount(&self, target: &Path, uid: &str) -> Result<(), VolumeError> {
+        let Some(dataset) = self.datasets.open_dataset(uid) else {
             return Ok(());
         };
         match dataset
@@ -418,11 +419,11 @@ impl Volumes {
         Ok(())
     }
 
-    fn target_lock(&self, target: &Path) -> Arc<Turn<()>> {
-        Arc::clone(self.turns.lock().entry(target.to_owned()).or_default())
+    fn target_lock(&self, target: &Path) -> Arc<AsyncMutex<()>> {
+        Arc::clone(self.target_locks.lock().entry(target.to_owned()).or_default())
     }
 
-    /// What is known of the target, and whether this driver shows it.
+    /// Returns the record of the target, and whether this driver serves it.
     fn before(&self, target: &Path) -> Option<(Record, bool)> {
         let known = self.known.lock();
         let volume = known.get(target)?;
@@ -430,7 +431,7 @@ impl Volumes {
     }
 
     fn insert(&self, record: Record, in_use: DatasetUseGuard) {
-        self.reports.shown(&record);
+        self.reports.volume_published(&record);
         let volume = Volume {
             record: record.clone(),
             in_use: Some(in_use),
@@ -438,7 +439,7 @@ impl Volumes {
         self.known.lock().insert(record.target, volume);
     }
 
-    /// The generations that volumes of a Dataset are to show again.
+    /// Returns the generations that adopted volumes of a Dataset need.
     fn recorded(&self, uid: &str) -> BTreeMap<PathBuf, Generation> {
         let known = self.known.lock();
         let of_dataset = known.values().filter(|volume| volume.record.dataset.uid == uid);
@@ -447,7 +448,7 @@ impl Volumes {
             .collect()
     }
 
-    /// The Dataset of a volume that is shown, which may have left the plan since.
+    /// Returns the Dataset of a published volume, which may have left the plan since.
     fn dataset_of(&self, record: &Record) -> DriverDataset {
         let plan = self.datasets.plan().now();
         let planned = plan.datasets.get(&record.dataset.uid).cloned();
@@ -468,7 +469,7 @@ impl Volumes {
         let mut plan = self.datasets.plan().subscribe();
         let unknown = deadline.min(Instant::now() + UNKNOWN_DATASET_TIMEOUT);
         loop {
-            let (found, known) = {
+            let (found, synced) = {
                 let plan = plan.borrow_and_update();
                 let found = match wanted {
                     DatasetSelector::Uid { uid, .. } => plan.datasets.get(uid),
@@ -479,7 +480,7 @@ impl Volumes {
             if let Some(found) = found {
                 return Ok(found);
             }
-            let until = if known { unknown } else { deadline };
+            let until = if synced { unknown } else { deadline };
             let (namespace, name) = match wanted {
                 DatasetSelector::Uid { namespace, name, .. } | DatasetSelector::Name { namespace, name } => {
                     (namespace, name)
@@ -489,9 +490,9 @@ impl Volumes {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => {
                     return Err(VolumeError::NotReady {
-                        missing: if known {
+                        missing: if synced {
                             format!(
-                                "the Dataset {namespace}/{name} is not there: see `kubectl get dataset -n {namespace} {name}`"
+                                "the Dataset {namespace}/{name} does not exist: see `kubectl get dataset -n {namespace} {name}`"
                             )
                         } else {
                             "this node has no plan yet: is the millpond-controller running, and can the node reach it?"
@@ -505,13 +506,13 @@ impl Volumes {
 
     async fn wait_for_catalog(&self, dataset: &Dataset, deadline: Instant) -> Result<(), VolumeError> {
         let mut catalogs = dataset.worker.catalogs();
-        let there = async {
-            // Its senders live as long as the Dataset.
+        let ready = async {
+            // The senders live as long as the Dataset.
             drop(catalogs.wait_for(Option::is_some).await);
-            let mut shown = dataset.served.fuse.live_generation();
-            drop(shown.wait_for(Option::is_some).await);
+            let mut opened = dataset.served.fuse.live_generation();
+            drop(opened.wait_for(Option::is_some).await);
         };
-        if tokio::time::timeout_at(deadline, there).await.is_ok() {
+        if tokio::time::timeout_at(deadline, ready).await.is_ok() {
             return Ok(());
         }
         let on_node = &dataset.on_node;
@@ -525,7 +526,7 @@ impl Volumes {
         Err(VolumeError::NotReady { missing })
     }
 
-    /// Decides what is shown: what was recorded, where its catalog is still there, else the newest.
+    /// Chooses the view: the recorded generation if its catalog still exists, else the newest.
     fn choose(
         &self,
         wanted: &DriverDataset,
@@ -536,14 +537,14 @@ impl Volumes {
             return Ok((Kind::Live, None));
         }
         let no_catalog = || VolumeError::NotReady {
-            missing: "the Dataset's catalog has just gone: try again".to_owned(),
+            missing: "the Dataset's catalog was removed meanwhile: retry".to_owned(),
         };
-        let (catalog, held) = match before.and_then(|record| kept(record, dataset)) {
-            Some(kept) => kept,
+        let (catalog, pin) = match before.and_then(|record| recorded_catalog(record, dataset)) {
+            Some(recorded) => recorded,
             None => {
-                let (newest, held) =
+                let (newest, pin) =
                     pin_newest(dataset.worker.as_ref(), &dataset.served.registry).ok_or_else(no_catalog)?;
-                ((*newest).clone(), held)
+                ((*newest).clone(), pin)
             }
         };
         let kind = match self.datasets.kernel_view(dataset.evicts) {
@@ -552,10 +553,10 @@ impl Volumes {
                 generation: catalog.generation.0,
             },
         };
-        Ok((kind, Some(held)))
+        Ok((kind, Some(pin)))
     }
 
-    /// A kernel view needs the worker's directories; a FUSE view needs the server to have opened the generation.
+    /// Waits for what a view needs: a kernel view the worker's directories, a FUSE view that its generation is open.
     async fn wait_for_layers(
         &self,
         dataset: &Dataset,
@@ -566,12 +567,12 @@ impl Volumes {
             Kind::Live => Ok(()),
             Kind::Tree { generation } => {
                 let wanted = Some(Generation(*generation));
-                let mut shown = dataset.served.fuse.live_generation();
-                let there = shown.wait_for(|shown| *shown >= wanted);
-                match tokio::time::timeout_at(deadline, there).await {
+                let mut opened = dataset.served.fuse.live_generation();
+                let ready = opened.wait_for(|newest| *newest >= wanted);
+                match tokio::time::timeout_at(deadline, ready).await {
                     Ok(Ok(_)) => Ok(()),
                     Ok(Err(_)) | Err(_) => Err(VolumeError::NotReady {
-                        missing: format!("the FUSE mount does not show generation {generation}"),
+                        missing: format!("the FUSE mount has not opened generation {generation} yet"),
                     }),
                 }
             }
@@ -582,7 +583,7 @@ impl Volumes {
                 if Instant::now() >= deadline {
                     return Err(VolumeError::NotReady {
                         missing: format!(
-                            "this node's worker of the pool {} has not made {}: see the pod of millpond-worker-{} on \
+                            "this node's worker of the pool {} has not created {}: see the pod of millpond-worker-{} on \
                              this node",
                             dataset.on_node.pool,
                             missing.display(),

@@ -1,8 +1,8 @@
-//! This node's own copies of a Dataset's catalogs.
+//! Copies of a Dataset's catalogs on this node.
 //!
 //! The kernel parses their images as root, so a catalog is copied into a directory that only the driver can write, checked
-//! there byte by byte, and only then shown ([`millpond_catalog::check`]). A copy is `gen-N.erofs` and `gen-N.index`, whole from the
-//! moment that the former is there. It is kept as long as it is the newest or a view shows its generation.
+//! there byte by byte, and only then published ([`millpond_catalog::check`]). A copy is `gen-N.erofs` and `gen-N.index`, complete once
+//! the former exists. It is retained while it is the newest or a view has its generation.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
@@ -20,43 +20,43 @@ use tokio::sync::watch;
 use tonic::transport::Channel;
 use tracing::{info, warn};
 
-/// A hundred million files have an image of 20 GB.
+/// Largest image or index: a hundred million files have an image of 20 GB.
 const MAX_FILE_BYTES: u64 = 256 << 30;
 
-/// A worker that sends nothing for so long is given up.
+/// A transfer fails when the worker sends nothing for this time.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why there is no copy.
+/// Error of a copy.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// The directory cannot be used.
-    #[error("failed to keep copies of catalogs in {}", path.display())]
+    #[error("failed to store copies of catalogs in {}", path.display())]
     Directory {
-        /// Which.
+        /// Path of the directory.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         #[source]
         source: io::Error,
     },
     /// The worker did not send it.
     #[error("the worker did not send the catalog: {reason}")]
     Worker {
-        /// What it said.
+        /// Reason of the failure.
         reason: String,
     },
-    /// What came is not what our own writer writes.
-    #[error("the catalog that came is refused")]
+    /// The received catalog failed the check.
+    #[error("the received catalog failed the check; refused")]
     Refused(#[from] millpond_catalog::Error),
 }
 
 #[derive(Debug, Default)]
 struct State {
     here: BTreeSet<Generation>,
-    /// `None` until the driver has said so.
+    /// Generations of views; `None` until the driver has reported them.
     in_use: Option<BTreeSet<Generation>>,
 }
 
-/// See the module's documentation.
+/// Copies of one Dataset's catalogs.
 #[derive(Debug)]
 pub(super) struct Copies {
     directory: PathBuf,
@@ -65,7 +65,7 @@ pub(super) struct Copies {
 }
 
 impl Copies {
-    /// Opens the directory, making it if need be. What was never finished is removed.
+    /// Opens the directory, creating it if needed. Incomplete copies are removed.
     pub(super) fn open(directory: PathBuf) -> Result<Self, CopyError> {
         let here = take_stock(&directory).map_err(|source| CopyError::Directory {
             path: directory.clone(),
@@ -79,18 +79,18 @@ impl Copies {
         })
     }
 
-    /// The newest copy, now and later.
+    /// Returns a receiver of the newest copy.
     pub(super) fn watch(&self) -> watch::Receiver<Option<Arc<CatalogFile>>> {
         self.newest.subscribe()
     }
 
-    /// Says which generations views show; others than these and the newest are deleted.
+    /// Sets the generations of views; copies of others, except the newest, are deleted.
     pub(super) fn in_use(&self, generations: &BTreeSet<Generation>) {
         self.state.lock().in_use = Some(generations.clone());
         self.remove_unused();
     }
 
-    /// Copies a catalog that the worker has announced, unless it is here, and shows it.
+    /// Copies a catalog that the worker has announced, unless a copy exists, and publishes it.
     pub(super) async fn take(
         &self,
         client: WorkerClient<Channel>,
@@ -103,11 +103,13 @@ impl Copies {
             self.state.lock().here.insert(generation);
         }
         let file = Arc::new(files(&self.directory, generation));
-        // A worker that has begun anew, or another one, may have older catalogs: what is shown never goes back.
-        self.newest.send_if_modified(|shown| {
-            let newer = shown.as_ref().is_none_or(|shown| shown.generation < generation);
+        // A restarted worker, or another one, may have older catalogs: the published generation never decreases.
+        self.newest.send_if_modified(|newest| {
+            let newer = newest
+                .as_ref()
+                .is_none_or(|newest| newest.generation < generation);
             if newer {
-                *shown = Some(file);
+                *newest = Some(file);
             }
             newer
         });
@@ -125,7 +127,7 @@ impl Copies {
             path: self.directory.clone(),
             source,
         };
-        let place = tempfile::Builder::new()
+        let staging = tempfile::Builder::new()
             .prefix("new-")
             .tempdir_in(&self.directory)
             .map_err(failed)?;
@@ -144,12 +146,12 @@ impl Copies {
                 generation: new.generation,
                 part: part.into(),
             };
-            receive(&mut client, request, bytes, &place.path().join(name)).await?;
+            receive(&mut client, request, bytes, &staging.path().join(name)).await?;
         }
         let (directory, generation) = (self.directory.clone(), Generation(new.generation));
         let checked = tokio::task::spawn_blocking(move || {
-            let (image, index) = (place.path().join("image"), place.path().join("index"));
-            let summary = millpond_catalog::check(&image, &index, place.path())?;
+            let (image, index) = (staging.path().join("image"), staging.path().join("index"));
+            let summary = millpond_catalog::check(&image, &index, staging.path())?;
             let copy = files(&directory, generation);
             let moved = fs::rename(&index, &copy.index)
                 .and_then(|()| fs::rename(&image, &copy.image))
@@ -165,7 +167,7 @@ impl Copies {
             dataset = %caller.dataset_uid,
             generation = new.generation,
             files = summary.files,
-            "has a new catalog"
+            "copied a new catalog"
         );
         Ok(())
     }
@@ -190,17 +192,17 @@ impl Copies {
         };
         for generation in unused {
             let copy = files(&self.directory, generation);
-            // The image first: without it the index is a rest that the next start removes.
+            // The image first: an index without it is removed by the next start.
             for path in [copy.image, copy.index] {
                 if let Err(error) = fs::remove_file(&path) {
-                    warn!(path = %path.display(), %error, "failed to remove a copy of a catalog");
+                    warn!(path = %path.display(), %error, "failed to remove a copy of a catalog; retried at the next start");
                 }
             }
         }
     }
 }
 
-/// Writes what a worker sends to `path`, down to the disk.
+/// Writes the worker's stream to `path` and syncs it.
 async fn receive(
     client: &mut WorkerClient<Channel>,
     request: wire::CatalogRequest,
@@ -220,7 +222,7 @@ async fn receive(
     loop {
         let next = tokio::time::timeout(CHUNK_TIMEOUT, chunks.message()).await;
         let next = next.map_err(|_elapsed| CopyError::Worker {
-            reason: "it sends nothing any more".to_owned(),
+            reason: format!("no data within {CHUNK_TIMEOUT:?}"),
         })?;
         let Some(wire::CatalogChunk { data }) = next.map_err(from_worker)? else {
             break;
@@ -256,7 +258,7 @@ fn files(directory: &Path, generation: Generation) -> CatalogFile {
     }
 }
 
-/// Finds the copies, and removes all else.
+/// Returns the complete copies, and removes all other files.
 fn take_stock(directory: &Path) -> io::Result<BTreeSet<Generation>> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     let mut here = BTreeSet::new();
@@ -277,7 +279,7 @@ fn take_stock(directory: &Path) -> io::Result<BTreeSet<Generation>> {
         .map(|generation| files(directory, *generation).index)
         .collect();
     for path in rest.into_iter().filter(|path| !known.contains(path)) {
-        warn!(path = %path.display(), "removing what is left of a copy of a catalog");
+        warn!(path = %path.display(), "removing an incomplete copy of a catalog");
         if path.is_dir() {
             fs::remove_dir_all(path)?;
         } else {

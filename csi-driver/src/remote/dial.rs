@@ -1,4 +1,4 @@
-//! How a worker is reached.
+//! Connections to a worker.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,31 +16,31 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::node::{MemberAddress, PoolOnNode};
 
-/// An answer is at most a block and its frame.
+/// Largest response: a block and its frame.
 const MAX_MESSAGE_BYTES: usize = 8 << 20;
 
-/// Room on its way for each answer over a socket of the node.
+/// Flow-control window of each response over a socket of the node.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where workers are.
+/// Location of workers.
 #[derive(Clone, Debug)]
 pub enum WorkerLocation {
     /// On this node, at this socket.
     Here(PathBuf),
     /// On any of the pool's nodes, over the network.
     Elsewhere {
-        /// The pool's workers, now and later.
+        /// Workers of the pool, with changes.
         pool: watch::Receiver<PoolOnNode>,
-        /// Who this driver is to them.
+        /// Identity of this driver towards them.
         identity: watch::Receiver<Option<Arc<Identity>>>,
     },
 }
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LinkError {
+pub(super) enum DialError {
     #[error("failed to connect to {}", socket.display())]
     Socket {
         socket: PathBuf,
@@ -52,19 +52,19 @@ pub(super) enum LinkError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error("no worker of the pool has an address")]
-    Nobody,
+    NoWorker,
     #[error("this node has no certificate yet")]
     NoIdentity,
 }
 
 impl WorkerLocation {
     /// Connects to a worker.
-    pub(super) async fn dial(&self) -> Result<WorkerClient<Channel>, LinkError> {
+    pub(super) async fn dial(&self) -> Result<WorkerClient<Channel>, DialError> {
         let channel = match self {
             Self::Here(socket) => dial_socket(socket.clone()).await?,
             Self::Elsewhere { pool, identity } => {
                 let members = pool.borrow().members.clone();
-                let identity = identity.borrow().clone().ok_or(LinkError::NoIdentity)?;
+                let identity = identity.borrow().clone().ok_or(DialError::NoIdentity)?;
                 dial_any(members, &identity).await?
             }
         };
@@ -73,7 +73,7 @@ impl WorkerLocation {
             .max_encoding_message_size(MAX_MESSAGE_BYTES))
     }
 
-    /// Waits until workers are elsewhere.
+    /// Waits until the workers' addresses have changed.
     pub(super) async fn moved(&mut self) {
         let moved = match self {
             Self::Here(_) => None,
@@ -85,12 +85,12 @@ impl WorkerLocation {
     }
 }
 
-/// In any order: the nodes that have no worker must not all ask the same one.
-async fn dial_any(mut members: Vec<MemberAddress>, identity: &Identity) -> Result<Channel, LinkError> {
+/// Dials in random order: nodes without a worker must not all choose the same one.
+async fn dial_any(mut members: Vec<MemberAddress>, identity: &Identity) -> Result<Channel, DialError> {
     members.shuffle(&mut rand::rng());
-    let mut last = LinkError::Nobody;
+    let mut last = DialError::NoWorker;
     for MemberAddress { node, address } in members {
-        // One that has none yet.
+        // A worker that has no address yet.
         let Ok(address) = address.parse::<SocketAddr>() else {
             continue;
         };
@@ -106,18 +106,18 @@ async fn dial_any(mut members: Vec<MemberAddress>, identity: &Identity) -> Resul
     Err(last)
 }
 
-async fn dial_socket(socket: PathBuf) -> Result<Channel, LinkError> {
+async fn dial_socket(socket: PathBuf) -> Result<Channel, DialError> {
     let path = socket.clone();
     let dial = tower::service_fn(move |_| {
         let path = path.clone();
         async move { io::Result::Ok(TokioIo::new(UnixStream::connect(path).await?)) }
     });
-    // The path is the connector's.
+    // A placeholder: the connector opens the socket's path.
     Endpoint::from_static("http://worker.millpond.internal")
         .connect_timeout(CONNECT_TIMEOUT)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .connect_with_connector(dial)
         .await
-        .map_err(|source| LinkError::Socket { socket, source })
+        .map_err(|source| DialError::Socket { socket, source })
 }

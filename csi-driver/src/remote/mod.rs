@@ -1,17 +1,17 @@
-//! A worker in another process, as the driver's own [`Worker`].
+//! Client of a worker in another process, as a [`Worker`].
 //!
-//! - [`dial`]: how the worker is reached: over its socket on this node, or one of the pool's members over the network.
-//! - [`session`]: the stream on which both tell each other what happens: it lives as long as the link does.
-//! - [`notices`]: what the worker has to know of this driver, so that a worker that has just started learns all of it.
-//! - [`objects`]: complete objects in this node's tiers, which need no question.
+//! - [`dial`]: connects to the worker: over its socket on this node, or to one of the pool's members over the network.
+//! - [`session`]: the stream of notices in both directions: it lives as long as the connection.
+//! - [`notices`]: the state of this driver that the worker needs; a worker that has just started receives all of it.
+//! - [`objects`]: complete objects in this node's tiers, which need no request.
 //! - [`copies`]: this node's copies of the catalogs, strictly checked before anything reads them.
-//! - [`readahead`]: what a reader in small steps asks for next.
-//! - [`request`]: questions, repeated until a worker answers or the patience is over.
+//! - [`readahead`]: readahead for readers in small steps.
+//! - [`request`]: requests, retried until a worker responds or the timeout ends.
 //!
 //! Invariants:
-//! - A worker that dies costs its readers a pause: every question can be asked again of the next one.
-//! - No path that a worker says is ever opened: objects are found in the directories that the driver was given.
-//! - Where there is no worker on this node nothing is landed, and all reads go over the network.
+//! - A worker that exits only delays its readers: every request can be retried with the next worker.
+//! - No path sent by a worker is ever opened: objects are found in the directories of the driver's options.
+//! - Without a worker on this node nothing is landed, and all reads go over the network.
 
 mod copies;
 mod dial;
@@ -54,39 +54,39 @@ pub use copies::CopyError;
 pub use dial::WorkerLocation;
 pub use workers::RemoteWorkers;
 
-/// How to reach the worker of a Dataset.
+/// Options of [`RemoteWorker::start`].
 pub struct RemoteOptions {
-    /// The Dataset's uid.
+    /// Uid of the Dataset.
     pub dataset_uid: String,
-    /// This driver's number: another one after each start.
+    /// Id of this driver, different after each start.
     pub driver: u64,
-    /// Where the worker is.
+    /// Location of the worker.
     pub reach: WorkerLocation,
-    /// The tiers' directories on this node, fastest first; none where no worker is.
+    /// The tiers' directories on this node, fastest first; none without a worker on this node.
     pub tiers: Vec<TierDirectories>,
-    /// A directory of this Dataset's own for copies of its catalogs.
+    /// Directory for copies of this Dataset's catalogs.
     pub copies: PathBuf,
-    /// How long a question waits for a worker that answers.
-    pub patience: Duration,
+    /// How long a request waits for a worker that responds.
+    pub timeout: Duration,
 }
 
-/// See the module's documentation.
+/// Client of a Dataset's worker.
 pub struct RemoteWorker {
     objects: Objects,
     copies: Arc<Copies>,
     notices: Arc<Notices>,
-    ahead: Ahead,
-    asking: RetryingClient,
+    readahead: Ahead,
+    client: RetryingClient,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 impl RemoteWorker {
-    /// Begins to reach the worker; does not wait for it. The newest catalog that was copied before is there at once.
-    /// Must be called within a tokio runtime. `views` is what the worker asks to let go of objects.
+    /// Starts to connect to the worker; does not wait for it. The newest catalog copied before is available immediately.
+    /// Must be called within a tokio runtime. The worker asks `views` to release objects.
     ///
     /// # Errors
-    /// The directory for copies cannot be used.
+    /// If the directory for copies cannot be used.
     pub fn start(options: RemoteOptions, views: Arc<dyn Views>) -> Result<Arc<Self>, CopyError> {
         let RemoteOptions {
             dataset_uid,
@@ -94,14 +94,14 @@ impl RemoteWorker {
             reach,
             tiers,
             copies,
-            patience,
+            timeout,
         } = options;
         let copies = Arc::new(Copies::open(copies)?);
         let notices = Arc::new(Notices::default());
         let caller = wire::Caller { dataset_uid, driver };
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let (clients, client) = watch::channel(None);
-        let attending = WorkerSession {
+        let session = WorkerSession {
             caller: caller.clone(),
             reach,
             clients,
@@ -110,16 +110,16 @@ impl RemoteWorker {
             views,
         };
         let ended = stop.clone();
-        tasks.spawn(async move { ended.run_until_cancelled(attending.keep()).await });
+        tasks.spawn(async move { ended.run_until_cancelled(session.run()).await });
         Ok(Arc::new(Self {
             objects: Objects::new(tiers),
             copies,
             notices,
-            ahead: Ahead::default(),
-            asking: RetryingClient {
+            readahead: Ahead::default(),
+            client: RetryingClient {
                 caller,
                 client,
-                patience,
+                timeout,
                 stop: stop.clone(),
             },
             tasks,
@@ -127,7 +127,7 @@ impl RemoteWorker {
         }))
     }
 
-    /// Counts an open that this driver answered without a question.
+    /// Counts an open that this driver served without a request.
     fn found(&self, id: ObjectId) {
         self.notices.opened(&[OpenCount { id, times: 1 }]);
     }
@@ -144,8 +144,8 @@ impl Worker for RemoteWorker {
     }
 
     async fn fetch_to_landing(&self, object: ObjectRef) -> Result<LandOutcome, ReadError> {
-        if self.objects.are_kept() {
-            self.asking.land(object).await
+        if self.objects.has_tiers() {
+            self.client.land(object).await
         } else {
             Ok(LandOutcome::ThroughFuse)
         }
@@ -156,9 +156,9 @@ impl Worker for RemoteWorker {
             self.found(object.id);
             return Ok(LocalCopy::Complete(Arc::new(file)));
         }
-        // It may have to be checked first, or be evicted in between.
-        if self.objects.are_kept()
-            && self.asking.local(object).await?
+        // The worker may have to verify it first, or evict it in between.
+        if self.objects.has_tiers()
+            && self.client.local(object).await?
             && let Some(file) = self.objects.find(object.id, object.size_bytes).await
         {
             return Ok(LocalCopy::Complete(Arc::new(file)));
@@ -171,26 +171,26 @@ impl Worker for RemoteWorker {
         if range.is_empty() {
             return Ok(Data::Bytes(Bytes::new(), ServedBytes::default()));
         }
-        if let Some(data) = self.ahead.find(stream, &range) {
+        if let Some(data) = self.readahead.find(stream, &range) {
             return Ok(data);
         }
-        let wide = self.ahead.widen(stream, &range, object.size_bytes);
+        let wide = self.readahead.widen(stream, &range, object.size_bytes);
         let start = wide.start;
-        let data = self.asking.read(object, stream, wide).await?;
-        let kept = self.ahead.keep(stream, start, data, &range);
-        kept.ok_or_else(|| ReadError::Unavailable {
+        let data = self.client.read(object, stream, wide).await?;
+        let data = self.readahead.store(stream, start, data, &range);
+        data.ok_or_else(|| ReadError::Unavailable {
             id: object.id,
-            reason: "the worker sent less than was asked for".to_owned(),
+            reason: "the worker sent fewer bytes than requested".to_owned(),
         })
     }
 
     fn file_opened(&self, object: ObjectRef, stream: StreamId, _complete: Option<Arc<File>>) {
-        // The driver holds the file itself, which the worker's lease respects.
+        // The driver holds the file open, which the worker's lease respects.
         self.notices.reading(object, stream);
     }
 
     fn file_closed(&self, object: ObjectRef, stream: StreamId) {
-        self.ahead.forget(stream);
+        self.readahead.forget(stream);
         self.notices.closed(object, stream);
     }
 
@@ -211,13 +211,13 @@ impl Worker for RemoteWorker {
 #[async_trait]
 impl NodeWorker for RemoteWorker {
     fn reachable(&self) -> Result<(), String> {
-        match &*self.asking.client.borrow() {
+        match &*self.client.client.borrow() {
             Some(_connected) => Ok(()),
             None => Err("no worker of the pool can be reached from this node".to_owned()),
         }
     }
 
-    /// What is asked from then on is answered with [`ReadError::Stopping`].
+    /// Later requests fail with [`ReadError::Stopping`].
     async fn close(&self) {
         self.stop.cancel();
         self.tasks.close();

@@ -1,7 +1,8 @@
-//! What the worker has to know of this driver: which generations are shown, which files are open, what was opened.
+//! State of this driver that the worker needs: generations of views, open files, counted opens.
 //!
-//! It is kept as a state, not as a queue: a worker that has just started is told all of it, and one that is there what
-//! changed since. [`Worker::reading`](millpond_core::Worker::reading) and its like are called under locks, so nothing here waits.
+//! It is a state, not a queue: a worker that has just started receives all of it, a connected one the changes.
+//! [`Worker::file_opened`](millpond_core::Worker::file_opened) and similar methods are called under locks, so nothing here
+//! waits.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,18 +13,18 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use wire::notice::Notice as Kind;
 
-/// More changes than that and the worker is told the whole state anew instead.
+/// Most queued changes: with more the worker receives the complete state again instead.
 const MAX_CHANGES: usize = 65_536;
 
-/// Objects whose opens wait to be told. Those of others are not counted: it costs the eviction a bit of its knowledge.
+/// Most objects with unsent opens. Opens of others are not counted, which makes eviction slightly less exact.
 const MAX_OPENED: usize = 65_536;
 
-/// Opens in one notice.
+/// Most opens in one notice.
 const OPENS_IN_ONE: usize = 4_096;
 
 #[derive(Debug, Default)]
 struct State {
-    /// `None` until somebody has said it.
+    /// Generations of views; `None` until they are set.
     in_use: Option<BTreeSet<Generation>>,
     open: HashMap<StreamId, ObjectRef>,
     opened: BTreeMap<ObjectId, u64>,
@@ -37,16 +38,16 @@ enum Change {
     Closed(StreamId, ObjectRef),
 }
 
-/// What to tell the worker next.
+/// What the session sends next.
 #[derive(Debug)]
 pub(super) enum Next {
-    /// This.
-    Tell(Vec<wire::Notice>),
-    /// Everything, on a new stream.
+    /// These notices.
+    Send(Vec<wire::Notice>),
+    /// The complete state, on a new stream.
     Everything,
 }
 
-/// See the module's documentation.
+/// State and unsent changes.
 #[derive(Debug, Default)]
 pub(super) struct Notices {
     state: Mutex<State>,
@@ -86,7 +87,7 @@ impl Notices {
         self.changed.notify_one();
     }
 
-    /// Everything, for a worker that knows nothing.
+    /// Returns the complete state, for a worker that has just started.
     pub(super) fn everything(&self) -> Vec<wire::Notice> {
         let mut state = self.state.lock();
         state.changes.clear();
@@ -103,7 +104,7 @@ impl Notices {
     /// Waits for changes.
     ///
     /// # Cancel safety
-    /// Safe: changes stay until they are taken by the answer.
+    /// Safe: changes stay queued until they are returned.
     pub(super) async fn next(&self) -> Next {
         loop {
             {
@@ -113,7 +114,7 @@ impl Notices {
                 }
                 let notices = state.take();
                 if !notices.is_empty() {
-                    return Next::Tell(notices);
+                    return Next::Send(notices);
                 }
             }
             self.changed.notified().await;
@@ -130,15 +131,15 @@ impl State {
 
     fn take(&mut self) -> Vec<wire::Notice> {
         let mut notices = Vec::new();
-        let mut tell = |kind| notices.push(wire::Notice { notice: Some(kind) });
+        let mut push = |kind| notices.push(wire::Notice { notice: Some(kind) });
         if let (true, Some(in_use)) = (self.in_use_changed, &self.in_use) {
-            tell(Kind::InUse(wire::InUse {
+            push(Kind::InUse(wire::InUse {
                 generations: in_use.iter().map(|generation| generation.0).collect(),
             }));
         }
         self.in_use_changed = false;
         for change in self.changes.drain(..) {
-            tell(match change {
+            push(match change {
                 Change::Opened(stream, object) => Kind::Reading(wire::Reading {
                     object: Some(object.into()),
                     stream: stream.0,
@@ -154,7 +155,7 @@ impl State {
             .map(|(id, times)| OpenCount { id, times }.into())
             .collect();
         for opens in opened.chunks(OPENS_IN_ONE) {
-            tell(Kind::Opened(wire::Opened {
+            push(Kind::Opened(wire::Opened {
                 opens: opens.to_vec(),
             }));
         }
@@ -177,7 +178,7 @@ mod tests {
         }
     }
 
-    fn told(notices: Vec<wire::Notice>) -> Vec<String> {
+    fn texts(notices: Vec<wire::Notice>) -> Vec<String> {
         let word = |notice: wire::Notice| match notice.notice.unwrap() {
             Kind::Hello(_) => "hello".to_owned(),
             Kind::InUse(in_use) => format!("in use {:?}", in_use.generations),
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_worker_is_told_what_changed_and_a_new_one_everything() {
+    async fn a_worker_receives_changes_and_a_new_one_everything() {
         let notices = Notices::default();
         notices.reading(object(1), StreamId(1));
         notices.reading(object(2), StreamId(2));
@@ -205,27 +206,27 @@ mod tests {
             id: object(1).id,
             times: 3,
         }]);
-        let Next::Tell(first) = notices.next().await else {
+        let Next::Send(first) = notices.next().await else {
             panic!("few changes")
         };
-        assert_eq!(told(first), ["reading 1", "reading 2", "opened 5"]);
+        assert_eq!(texts(first), ["reading 1", "reading 2", "opened 5"]);
         notices.closed(object(1), StreamId(1));
         notices.in_use(&BTreeSet::from([Generation(7)]));
-        let Next::Tell(second) = notices.next().await else {
+        let Next::Send(second) = notices.next().await else {
             panic!("few changes")
         };
-        assert_eq!(told(second), ["in use [7]", "closed 1"]);
-        assert_eq!(told(notices.everything()), ["in use [7]", "reading 2"]);
+        assert_eq!(texts(second), ["in use [7]", "closed 1"]);
+        assert_eq!(texts(notices.everything()), ["in use [7]", "reading 2"]);
     }
 
     #[tokio::test]
-    async fn too_many_changes_are_told_as_everything() {
+    async fn too_many_changes_are_sent_as_everything() {
         let notices = Notices::default();
         for _ in 0..MAX_CHANGES {
             notices.reading(object(1), StreamId(1));
             notices.closed(object(1), StreamId(1));
         }
         assert!(matches!(notices.next().await, Next::Everything));
-        assert!(told(notices.everything()).is_empty());
+        assert!(texts(notices.everything()).is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! Complete objects in the tiers of this node.
+//! Complete objects in this node's tiers.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use millpond_core::ObjectId;
 use millpond_core::TierDirectories;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
-/// The tiers' directories on this node, fastest first.
+/// Directories of this node's tiers, fastest first.
 ///
-/// The worker keeps nothing in `objects` that is not whole and checked, and deletes nothing that somebody has open.
+/// The worker stores only complete, checked objects in `objects`, and deletes none that a process has open.
 #[derive(Clone, Debug)]
 pub(super) struct Objects {
     tiers: Arc<[TierDirectories]>,
@@ -24,8 +24,8 @@ impl Objects {
         self.tiers.to_vec()
     }
 
-    /// Whether there are any tiers: there is a worker on this node.
-    pub(super) fn are_kept(&self) -> bool {
+    /// Returns whether there are any tiers: whether a worker runs on this node.
+    pub(super) fn has_tiers(&self) -> bool {
         !self.tiers.is_empty()
     }
 
@@ -41,7 +41,7 @@ impl Objects {
             })
     }
 
-    /// As [`Self::open`], for who must not block.
+    /// As [`Self::open`], on a blocking thread.
     pub(super) async fn find(&self, id: ObjectId, size_bytes: u64) -> Option<File> {
         let objects = self.clone();
         let opened = tokio::task::spawn_blocking(move || objects.open(id, size_bytes)).await;
@@ -49,7 +49,7 @@ impl Objects {
     }
 }
 
-/// Follows no symbolic link, and leaves neither directory nor file system, whatever the worker puts there.
+/// Opens without following symbolic links or leaving directory and file system, whatever the worker stores there.
 fn open_in(tier: &TierDirectories, path: &str) -> Option<File> {
     let as_directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = rustix::fs::open(&tier.objects, as_directory, Mode::empty()).ok()?;

@@ -1,8 +1,8 @@
-//! What a reader in small steps will ask for next, fetched with what it asks for now.
+//! Readahead for readers in small steps: fetched with the current request.
 //!
-//! What is not cached is read through FUSE without the page cache, so each `read` of a program is a question to the worker, and
-//! many programs read 4 KiB at a time. A reader that goes forward gets the rest of its piece of [`PIECE_BYTES`] with the first
-//! of these questions; one that jumps gets what it asks for and no more. At most [`PIECES`] are kept, one for a stream.
+//! Uncached data is read through FUSE without the page cache, so each `read` of a program is a request to the worker, and
+//! many programs read 4 KiB at a time. For a sequential reader the first of these requests fetches the rest of its piece of
+//! [`PIECE_BYTES`]; for a random reader only the requested range. At most [`PIECES`] are buffered, one per stream.
 
 use std::ops::Range;
 
@@ -10,21 +10,21 @@ use bytes::Bytes;
 use millpond_core::{Data, ServedBytes, StreamId};
 use moka::sync::Cache;
 
-/// The largest answer of a worker.
+/// Largest response of a worker.
 const PIECE_BYTES: u64 = 1 << 20;
 
-/// The memory of it: 32 MiB.
+/// Most buffered pieces: 32 MiB of memory.
 const PIECES: u64 = 32;
 
 #[derive(Clone, Debug)]
 struct Piece {
     start: u64,
     bytes: Bytes,
-    /// Where the last read of the stream ended.
+    /// End of the stream's last read.
     read_to: u64,
 }
 
-/// See the module's documentation.
+/// Buffers of all streams.
 #[derive(Debug)]
 pub(super) struct Ahead {
     pieces: Cache<StreamId, Piece>,
@@ -39,7 +39,7 @@ impl Default for Ahead {
 }
 
 impl Ahead {
-    /// A part of an object that was fetched before. Where it came from was told then.
+    /// Returns a buffered range. Its origin was reported when it was fetched.
     pub(super) fn find(&self, stream: StreamId, range: &Range<u64>) -> Option<Data> {
         let piece = self.pieces.get(&stream)?;
         let bytes = slice(&piece, range)?;
@@ -51,7 +51,7 @@ impl Ahead {
         Some(Data::Bytes(bytes, ServedBytes::default()))
     }
 
-    /// What to fetch for a read of `range`.
+    /// Returns the range to fetch for a read of `range`.
     pub(super) fn widen(&self, stream: StreamId, range: &Range<u64>, size_bytes: u64) -> Range<u64> {
         let before = self.pieces.get(&stream).map_or(0, |piece| piece.read_to);
         if range.start != before {
@@ -61,8 +61,8 @@ impl Ahead {
         range.start..range.end.max(piece_end).min(size_bytes)
     }
 
-    /// Keeps what was fetched from `start` on, and gives the part of it that was asked for.
-    pub(super) fn keep(&self, stream: StreamId, start: u64, data: Data, range: &Range<u64>) -> Option<Data> {
+    /// Buffers data fetched from `start` on, and returns the requested range of it.
+    pub(super) fn store(&self, stream: StreamId, start: u64, data: Data, range: &Range<u64>) -> Option<Data> {
         let served = data.served();
         let piece = Piece {
             start,
@@ -74,7 +74,7 @@ impl Ahead {
         Some(Data::Bytes(bytes, served))
     }
 
-    /// The stream was closed.
+    /// Drops the buffer of a closed stream.
     pub(super) fn forget(&self, stream: StreamId) {
         self.pieces.invalidate(&stream);
     }
@@ -96,14 +96,14 @@ mod tests {
     }
 
     #[test]
-    fn who_goes_forward_gets_a_piece_and_who_jumps_what_was_asked_for() {
+    fn a_sequential_reader_gets_a_piece_and_a_random_one_its_range() {
         let (ahead, stream) = (Ahead::default(), StreamId(1));
         let size = 3 * PIECE_BYTES;
         assert_eq!(ahead.widen(stream, &(0..10), size), 0..PIECE_BYTES);
-        let first = ahead.keep(stream, 0, data(0..PIECE_BYTES), &(0..10)).unwrap();
+        let first = ahead.store(stream, 0, data(0..PIECE_BYTES), &(0..10)).unwrap();
         assert_eq!(&*first, &*data(0..10));
         assert_eq!(&*ahead.find(stream, &(10..4_106)).unwrap(), &*data(10..4_106));
-        // From the middle of a piece: to its end.
+        // From within a piece: to its end.
         let middle = PIECE_BYTES - 5..PIECE_BYTES + 5;
         assert!(ahead.find(stream, &middle).is_none());
         assert_eq!(ahead.widen(stream, &(4_106..4_200), size), 4_106..PIECE_BYTES);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_ends_with_its_object_and_holds_all_that_was_asked_for() {
+    fn a_piece_ends_with_its_object_and_contains_the_requested_range() {
         let (ahead, stream) = (Ahead::default(), StreamId(1));
         assert_eq!(ahead.widen(stream, &(0..10), 12), 0..12);
         let long = 0..2 * PIECE_BYTES;

@@ -1,7 +1,7 @@
-//! Questions to a worker, repeated until one answers.
+//! Requests to a worker, retried until one responds.
 //!
-//! A worker that is killed or restarted in the middle of a question is asked again when it is back; so is one that says it
-//! is stopping. Only an answer of the worker itself is an error for a reader, or the end of the patience.
+//! A request is retried when the worker was killed or restarted before its response, or reports that it is stopping. A
+//! reader gets an error only from a response of the worker, or after the timeout.
 
 use std::future::Future;
 use std::ops::Range;
@@ -18,56 +18,56 @@ use tonic::Status;
 use tonic::transport::Channel;
 use tracing::debug;
 
-/// Between two questions over the same connection: the next one comes through a new one as soon as it is there.
-const PAUSE: Duration = Duration::from_millis(50);
+/// Delay before a retry over the same connection; a new connection is used immediately.
+const REQUEST_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// Asks.
+/// Client that retries requests.
 #[derive(Debug)]
 pub(super) struct RetryingClient {
     pub(super) caller: wire::Caller,
-    /// The connected client; `None` while there is none.
+    /// Connected client; `None`: not connected.
     pub(super) client: watch::Receiver<Option<WorkerClient<Channel>>>,
-    pub(super) patience: Duration,
+    pub(super) timeout: Duration,
     pub(super) stop: CancellationToken,
 }
 
-/// What came of one question.
-enum Answer<T> {
-    Yes(T),
-    No(wire::Failure),
-    /// An answer that no worker of ours gives.
-    Nonsense(&'static str),
+/// Result of one request.
+enum Outcome<T> {
+    Value(T),
+    Failure(wire::Failure),
+    /// The response is invalid, for this reason.
+    Invalid(&'static str),
 }
 
 impl RetryingClient {
     pub(super) async fn land(&self, object: ObjectRef) -> Result<LandOutcome, ReadError> {
-        self.ask(object.id, |mut client| {
+        self.request(object.id, |mut client| {
             let request = self.about(object);
             async move {
                 use wire::land_response::Answer::{Failure, Landed};
                 Ok(match client.land(request).await?.into_inner().answer {
                     Some(Landed(landed)) => match wire::Landed::try_from(landed) {
-                        Ok(landed) => Answer::Yes(landed.into()),
-                        Err(_unknown) => Answer::Nonsense("it landed an object in a way that is not known"),
+                        Ok(landed) => Outcome::Value(landed.into()),
+                        Err(_unknown) => Outcome::Invalid("unknown outcome of landing an object"),
                     },
-                    Some(Failure(failure)) => Answer::No(failure),
-                    None => Answer::Nonsense("its answer is empty"),
+                    Some(Failure(failure)) => Outcome::Failure(failure),
+                    None => Outcome::Invalid("empty response"),
                 })
             }
         })
         .await
     }
 
-    /// Whether all of an object is in a tier.
+    /// Returns whether the complete object is in a tier.
     pub(super) async fn local(&self, object: ObjectRef) -> Result<bool, ReadError> {
-        self.ask(object.id, |mut client| {
+        self.request(object.id, |mut client| {
             let request = self.about(object);
             async move {
                 use wire::local_response::Answer::{Complete, Failure};
                 Ok(match client.local(request).await?.into_inner().answer {
-                    Some(Complete(complete)) => Answer::Yes(complete),
-                    Some(Failure(failure)) => Answer::No(failure),
-                    None => Answer::Nonsense("its answer is empty"),
+                    Some(Complete(complete)) => Outcome::Value(complete),
+                    Some(Failure(failure)) => Outcome::Failure(failure),
+                    None => Outcome::Invalid("empty response"),
                 })
             }
         })
@@ -80,7 +80,7 @@ impl RetryingClient {
         stream: StreamId,
         range: Range<u64>,
     ) -> Result<Data, ReadError> {
-        self.ask(object.id, |mut client| {
+        self.request(object.id, |mut client| {
             let request = wire::ReadRequest {
                 caller: Some(self.caller.clone()),
                 object: Some(object.into()),
@@ -92,10 +92,10 @@ impl RetryingClient {
             async move {
                 use wire::read_response::Answer::{Data as Bytes, Failure};
                 Ok(match client.read(request).await?.into_inner().answer {
-                    Some(Bytes(data)) if data.bytes.len() as u64 == wanted => Answer::Yes(data_of(data)),
-                    Some(Bytes(_)) => Answer::Nonsense("it sent another length than was asked for"),
-                    Some(Failure(failure)) => Answer::No(failure),
-                    None => Answer::Nonsense("its answer is empty"),
+                    Some(Bytes(data)) if data.bytes.len() as u64 == wanted => Outcome::Value(data_of(data)),
+                    Some(Bytes(_)) => Outcome::Invalid("response of another length than requested"),
+                    Some(Failure(failure)) => Outcome::Failure(failure),
+                    None => Outcome::Invalid("empty response"),
                 })
             }
         })
@@ -109,35 +109,35 @@ impl RetryingClient {
         }
     }
 
-    async fn ask<T, F>(
+    async fn request<T, F>(
         &self,
         id: ObjectId,
-        question: impl Fn(WorkerClient<Channel>) -> F,
+        send: impl Fn(WorkerClient<Channel>) -> F,
     ) -> Result<T, ReadError>
     where
-        F: Future<Output = Result<Answer<T>, Status>>,
+        F: Future<Output = Result<Outcome<T>, Status>>,
     {
-        let deadline = Instant::now() + self.patience;
-        let asked = self.retry_until_answered(id, question);
-        let asked = tokio::time::timeout_at(deadline, asked);
-        match self.stop.run_until_cancelled(asked).await {
+        let deadline = Instant::now() + self.timeout;
+        let response = self.retry_until_response(id, send);
+        let response = tokio::time::timeout_at(deadline, response);
+        match self.stop.run_until_cancelled(response).await {
             None => Err(ReadError::Stopping),
-            Some(Ok(answer)) => answer,
+            Some(Ok(result)) => result,
             Some(Err(_elapsed)) => Err(ReadError::Unavailable {
                 id,
-                reason: format!("no worker has answered within {} s", self.patience.as_secs()),
+                reason: format!("no worker responded within {} s", self.timeout.as_secs()),
             }),
         }
     }
 
-    /// Asks until there is an answer.
-    async fn retry_until_answered<T, F>(
+    /// Sends a request until a worker responds.
+    async fn retry_until_response<T, F>(
         &self,
         id: ObjectId,
-        question: impl Fn(WorkerClient<Channel>) -> F,
+        send: impl Fn(WorkerClient<Channel>) -> F,
     ) -> Result<T, ReadError>
     where
-        F: Future<Output = Result<Answer<T>, Status>>,
+        F: Future<Output = Result<Outcome<T>, Status>>,
     {
         let mut clients = self.client.clone();
         loop {
@@ -147,22 +147,22 @@ impl RetryingClient {
             };
             let Some(client) = client else { continue };
             clients.mark_unchanged();
-            match question(client).await {
-                Ok(Answer::Yes(answer)) => return Ok(answer),
-                Ok(Answer::Nonsense(reason)) => {
+            match send(client).await {
+                Ok(Outcome::Value(value)) => return Ok(value),
+                Ok(Outcome::Invalid(reason)) => {
                     return Err(ReadError::Unavailable {
                         id,
                         reason: reason.to_owned(),
                     });
                 }
-                Ok(Answer::No(failure)) => match failure.of(id) {
+                Ok(Outcome::Failure(failure)) => match failure.of(id) {
                     ReadError::Stopping => {}
                     other => return Err(other),
                 },
-                Err(status) => debug!(%id, reason = status.message(), "a worker did not answer"),
+                Err(status) => debug!(%id, reason = status.message(), "a worker did not respond; retrying"),
             }
-            // Whichever is first: the next connection, or the next attempt.
-            let _sooner = tokio::time::timeout(PAUSE, clients.changed()).await;
+            // Waits for the next connection or the retry delay, whichever is first.
+            let _sooner = tokio::time::timeout(REQUEST_RETRY_DELAY, clients.changed()).await;
         }
     }
 }

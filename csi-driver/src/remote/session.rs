@@ -1,4 +1,4 @@
-//! The stream on which a driver and a worker tell each other what happens.
+//! Stream of notices between a driver and a worker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,28 +12,28 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tracing::{debug, info, warn};
-use wire::announcement::Announcement as Told;
+use wire::announcement::Announcement;
 use wire::notice::Notice as Kind;
 
 use super::copies::Copies;
 use super::dial::WorkerLocation;
 use super::notices::{Next, Notices};
 
-/// A worker that has just been killed is back within a second or two: readers wait for it.
+/// Longest backoff: a killed worker restarts within seconds, and readers wait for it.
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// Notices on their way.
-const QUEUED: usize = 64;
+/// Most queued notices.
+const NOTICE_QUEUE_CAPACITY: usize = 64;
 
-/// After a catalog could not be copied it is asked for again.
+/// Delay before a failed copy of a catalog is retried.
 const COPY_RETRY_DELAY: Duration = Duration::from_secs(5);
 
-/// Keeps the link to a worker.
+/// Task that maintains the connection to a worker.
 pub(super) struct WorkerSession {
     pub(super) caller: wire::Caller,
     pub(super) reach: WorkerLocation,
-    /// Where the connected client is shown.
+    /// Receives the connected client.
     pub(super) clients: watch::Sender<Option<WorkerClient<Channel>>>,
     pub(super) notices: Arc<Notices>,
     pub(super) copies: Arc<Copies>,
@@ -41,40 +41,42 @@ pub(super) struct WorkerSession {
 }
 
 impl WorkerSession {
-    pub(super) async fn keep(mut self) {
+    pub(super) async fn run(mut self) {
         let mut delays = millpond_process::backoff(BACKOFF_MIN, BACKOFF_MAX);
         loop {
             match self.reach.dial().await {
                 Ok(client) => {
-                    debug!(dataset = %self.caller.dataset_uid, "reached a worker");
-                    if self.attend(client).await {
+                    debug!(dataset = %self.caller.dataset_uid, "connected to a worker");
+                    if self.serve(client).await {
                         delays = millpond_process::backoff(BACKOFF_MIN, BACKOFF_MAX);
                     }
                     self.clients.send_replace(None);
                 }
-                Err(error) => debug!(dataset = %self.caller.dataset_uid, %error, "failed to reach a worker"),
+                Err(error) => {
+                    debug!(dataset = %self.caller.dataset_uid, %error, "failed to connect to a worker; retrying")
+                }
             }
-            let pause = delays.next().unwrap_or(BACKOFF_MAX);
+            let delay = delays.next().unwrap_or(BACKOFF_MAX);
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(delay) => {}
                 () = self.reach.moved() => {}
             }
         }
     }
 
-    /// Serves one stream to its end; whether it had begun.
-    async fn attend(&mut self, mut client: WorkerClient<Channel>) -> bool {
-        let (sender, notices) = mpsc::channel(QUEUED);
+    /// Serves one stream to its end; returns whether it was opened.
+    async fn serve(&mut self, mut client: WorkerClient<Channel>) -> bool {
+        let (sender, notices) = mpsc::channel(NOTICE_QUEUE_CAPACITY);
         let hello = wire::Hello {
             caller: Some(self.caller.clone()),
         };
         if sender.send(notice(Kind::Hello(hello))).await.is_err() {
             return false;
         }
-        let mut told = match client.attend(ReceiverStream::new(notices)).await {
-            Ok(answer) => answer.into_inner(),
+        let mut announcements = match client.attend(ReceiverStream::new(notices)).await {
+            Ok(response) => response.into_inner(),
             Err(status) => {
-                debug!(dataset = %self.caller.dataset_uid, reason = status.message(), "a worker does not serve");
+                debug!(dataset = %self.caller.dataset_uid, reason = status.message(), "a worker refused the session; retrying");
                 return false;
             }
         };
@@ -95,20 +97,20 @@ impl WorkerSession {
         ));
         loop {
             tokio::select! {
-                told = told.message() => match told.map(|told| told.map(|told| told.announcement)) {
-                    Ok(Some(Some(Told::Catalog(new)))) => drop(catalogs.send_replace(Some(new))),
-                    Ok(Some(Some(Told::Release(release)))) => {
+                message = announcements.message() => match message.map(|message| message.map(|message| message.announcement)) {
+                    Ok(Some(Some(Announcement::Catalog(new)))) => drop(catalogs.send_replace(Some(new))),
+                    Ok(Some(Some(Announcement::Release(release)))) => {
                         releases.spawn(release_objects(Arc::clone(&self.views), release, sender.clone()));
                     }
                     Ok(Some(None)) => {}
                     Ok(None) => return true,
                     Err(status) => {
-                        info!(dataset = %self.caller.dataset_uid, reason = status.message(), "lost the worker");
+                        info!(dataset = %self.caller.dataset_uid, reason = status.message(), "worker disconnected; reconnecting");
                         return true;
                     }
                 },
                 next = self.notices.next() => {
-                    let Next::Tell(notices) = next else { return true };
+                    let Next::Send(notices) = next else { return true };
                     for notice in notices {
                         if sender.send(notice).await.is_err() {
                             return true;
@@ -125,7 +127,7 @@ fn notice(kind: Kind) -> wire::Notice {
     wire::Notice { notice: Some(kind) }
 }
 
-/// Makes the views let go of objects, and says so.
+/// Makes the views release objects, and notifies the worker.
 async fn release_objects(views: Arc<dyn Views>, release: wire::Release, sender: mpsc::Sender<wire::Notice>) {
     let wire::Release { round, ids } = release;
     let ids: Result<Vec<_>, _> = ids.iter().map(|id| convert::id(id)).collect();
@@ -137,11 +139,11 @@ async fn release_objects(views: Arc<dyn Views>, release: wire::Release, sender: 
         round,
         failure: failure.unwrap_or_default(),
     };
-    // A worker that is gone asks again.
+    // A disconnected worker requests it again.
     let _gone = sender.send(notice(Kind::Released(released))).await;
 }
 
-/// Copies each new catalog; the newest only where several come at once.
+/// Copies each new catalog; of several announced meanwhile only the newest.
 async fn copy_catalogs(
     client: WorkerClient<Channel>,
     caller: wire::Caller,
@@ -157,8 +159,8 @@ async fn copy_catalogs(
             match copies.take(client.clone(), &caller, new).await {
                 Ok(()) => break,
                 Err(error) => {
-                    warn!(dataset = %caller.dataset_uid, generation, %error, "failed to copy a catalog");
-                    // Another one may be there by then.
+                    warn!(dataset = %caller.dataset_uid, generation, %error, "failed to copy a catalog; retrying");
+                    // A newer one may have been announced by then.
                     let _newer = tokio::time::timeout(COPY_RETRY_DELAY, wanted.changed()).await;
                 }
             }

@@ -1,4 +1,4 @@
-//! The lines of a node to its workers.
+//! Connections of a node's Datasets to workers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,22 +13,22 @@ use super::dial::WorkerLocation;
 use super::{RemoteOptions, RemoteWorker};
 use crate::node::{DatasetOnNode, NodeWorker, Workers};
 
-/// How long a question waits for a worker: as long as the keeper keeps the mounts of a dead driver.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a request waits for a worker: as long as the keeper keeps the mounts of a dead driver.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// After a directory that cannot be used.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Delay before a failed directory is tried again.
+const COPIES_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Makes each Dataset's line, in the name of one driver.
+/// Connects each Dataset of one driver to its worker.
 #[derive(Clone, Debug)]
 pub struct RemoteWorkers {
     identity: watch::Receiver<Option<Arc<Identity>>>,
-    /// Another one after each start.
+    /// Id of this driver, different after each start.
     driver: u64,
 }
 
 impl RemoteWorkers {
-    /// Lines over certificates as they come.
+    /// Creates connections that use the newest certificate of `identity`.
     pub fn new(identity: watch::Receiver<Option<Arc<Identity>>>) -> Self {
         Self {
             identity,
@@ -54,15 +54,15 @@ impl Workers for RemoteWorkers {
                 reach,
                 tiers: dataset.tiers.clone(),
                 copies: dataset.directory.clone(),
-                patience: PATIENCE,
+                timeout: REQUEST_TIMEOUT,
             };
             match RemoteWorker::start(options, Arc::clone(&views)) {
                 Ok(worker) => return worker,
                 Err(error) => {
-                    error!(dataset = dataset.uid, %error, "failed to keep copies of catalogs: tries again")
+                    error!(dataset = dataset.uid, %error, "failed to use the directory for copies of catalogs; retrying")
                 }
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(COPIES_RETRY_DELAY).await;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The keeper's real process: what it is given outlives the one who gave it, and it needs next to no memory.
+//! Test of the keeper's process: registered descriptors outlive the client, and it needs little memory.
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -55,14 +55,14 @@ fn what_a_server_gave_is_there_for_the_next_one() {
         keeper.anonymous_bytes()
     );
     drop(keeper);
-    // The end of the keeper is the end of what only it held, and the server sees it at once.
+    // When the keeper exits, descriptors held only by it are closed, and the client notices immediately.
     drop(taken);
     assert_eq!(reader.read(&mut [0]).unwrap(), 0);
     assert_eq!(rustix::io::read(&watched, &mut [0; 8]).unwrap_or(0), 0);
     second.ready().unwrap();
     assert!(
         second.take_over("mount-7").unwrap().is_none(),
-        "a keeper that is away holds nothing"
+        "a disconnected keeper holds nothing"
     );
 }
 
@@ -77,7 +77,7 @@ fn a_mount_that_nobody_serves_is_given_up_and_the_others_are_kept() {
         .register("lost", u32::MAX, "", writer.as_fd(), table().as_fd())
         .unwrap();
     staying
-        .register("kept", u32::MAX, "", other.as_fd(), table().as_fd())
+        .register("staying", u32::MAX, "", other.as_fd(), table().as_fd())
         .unwrap();
     leaving.ready().unwrap();
     staying.ready().unwrap();
@@ -85,8 +85,8 @@ fn a_mount_that_nobody_serves_is_given_up_and_the_others_are_kept() {
     assert_eq!(
         lost.read(&mut [0]).unwrap(),
         0,
-        "its descriptor is closed when the time is over"
+        "its descriptor is closed after the timeout"
     );
-    assert!(staying.take_over("kept").unwrap().is_some());
+    assert!(staying.take_over("staying").unwrap().is_some());
     assert!(staying.take_over("lost").unwrap().is_none());
 }

@@ -1,4 +1,4 @@
-//! The mounter's real process: it ends when it is told to, answers whatever comes, and needs next to no memory.
+//! Test of the mounter's process: it exits on SIGTERM, responds to any input, and needs little memory.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -20,35 +20,35 @@ fn mounter(socket: &Path) -> Program {
     mounter
 }
 
-/// What it answers to some bytes.
-fn answer(socket: &Path, question: &str) -> String {
-    let line = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
-    rustix::net::connect(&line, &SocketAddrUnix::new(socket).unwrap()).unwrap();
-    rustix::io::write(&line, question.as_bytes()).unwrap();
+/// Returns the mounter's response to some bytes.
+fn request(socket: &Path, message: &str) -> String {
+    let connection = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+    rustix::net::connect(&connection, &SocketAddrUnix::new(socket).unwrap()).unwrap();
+    rustix::io::write(&connection, message.as_bytes()).unwrap();
     let mut bytes = vec![0; 1 << 16];
-    let length = rustix::io::read(&line, &mut bytes).unwrap();
+    let length = rustix::io::read(&connection, &mut bytes).unwrap();
     String::from_utf8(bytes[..length].to_owned()).unwrap()
 }
 
 #[test]
-fn whatever_comes_is_answered_and_needs_little_memory() {
+fn any_input_gets_a_response_and_needs_little_memory() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("run/mounter.sock");
     let mounter = mounter(&socket);
     let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    for question in [
+    for message in [
         "{",
         r#"{"version":0,"body":{"Size":{"path":{"Unix":[47]}}}}"#,
         r#"{"version":1,"body":{"Size":{"path":{"Unix":[46]}}}}"#,
         r#"{"version":1,"body":{"Unmount":{"path":{"Unix":[47]}}}}"#,
     ] {
-        let answer = answer(&socket, question);
-        assert!(answer.contains("Refused"), "{answer}");
+        let response = request(&socket, message);
+        assert!(response.contains("Refused"), "{response}");
     }
     for _ in 0..200 {
-        let answer = answer(&socket, r#"{"version":1,"body":{"Size":{"path":{"Unix":[47]}}}}"#);
-        assert!(answer.contains("bytes"), "{answer}");
+        let response = request(&socket, r#"{"version":1,"body":{"Size":{"path":{"Unix":[47]}}}}"#);
+        assert!(response.contains("bytes"), "{response}");
     }
     let used = mounter.anonymous_bytes();
     assert!(used <= MAX_ANONYMOUS_BYTES, "{used}");

@@ -1,11 +1,11 @@
-//! One of the node's small programs as a real process, killed when it is dropped.
+//! A small program of the node as a process, killed when it is dropped.
 
 use std::process::{Child, Command};
 
-/// Of memory that is its own: it is beside the driver on each node.
+/// Most anonymous memory of a program that runs on each node beside the driver.
 pub(crate) const MAX_ANONYMOUS_BYTES: u64 = 5 << 20;
 
-/// See the module's documentation.
+/// A running program.
 pub(crate) struct Program(pub(crate) Child);
 
 impl Program {

@@ -1,7 +1,7 @@
-//! `millpond bench`: a mount measured beside the local disk, for a person who wants to see.
+//! `millpond bench`: reads of a mount measured beside reads of the local disk.
 //!
 //! The cached files of the mount are read through it, and a copy of the same files is read from the cache's own file
-//! system. Each shape is read in turns ([`Comparison`]), so that what disturbs one disturbs the other.
+//! system. Both sides of each shape are read alternately ([`Comparison`]), so that a disturbance affects both.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -14,50 +14,50 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use millpond_measure::{Comparison, reading};
 
-use super::terminal::{bytes, complain, say};
-use crate::mount::run_directory::Place;
+use super::terminal::{bytes, print_error, print_line};
+use crate::mount::run_directory::RunDirectory;
 use crate::mount::spec::Spec;
 
-/// Rounds of each shape; the median is shown.
+/// Rounds of each shape; the median is reported.
 const ROUNDS: usize = 5;
 
 /// Small files measured.
 const SMALL_FILES: usize = 2_000;
 
-/// A file up to this is small.
+/// Largest size of a small file.
 const SMALL_BYTES: u64 = 1 << 20;
 
-/// Of the large file so much is copied and read at most.
+/// Most bytes of the large file that are copied and read.
 const LARGE_BYTES: u64 = 1 << 30;
 
-/// What is copied at most.
+/// Most bytes of small files that are copied.
 const COPY_BYTES: u64 = 2 << 30;
 
-/// What a file is read with from its start to its end.
+/// Buffer of the sequential reads.
 const SEQUENTIAL_BUFFER_BYTES: usize = 256 << 10;
 
-/// So many names are looked at for them: a tree of millions is not walked for one large file.
-const LOOKED_AT: usize = 50_000;
+/// Most names scanned for the sample: a tree of millions is not walked for one large file.
+const MAX_SCANNED_NAMES: usize = 50_000;
 
 /// Random reads of one round.
 const RANDOM_READS: u64 = 4_000;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Where the source is mounted.
+    /// Mount directory, or a path below it.
     directory: PathBuf,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let (place, directory, _) = Place::containing(&arguments.directory)?;
-    let spec = Spec::read(&place.spec())?;
+    let (run_dir, directory, _) = RunDirectory::containing(&arguments.directory)?;
+    let spec = Spec::read(&run_dir.spec())?;
     let sample = Sample::choose(&directory)?;
     let copy = tempfile::Builder::new()
         .prefix("millpond-bench-")
         .tempdir_in(&spec.cache.directory)
-        .context("failed to make a directory beside the cache")?;
-    complain(format_args!(
-        "copying {} files, {}, to read them natively",
+        .context("failed to create a directory beside the cache")?;
+    print_error(format_args!(
+        "copying {} files ({}) to the local disk for comparison",
         sample.small.len() + usize::from(sample.large.is_some()),
         bytes(sample.bytes)
     ));
@@ -79,10 +79,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
             .with("Millpond", || shape.read(through, &sample))
             .run(ROUNDS)?;
         let [native, ours] = measured.as_slice() else {
-            bail!("two works were measured as {}", measured.len());
+            bail!("expected two measurements, got {}", measured.len());
         };
         table.add_row([
-            shape.words().to_owned(),
+            shape.label().to_owned(),
             amount.rate(ours.median_seconds),
             amount.rate(native.median_seconds),
             format!("{:.2}", ours.ratio),
@@ -91,14 +91,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    say(table);
+    print_line(table);
     Ok(ExitCode::SUCCESS)
 }
 
-/// The files that are measured, by their paths within the mount.
+/// Files that are measured, by their paths within the mount.
 struct Sample {
     small: Vec<PathBuf>,
-    /// With how much of it is read.
+    /// Path, and bytes of it that are read.
     large: Option<(PathBuf, u64)>,
     bytes: u64,
 }
@@ -111,11 +111,11 @@ impl Sample {
             bytes: 0,
         };
         let mut pending = vec![directory.to_owned()];
-        let mut looked_at = 0;
+        let mut scanned = 0;
         while let Some(next) = pending.pop() {
             for entry in fs::read_dir(&next).with_context(|| format!("failed to list {}", next.display()))? {
                 let entry = entry?;
-                looked_at += 1;
+                scanned += 1;
                 let metadata = entry.metadata()?;
                 if metadata.is_dir() {
                     pending.push(entry.path());
@@ -125,7 +125,7 @@ impl Sample {
                 sample.consider(path, metadata.len());
             }
             let enough = sample.small.len() >= SMALL_FILES && sample.large.is_some();
-            if enough || looked_at >= LOOKED_AT {
+            if enough || scanned >= MAX_SCANNED_NAMES {
                 break;
             }
         }
@@ -149,8 +149,8 @@ impl Sample {
     }
 
     fn copy(&self, from: &Path, to: &Path) -> Result<()> {
-        let whole = self.small.iter().map(|path| (path, u64::MAX));
-        for (path, limit) in whole.chain(self.large.iter().map(|(path, bytes)| (path, *bytes))) {
+        let complete = self.small.iter().map(|path| (path, u64::MAX));
+        for (path, limit) in complete.chain(self.large.iter().map(|(path, bytes)| (path, *bytes))) {
             let (from, to) = (from.join(path), to.join(path));
             if let Some(parent) = to.parent() {
                 fs::create_dir_all(parent)?;
@@ -164,7 +164,7 @@ impl Sample {
     }
 }
 
-/// What one pass reads.
+/// Amount that one pass reads.
 enum Amount {
     Bytes(u64),
     Files(usize),
@@ -172,7 +172,7 @@ enum Amount {
 }
 
 impl Amount {
-    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    #[expect(clippy::cast_precision_loss, reason = "a rate for display")]
     fn rate(&self, seconds: f64) -> String {
         let per_second = |amount: f64| amount / seconds.max(f64::EPSILON);
         match self {
@@ -201,7 +201,7 @@ impl Shape {
         Self::Find,
     ];
 
-    const fn words(self) -> &'static str {
+    const fn label(self) -> &'static str {
         match self {
             Self::Sequential => "one large file, sequential",
             Self::Random128 => "one large file, random 128 KiB",
@@ -211,7 +211,7 @@ impl Shape {
         }
     }
 
-    /// What a pass reads; `None`: the mount has no such files.
+    /// Returns what a pass reads; `None`: the mount has no such files.
     fn amount(self, sample: &Sample) -> Option<Amount> {
         match self {
             Self::Sequential => sample.large.as_ref().map(|(_, bytes)| Amount::Bytes(*bytes)),
@@ -237,7 +237,7 @@ impl Shape {
             (Self::Small, _) => {
                 reading::read_files(root, &reading::shuffled(&sample.small, 1), 1)?;
             }
-            (Self::Find, _) => reading::look_at_files(root, &sample.small)?,
+            (Self::Find, _) => reading::stat_files(root, &sample.small)?,
         }
         Ok(())
     }

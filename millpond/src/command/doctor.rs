@@ -1,4 +1,4 @@
-//! `millpond doctor`: what this machine has, what it lacks, and what helps.
+//! `millpond doctor`: checks of this machine's abilities, with fixes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,14 +8,14 @@ use anyhow::{Context, Result};
 use clap::Args;
 use millpond_fs::view::{Finding, Verdict, allows_kernel_views, probe};
 
-use super::terminal::{bytes, say};
+use super::terminal::{bytes, print_line};
 
-/// Descriptors that a busy mount needs besides those of its readers.
+/// File descriptors that a busy mount needs besides those of its readers.
 const DESCRIPTORS: u64 = 4_096;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// A cache directory to look at too.
+    /// Also check this cache directory.
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
 }
@@ -24,7 +24,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let ground = tempfile::Builder::new()
         .prefix("millpond-doctor-")
         .tempdir()
-        .context("failed to make a directory for trial mounts")?;
+        .context("failed to create a directory for trial mounts")?;
     let mut findings = probe(ground.path());
     findings.push(leases());
     findings.push(descriptors());
@@ -38,17 +38,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
             Verdict::Slower => "slower ",
             Verdict::Missing => "missing",
         };
-        say(format_args!("{mark}  {}: {}", finding.subject, finding.detail));
+        print_line(format_args!("{mark}  {}: {}", finding.subject, finding.detail));
         if let Some(fix) = finding.fix {
-            say(format_args!("         fix: {fix}"));
+            print_line(format_args!("         fix: {fix}"));
         }
     }
     let usable = !findings
         .iter()
         .any(|finding| finding.subject.contains("FUSE") && finding.verdict == Verdict::Missing);
-    say(match (usable, allows_kernel_views(&findings)) {
-        (true, true) => "\nMillpond can show kernel views here.",
-        (true, false) => "\nMillpond can show FUSE views here, but no kernel views.",
+    print_line(match (usable, allows_kernel_views(&findings)) {
+        (true, true) => "\nMillpond can mount kernel views here.",
+        (true, false) => "\nMillpond can mount FUSE views here, but no kernel views.",
         (false, _) => "\nMillpond cannot mount anything here.",
     });
     let missing = findings.iter().any(|finding| finding.verdict == Verdict::Missing);
@@ -82,13 +82,13 @@ fn leases() -> Finding {
         Ok("1") => finding(
             subject,
             Verdict::Good,
-            "on, so that eviction sees what is in use".to_owned(),
+            "on: eviction can detect files that are in use".to_owned(),
             None,
         ),
         _ => finding(
             subject,
             Verdict::Slower,
-            "off: nothing can be evicted".to_owned(),
+            "off: no object can be evicted".to_owned(),
             Some("sysctl fs.leases-enable=1, or mount with --eviction never"),
         ),
     }
@@ -101,15 +101,10 @@ fn descriptors() -> Finding {
         Some(limit) if limit < DESCRIPTORS => finding(
             subject,
             Verdict::Slower,
-            format!("at most {limit} in one process"),
+            format!("limited to {limit} per process"),
             Some("raise the hard limit: ulimit -Hn 65536, or LimitNOFILE= in a systemd unit"),
         ),
-        Some(limit) => finding(
-            subject,
-            Verdict::Good,
-            format!("up to {limit} in one process"),
-            None,
-        ),
+        Some(limit) => finding(subject, Verdict::Good, format!("up to {limit} per process"), None),
         None => finding(subject, Verdict::Good, "no limit".to_owned(), None),
     }
 }
@@ -122,10 +117,7 @@ fn memory() -> Finding {
         Some(limit) if limit < ENOUGH => finding(
             subject,
             Verdict::Slower,
-            format!(
-                "{}, which is little for the buffers of the read path",
-                bytes(limit)
-            ),
+            format!("{}: too little for the buffers of the read path", bytes(limit)),
             Some("raise the limit of the control group, or mount with a smaller --memory-budget"),
         ),
         Some(limit) => finding(subject, Verdict::Good, bytes(limit).to_string(), None),
@@ -133,7 +125,7 @@ fn memory() -> Finding {
     }
 }
 
-/// Objects carry their checksums in extended attributes.
+/// Checks extended attributes: objects carry their checksums in them.
 fn attributes(cache: &Path) -> Finding {
     let subject = "cache directory";
     let new = !cache.exists();
@@ -150,21 +142,21 @@ fn attributes(cache: &Path) -> Finding {
     };
     let tried = trial();
     if new {
-        // It may not have been made.
-        let _gone = fs::remove_dir(cache);
+        // The attribute may not have been set.
+        let _closed = fs::remove_dir(cache);
     }
     match tried {
         Ok(()) => finding(
             subject,
             Verdict::Good,
-            format!("{} can hold objects", cache.display()),
+            format!("{} supports extended attributes", cache.display()),
             None,
         ),
         Err(error) => finding(
             subject,
             Verdict::Missing,
             format!(
-                "{} cannot hold objects with their checksums: {error}",
+                "{} does not support extended attributes, which hold checksums: {error}",
                 cache.display()
             ),
             Some("use a local file system with extended attributes: ext4, XFS or Btrfs"),

@@ -1,4 +1,4 @@
-//! What a person can type, and what each of it does.
+//! The commands of the program.
 
 mod bench;
 mod cluster;
@@ -20,7 +20,7 @@ use clap::{Parser, Subcommand};
 
 use crate::mount::{server, supervisor};
 
-/// A dataset in a bucket as a local directory: cached, native to read, safe to leave mounted.
+/// Mount a dataset of an object store as a local read-only directory with a cache.
 #[derive(Debug, Parser)]
 #[command(name = "millpond", version, max_term_width = 110)]
 struct Cli {
@@ -30,44 +30,44 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show a source as a directory; returns when it is usable.
+    /// Mount a source at a directory; returns when the mount is usable.
     Mount(Box<mount::Arguments>),
-    /// Fetch files before anybody reads them.
+    /// Prefetch files.
     Warmup(warmup::Arguments),
-    /// Show hit rates, tiers, catalog and memory of a mount.
+    /// Print hit ratios, tiers, catalog and memory of a mount.
     Stats(stats::Arguments),
     /// List the source again now.
     Refresh(refresh::Arguments),
-    /// Unmount, and wait until all of the mount is gone.
+    /// Unmount, and wait until the mount's processes have exited.
     #[command(alias = "umount")]
     Unmount(unmount::Arguments),
-    /// Move a mount to another version of this program, unnoticed by its readers.
+    /// Move a mount to another version of this program while readers keep reading.
     Upgrade(upgrade::Arguments),
-    /// Tell what this machine has, lacks and should have.
+    /// Check what this machine supports and lacks, and print fixes.
     Doctor(doctor::Arguments),
-    /// Measure a mount beside the local disk.
+    /// Compare reads of a mount with reads of the local disk.
     Bench(bench::Arguments),
-    /// The process that keeps a mount alive.
+    /// Process that supervises the servers of a mount.
     #[command(hide = true)]
     Supervise {
-        /// The mount's run directory.
+        /// Run directory of the mount.
         run_directory: PathBuf,
-        /// The starter's terminal is this process's own.
+        /// Stay attached to the terminal of the mount command.
         #[arg(long)]
         foreground: bool,
     },
-    /// The process that serves a mount.
+    /// Process that serves a mount.
     #[command(hide = true)]
     Serve {
-        /// The mount's run directory.
+        /// Run directory of the mount.
         run_directory: PathBuf,
-        /// Servers that this mount had before.
+        /// Number of servers that this mount had before.
         #[arg(long, default_value_t = 0)]
         predecessors: u64,
     },
 }
 
-/// Runs what the command line says. By the name of `kubectl-millpond` the program speaks of a cluster.
+/// Runs the command of the command line. Called as `kubectl-millpond`, the program works on a cluster.
 pub(crate) fn run() -> ExitCode {
     let result = if cluster::is_called() {
         cluster::run()
@@ -75,7 +75,7 @@ pub(crate) fn run() -> ExitCode {
         run_here()
     };
     result.unwrap_or_else(|error| {
-        terminal::complain(format_args!("error: {error:#}"));
+        terminal::print_error(format_args!("error: {error:#}"));
         ExitCode::FAILURE
     })
 }

@@ -1,4 +1,4 @@
-//! `millpond mount`: from the words of the command line to a mount that is usable, or to the reason why not.
+//! `millpond mount`: from the command line's arguments to a usable mount, or the reason why there is none.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,73 +10,73 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use millpond_cache::source::{SourceError, SourceOptions, SourceUrl};
 
-use super::terminal::{StatusLine, bytes, complain, say};
+use super::terminal::{StatusLine, bytes, print_error, print_line};
 use super::value;
 use crate::mount::readiness::Report;
 use crate::mount::spec::{Cache, Eviction, Owner, SPEC_VERSION, Spec, ViewChoice};
 use crate::mount::{path, start};
 
-/// Less is a number whose unit was forgotten.
+/// Smallest cache size accepted: less is a number whose unit was forgotten.
 const MIN_CACHE_SIZE: u64 = 1 << 20;
 
-/// The least that the buffers of the read path need.
+/// Smallest memory budget that the read path works with.
 const MIN_MEMORY_BUDGET: u64 = 64 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// What to show: s3://bucket/prefix, gs://, az://, http(s):// or file:///directory.
+    /// Source: s3://bucket/prefix, gs://, az://, http(s):// or file:///directory.
     source: String,
-    /// Where to show it: a directory that exists.
+    /// Mount directory; it must exist.
     directory: PathBuf,
 
-    /// Where the cache lies [default: /var/cache/millpond/..., or $XDG_CACHE_HOME/millpond/... without root].
+    /// Cache directory [default: /var/cache/millpond/..., or $XDG_CACHE_HOME/millpond/... without root].
     #[arg(long, value_name = "DIR", help_heading = "Cache")]
     cache_dir: Option<PathBuf>,
-    /// How much of the disk the cache may take, for example 200Gi [default: what is free].
+    /// Most bytes of the cache on disk, for example 200Gi [default: the free space].
     #[arg(long, value_name = "SIZE", value_parser = value::size, help_heading = "Cache")]
     cache_size: Option<u64>,
-    /// How much memory the cache may take in front of the disk, for example 32Gi. Needs root.
+    /// Most bytes of the cache in memory, in front of the disk, for example 32Gi. Needs root.
     #[arg(long, value_name = "SIZE", value_parser = value::size, default_value = "0", help_heading = "Cache")]
     memory_size: u64,
-    /// What makes room when the cache is full. With never, what is in stays, and more is read through.
+    /// Eviction policy when the cache is full. With never, cached objects stay and others bypass the cache.
     #[arg(long, value_enum, default_value_t = EvictionFlag::Never, help_heading = "Cache")]
     eviction: EvictionFlag,
-    /// What all buffers may take together, for example 512Mi [default: a quarter of the memory limit, at least 256Mi].
+    /// Most bytes of all read buffers together, for example 512Mi [default: a quarter of the memory limit, at least 256Mi].
     #[arg(long, value_name = "SIZE", value_parser = value::size, help_heading = "Cache")]
     memory_budget: Option<u64>,
 
-    /// Another server than the provider's own, for example http://127.0.0.1:9000.
+    /// Endpoint URL instead of the provider's own, for example http://127.0.0.1:9000.
     #[arg(long, value_name = "URL", value_parser = value::endpoint, help_heading = "Source")]
     endpoint: Option<String>,
-    /// The bucket's region.
+    /// Region of the bucket.
     #[arg(long, help_heading = "Source")]
     region: Option<String>,
-    /// Ask without credentials.
+    /// Send requests without credentials.
     #[arg(long, help_heading = "Source")]
     anonymous: bool,
     /// An option of the source by object_store's names, for example aws_access_key_id=AKIA123. May be repeated.
     #[arg(long = "option", value_name = "KEY=VALUE", value_parser = value::option, help_heading = "Source")]
     options: Vec<(String, String)>,
-    /// List the source again this often, for example 10m [default: after a start, and on request].
+    /// Interval between listings of the source, for example 10m [default: list at start and on request].
     #[arg(long, value_name = "DURATION", value_parser = value::positive_duration, help_heading = "Source")]
     refresh: Option<Duration>,
-    /// List the source before the mount is usable, even where a catalog from before is there.
+    /// List the source before the mount is usable, even if a catalog of an earlier mount exists.
     #[arg(long, help_heading = "Source")]
     fresh: bool,
-    /// How long a read may wait for the source before it fails.
+    /// Longest time that a read waits for the source before it fails.
     #[arg(long, value_name = "DURATION", value_parser = value::positive_duration, default_value = "30s", help_heading = "Source")]
     deadline: Duration,
-    /// Never send a second request for what the source is slow to give: each byte is asked for once, unless it fails.
+    /// Never hedge slow requests: each byte is requested once, unless the request fails.
     #[arg(long, help_heading = "Source")]
     no_hedging: bool,
 
-    /// How the files are shown. The kernel view needs root and Linux 6.7.
+    /// Kind of view. The kernel view needs root and Linux 6.7.
     #[arg(long, value_enum, default_value_t = ViewFlag::Auto, help_heading = "View")]
     view: ViewFlag,
-    /// Owner of all files [default: who mounts].
+    /// Owner of all files [default: that of the mounting user].
     #[arg(long, help_heading = "View")]
     uid: Option<u32>,
-    /// Group of all files [default: who mounts].
+    /// Group of all files [default: that of the mounting user].
     #[arg(long, help_heading = "View")]
     gid: Option<u32>,
     /// Permission bits of files.
@@ -85,14 +85,14 @@ pub(super) struct Arguments {
     /// Permission bits of directories.
     #[arg(long, value_name = "OCTAL", value_parser = value::mode, default_value = "0555", help_heading = "View")]
     dir_mode: u16,
-    /// Do not count the opens that the kernel serves alone.
+    /// Do not count opens that the kernel serves without FUSE.
     #[arg(long, help_heading = "View")]
     no_count_opens: bool,
 
-    /// Serve /metrics and /healthz here, for example 127.0.0.1:9400.
+    /// Address of /metrics and /healthz, for example 127.0.0.1:9400.
     #[arg(long, value_name = "ADDRESS", help_heading = "Process")]
     metrics: Option<SocketAddr>,
-    /// Do not detach; end with the mount.
+    /// Stay in the foreground until the mount ends.
     #[arg(long, help_heading = "Process")]
     foreground: bool,
 }
@@ -128,22 +128,22 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
         }
         Report::Note { text } => {
             line.clear();
-            complain(format_args!("note: {text}"));
+            print_error(format_args!("note: {text}"));
         }
         Report::Ready(_) | Report::Failed { .. } => line.clear(),
     })?;
-    say(format_args!(
-        "{} is at {} ({}, {} files, {})",
+    print_line(format_args!(
+        "mounted {} at {} ({}, {} files, {})",
         spec.source.url,
         spec.directory.display(),
-        report.view.words(),
+        report.view.label(),
         report.files,
         bytes(report.bytes)
     ));
     Ok(ExitCode::SUCCESS)
 }
 
-/// Everything that can be found wrong without looking at the source.
+/// Checks everything that can be checked without a request to the source.
 fn spec(arguments: Arguments) -> Result<Spec> {
     let Arguments {
         source,
@@ -172,16 +172,14 @@ fn spec(arguments: Arguments) -> Result<Spec> {
     } = arguments;
     let root = rustix::process::geteuid().is_root();
     if memory_size > 0 && !root {
-        bail!("--memory-size needs root, to mount a file system in memory: run as root or leave it out");
+        bail!("--memory-size needs root, to mount a tmpfs: run as root or leave it out");
     }
     let too_small = |size| size > 0 && size < MIN_CACHE_SIZE;
     if cache_size.is_some_and(|size| size == 0 || too_small(size)) {
-        bail!("--cache-size leaves no room for anything: give at least some hundred MiB, for example 10Gi");
+        bail!("--cache-size is too small: give at least some hundred MiB, for example 10Gi");
     }
     if too_small(memory_size) {
-        bail!(
-            "--memory-size leaves no room for anything: give 0 or at least some hundred MiB, for example 10Gi"
-        );
+        bail!("--memory-size is too small: give 0 or at least some hundred MiB, for example 10Gi");
     }
     SourceUrl::parse(&source).map_err(|error| match error {
         SourceError::Invalid { problem, fix, .. } => anyhow!("SOURCE {problem}; {fix}"),
@@ -190,20 +188,22 @@ fn spec(arguments: Arguments) -> Result<Spec> {
     if let Some(budget) = memory_budget
         && budget < MIN_MEMORY_BUDGET
     {
-        bail!("--memory-budget is below 64Mi, which the read path cannot do with: give 64Mi or more");
+        bail!("--memory-budget is below the minimum of the read path: give 64Mi or more");
     }
     if no_count_opens && !matches!(eviction, EvictionFlag::Never) {
-        bail!("--no-count-opens cannot go with an --eviction that goes by opens: leave one of them out");
+        bail!(
+            "--no-count-opens conflicts with an --eviction policy that counts opens: leave one of them out"
+        );
     }
     let directory = path::mountpoint(&directory)?;
     let cache = match cache_dir {
         Some(cache) => std::path::absolute(&cache)
-            .with_context(|| format!("--cache-dir {} has no absolute path", cache.display()))?,
+            .with_context(|| format!("--cache-dir {} cannot be made absolute", cache.display()))?,
         None => path::default_cache_directory(&source)?,
     };
     if cache.starts_with(&directory) || directory.starts_with(&cache) {
         bail!(
-            "--cache-dir {} and {} lie in each other: choose a cache directory elsewhere",
+            "--cache-dir {} and {} contain each other: choose another cache directory",
             cache.display(),
             directory.display()
         );

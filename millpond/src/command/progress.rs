@@ -1,34 +1,34 @@
-//! How far something is that fetches files: a bar on a terminal, lines elsewhere.
+//! Display of a load's progress: a bar on a terminal, lines elsewhere.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::terminal::{bytes, say};
+use super::terminal::{bytes, print_line};
 
-/// Between two lines where there is no terminal.
+/// Interval between two lines where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Files and bytes of one load.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {
-    /// Whether the totals are known: else they still grow.
+    /// Whether the totals are final; else they still grow.
     pub(super) counted: bool,
     pub(super) files_total: u64,
     pub(super) files_done: u64,
     pub(super) failed: u64,
     pub(super) bytes_total: u64,
     pub(super) bytes_done: u64,
-    /// Of these, bytes that came over the network.
+    /// Of these, bytes fetched over the network.
     pub(super) bytes_fetched: u64,
 }
 
-/// See the module's documentation.
+/// Prints progress to the terminal.
 pub(super) struct Display {
     bar: Option<ProgressBar>,
     started: Instant,
-    said: Option<Instant>,
+    last_line: Option<Instant>,
 }
 
 impl Display {
@@ -36,7 +36,7 @@ impl Display {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(0);
             let style = "{msg} [{wide_bar}] {bytes}/{total_bytes} {binary_bytes_per_sec} ETA {eta}";
-            // The template is ours; a bad one would show in the first run.
+            // The template is constant; an invalid one would show in the first run.
             bar.set_style(
                 ProgressStyle::with_template(style).unwrap_or_else(|_bad| ProgressStyle::default_bar()),
             );
@@ -45,7 +45,7 @@ impl Display {
         Self {
             bar,
             started: Instant::now(),
-            said: None,
+            last_line: None,
         }
     }
 
@@ -56,12 +56,12 @@ impl Display {
             bar.set_message(files(progress));
             return;
         }
-        if self.said.is_some_and(|said| said.elapsed() < LINE_INTERVAL) {
+        if self.last_line.is_some_and(|at| at.elapsed() < LINE_INTERVAL) {
             return;
         }
-        self.said = Some(Instant::now());
+        self.last_line = Some(Instant::now());
         if !progress.counted {
-            say(format_args!("{} files so far", progress.files_done));
+            print_line(format_args!("{} files so far", progress.files_done));
             return;
         }
         let seconds = self.started.elapsed().as_secs().max(1);
@@ -71,7 +71,7 @@ impl Display {
             Some(seconds) => humantime::format_duration(Duration::from_secs(seconds)).to_string(),
             None => "unknown".to_owned(),
         };
-        say(format_args!(
+        print_line(format_args!(
             "{}, {} of {}, {}/s, ETA {eta}",
             files(progress),
             bytes(progress.bytes_done),

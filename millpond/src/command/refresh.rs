@@ -6,21 +6,21 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 
-use super::terminal::{bytes, say};
+use super::terminal::{bytes, print_line};
 use crate::mount::client::{Client, block_on};
-use crate::mount::run_directory::Place;
+use crate::mount::run_directory::RunDirectory;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Where the source is mounted.
+    /// Mount directory, or a path below it.
     directory: PathBuf,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let (place, _, _) = Place::containing(&arguments.directory)?;
-    let refreshed = block_on(async { Client::new(place).refresh().await })?;
+    let (run_dir, _, _) = RunDirectory::containing(&arguments.directory)?;
+    let refreshed = block_on(async { Client::new(run_dir).refresh().await })?;
     let news = if refreshed.changed { "new" } else { "unchanged" };
-    say(format_args!(
+    print_line(format_args!(
         "generation {} ({news}): {} files, {}",
         refreshed.generation,
         refreshed.files,

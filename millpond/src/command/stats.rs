@@ -1,4 +1,4 @@
-//! `millpond stats`: where a mount's reads were answered, and what it holds.
+//! `millpond stats`: sources of a mount's reads, and the content of its cache.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -13,32 +13,32 @@ use millpond_cache::dataset::{CatalogStats, ReadStats, TierStats};
 
 use super::terminal::{bytes, percent};
 use crate::mount::client::{Client, block_on};
-use crate::mount::control::StatsAnswer;
-use crate::mount::run_directory::Place;
+use crate::mount::control::StatsResponse;
+use crate::mount::run_directory::RunDirectory;
 
-/// Between two tables of `--watch`.
+/// Interval between two tables of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Refused keys shown.
+/// Most refused keys printed.
 const SHOWN_REFUSED: usize = 5;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Where the source is mounted.
+    /// Mount directory, or a path below it.
     directory: PathBuf,
-    /// Again every second.
+    /// Print again every second.
     #[arg(long)]
     watch: bool,
-    /// For programs.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let (place, _, _) = Place::containing(&arguments.directory)?;
+    let (run_dir, _, _) = RunDirectory::containing(&arguments.directory)?;
     let screen = arguments.watch && !arguments.json && std::io::stdout().is_terminal();
     block_on(async {
-        let mut client = Client::new(place);
+        let mut client = Client::new(run_dir);
         loop {
             let stats = client.stats().await?;
             let text = if arguments.json {
@@ -46,10 +46,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
             } else {
                 text(&stats)
             };
-            let text = if screen { over_the_last(&text) } else { text };
+            let text = if screen { redraw(&text) } else { text };
             let mut output = std::io::stdout();
             let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());
-            // `| head` has seen enough.
+            // The reader (`| head`) closed the pipe.
             if written.is_err() || !arguments.watch {
                 return Ok(ExitCode::SUCCESS);
             }
@@ -58,19 +58,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     })
 }
 
-/// The text from the screen's corner on, each line's rest and what is below cleared: nothing flickers.
-fn over_the_last(text: &str) -> String {
+/// Returns the text prefixed to start at the screen's corner, each line's rest and the lines below cleared: no flicker.
+fn redraw(text: &str) -> String {
     let lines: String = text.lines().map(|line| format!("{line}\x1b[K\n")).collect();
     format!("\x1b[H{lines}\x1b[J")
 }
 
-fn text(stats: &StatsAnswer) -> String {
-    let StatsAnswer { mount, dataset } = stats;
+fn text(stats: &StatsResponse) -> String {
+    let StatsResponse { mount, dataset } = stats;
     let mut lines = vec![
         format!("{} at {}", dataset.source, mount.directory.display()),
         format!(
             "{}, {} earlier servers, version {}, log {}",
-            mount.view.words(),
+            mount.view.label(),
             mount.predecessors,
             mount.version,
             mount
@@ -81,7 +81,7 @@ fn text(stats: &StatsAnswer) -> String {
     ];
     if !mount.supervised {
         lines.push(
-            "its supervisor was killed: nothing would start another server; unmount it, and mount it again, when its \
+            "its supervisor was killed: a server that exits would not be restarted; unmount and mount again when the \
              readers are done"
                 .to_owned(),
         );
@@ -96,7 +96,7 @@ fn text(stats: &StatsAnswer) -> String {
     }
     let store = &dataset.store;
     lines.push(format!(
-        "cache     {} evicted ({}), {} spared, {} damaged, {} checked after a crash, {} without room, {} failures",
+        "cache     {} evicted ({}), {} spared, {} corrupt, {} verified after a crash, {} without room, {} failures",
         store.evicted_objects,
         bytes(store.evicted_bytes),
         store.spared_objects,
@@ -107,7 +107,7 @@ fn text(stats: &StatsAnswer) -> String {
     ));
     let origin = &dataset.origin;
     lines.push(format!(
-        "origin    {} requests, {} (what was fetched ahead included), {} retries, {} throttled, {} hedged",
+        "origin    {} requests, {} (prefetch and readahead included), {} retries, {} throttled, {} hedged",
         origin.requests.values().sum::<u64>(),
         bytes(origin.bytes),
         origin.retries,
@@ -128,7 +128,7 @@ fn reads(read: &ReadStats) -> String {
     let peers = read.peer_bytes > 0 || read.peer_opens > 0;
     let row = |what: &str, local: String, peer: String, origin: String, rate| {
         let mut row = vec![what.to_owned(), local];
-        // On one machine there are none.
+        // A mount on one machine has no peers.
         row.extend(peers.then_some(peer));
         row.extend([origin, percent(rate)]);
         row
@@ -178,7 +178,7 @@ fn catalog_lines(catalog: &CatalogStats) -> Vec<String> {
         bytes(catalog.bytes)
     )];
     for (reason, count) in &catalog.refused {
-        lines.push(format!("          {count} keys are not shown: {reason}"));
+        lines.push(format!("          {count} keys are not in the mount: {reason}"));
     }
     for sample in catalog.refused_samples.iter().take(SHOWN_REFUSED) {
         lines.push(format!("          {:?}: {}", sample.key, sample.reason));

@@ -1,50 +1,51 @@
-//! Words to the person at the terminal.
+//! Output to the terminal.
 //!
-//! Unlike the `print` macros these do not panic where the reader is gone (`millpond stats | head`).
+//! Unlike the `print` macros these do not panic when the reader closed the pipe (`millpond stats | head`).
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 
 /// Prints a line to the standard output.
-pub(super) fn say(line: impl Display) {
-    let _gone = writeln!(std::io::stdout(), "{line}");
+pub(super) fn print_line(line: impl Display) {
+    let _closed = writeln!(std::io::stdout(), "{line}");
 }
 
 /// Prints a line to the standard error output.
-pub(super) fn complain(line: impl Display) {
-    let _gone = writeln!(std::io::stderr(), "{line}");
+pub(super) fn print_error(line: impl Display) {
+    let _closed = writeln!(std::io::stderr(), "{line}");
 }
 
-/// A line that is written over and over on a terminal, and not at all elsewhere.
+/// Line that is redrawn on a terminal, and not printed elsewhere.
 #[derive(Debug, Default)]
 pub(super) struct StatusLine {
-    shown: bool,
+    is_drawn: bool,
 }
 
 impl StatusLine {
-    /// Shows `text` instead of what was there.
+    /// Replaces the line by `text`.
     pub(super) fn show(&mut self, text: impl Display) {
         if std::io::stderr().is_terminal() {
-            self.shown = true;
+            self.is_drawn = true;
             // Carriage return, text, clear to the end of the line.
-            let _gone = write!(std::io::stderr(), "\r{text}\x1b[K").and_then(|()| std::io::stderr().flush());
+            let _closed =
+                write!(std::io::stderr(), "\r{text}\x1b[K").and_then(|()| std::io::stderr().flush());
         }
     }
 
-    /// Takes the line away.
+    /// Clears the line.
     pub(super) fn clear(&mut self) {
-        if std::mem::take(&mut self.shown) {
-            let _gone = write!(std::io::stderr(), "\r\x1b[K");
+        if std::mem::take(&mut self.is_drawn) {
+            let _closed = write!(std::io::stderr(), "\r\x1b[K");
         }
     }
 }
 
-/// A number of bytes for people.
+/// Formats a number of bytes.
 pub(super) fn bytes(bytes: u64) -> impl Display {
     bytesize::ByteSize::b(bytes).display().iec()
 }
 
-/// A part of one for people.
-pub(super) fn percent(part: Option<f64>) -> String {
-    part.map_or_else(|| "-".to_owned(), |part| format!("{:.1} %", part * 100.0))
+/// Formats a fraction of one as a percentage; `-` where there is none.
+pub(super) fn percent(fraction: Option<f64>) -> String {
+    fraction.map_or_else(|| "-".to_owned(), |fraction| format!("{:.1} %", fraction * 100.0))
 }

@@ -1,4 +1,4 @@
-//! `millpond unmount`: takes a mount away and waits until nothing of it is left.
+//! `millpond unmount`: unmounts, and waits until the mount's processes have exited and its run directory is removed.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,42 +6,42 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 
-use super::terminal::say;
+use super::terminal::print_line;
 use crate::mount::cleanup::{self, UnmountMode};
 use crate::mount::client::block_on;
-use crate::mount::run_directory::Place;
+use crate::mount::run_directory::RunDirectory;
 use crate::mount::supervisor_command::{self, ProcessWatch, SupervisorCommand};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Where the source is mounted.
+    /// Mount directory.
     directory: PathBuf,
-    /// Even while it is in use: open files that are not cached whole fail then.
+    /// Unmount even while it is in use; reads of open files that are not completely cached fail then.
     #[arg(long)]
     force: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let (place, directory, _) = Place::containing(&arguments.directory)?;
-    let force = if arguments.force {
-        UnmountMode::Yes
+    let (run_dir, directory, _) = RunDirectory::containing(&arguments.directory)?;
+    let mode = if arguments.force {
+        UnmountMode::Detach
     } else {
-        UnmountMode::No
+        UnmountMode::IfUnused
     };
-    if let Some(claim) = place.claim()? {
-        // Its supervisor was killed, and maybe its server; what they left is here.
-        block_on(cleanup::hide(&place, &directory, force))?;
-        cleanup::leftovers(&place, &directory)?;
-        cleanup::remove(&place)?;
+    if let Some(claim) = run_dir.claim()? {
+        // The supervisor was killed, and maybe the server: this process cleans up after them.
+        block_on(cleanup::unmount_view(&run_dir, &directory, mode))?;
+        cleanup::leftovers(&run_dir, &directory)?;
+        cleanup::remove(&run_dir)?;
         drop(claim);
-        say(format_args!(
+        print_line(format_args!(
             "{} is unmounted; its supervisor had been killed",
             directory.display()
         ));
     } else {
-        let supervisor = ProcessWatch::supervisor(&place);
-        supervisor_command::give(
-            &place,
+        let supervisor = ProcessWatch::supervisor(&run_dir);
+        supervisor_command::send(
+            &run_dir,
             &SupervisorCommand::Unmount {
                 force: arguments.force,
             },

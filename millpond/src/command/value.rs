@@ -1,4 +1,4 @@
-//! Values of flags: parsed once, with an answer that says how to write them.
+//! Parsers of flag values, with errors that give an example.
 //!
 //! `clap` puts the flag's name in front of each of these messages.
 
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-/// The largest permission bits.
+/// Largest permission bits.
 const ALL_BITS: u16 = 0o777;
 
-/// A number of bytes: `200Gi`, `500GB`, `1048576`.
+/// Parses a number of bytes: `200Gi`, `500GB`, `1048576`.
 pub(super) fn size(text: &str) -> Result<u64, String> {
     text.trim()
         .parse::<ByteSize>()
@@ -17,21 +17,21 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         .map_err(|_why| "not a size; write for example 200Gi, 1.5TiB or 500GB".to_owned())
 }
 
-/// A duration: `10m`, `1h 30m`, `5s`.
+/// Parses a duration: `10m`, `1h 30m`, `5s`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text.trim())
         .map_err(|_why| "not a duration; write for example 30s, 10m or 1h".to_owned())
 }
 
-/// A duration that is not zero.
+/// Parses a duration that is not zero.
 pub(super) fn positive_duration(text: &str) -> Result<Duration, String> {
     match duration(text)? {
-        Duration::ZERO => Err("must be longer than nothing; write for example 30s or 10m".to_owned()),
+        Duration::ZERO => Err("must be longer than zero; write for example 30s or 10m".to_owned()),
         duration => Ok(duration),
     }
 }
 
-/// Permission bits in octal: `0444`.
+/// Parses permission bits in octal: `0444`.
 pub(super) fn mode(text: &str) -> Result<u16, String> {
     u16::from_str_radix(text.trim_start_matches("0o"), 8)
         .ok()
@@ -39,7 +39,7 @@ pub(super) fn mode(text: &str) -> Result<u16, String> {
         .ok_or_else(|| "not permission bits; write up to four octal digits, for example 0444".to_owned())
 }
 
-/// One of the source's own options: `key=value`.
+/// Parses one of the source's own options: `key=value`.
 pub(super) fn option(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.to_owned())),
@@ -47,11 +47,11 @@ pub(super) fn option(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// The address of a server.
+/// Checks the URL of an endpoint.
 pub(super) fn endpoint(text: &str) -> Result<String, String> {
     match url::Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(text.to_owned()),
-        _ => Err("not the address of a server; write for example https://s3.example.com:9000".to_owned()),
+        _ => Err("not the URL of a server; write for example https://s3.example.com:9000".to_owned()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! A server as its supervisor sees it: a child that reports through its output and is told things by signals.
+//! A server as a child of its supervisor: it reports through its output and is controlled by signals.
 
 use std::io;
 use std::path::Path;
@@ -11,43 +11,43 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tracing::warn;
 
-use super::run_directory::Place;
+use super::run_directory::RunDirectory;
 
-/// How long a server may take to end in order.
+/// How long a server may take to exit after SIGTERM before it is killed.
 const SERVER_STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A server that was started.
+/// A started server.
 pub(super) struct ServerProcess {
     child: Child,
-    /// `None`: it will say nothing more.
+    /// `None`: the server has closed its output.
     reports: Option<Lines<BufReader<ChildStdout>>>,
 }
 
-/// What a server did.
+/// Event of a server.
 pub(super) enum ServerEvent {
-    /// It said a line.
-    Said(String),
-    /// It will say nothing more.
-    Silent,
-    /// It is gone.
-    Ended(io::Result<ExitStatus>),
+    /// It wrote a line.
+    Line(String),
+    /// It closed its output.
+    OutputClosed,
+    /// It exited.
+    Exited(io::Result<ExitStatus>),
 }
 
 impl ServerProcess {
-    /// Starts a server of the mount at `place`, with the holder's socket as its standard input.
+    /// Starts a server of the mount at `run_dir`, with a keeper socket as its standard input.
     pub(super) fn start(
         binary: &Path,
-        place: &Place,
+        run_dir: &RunDirectory,
         predecessors: u64,
-        holder: &KeeperServer,
+        keeper: &KeeperServer,
     ) -> io::Result<Self> {
         let mut child = Command::new(binary)
             .arg0("millpond")
             .arg("serve")
-            .arg(place.run())
+            .arg(run_dir.path())
             .arg("--predecessors")
             .arg(predecessors.to_string())
-            .stdin(Stdio::from(holder.socket()?))
+            .stdin(Stdio::from(keeper.socket()?))
             .stdout(Stdio::piped())
             .current_dir("/")
             .spawn()?;
@@ -55,39 +55,39 @@ impl ServerProcess {
         Ok(Self { child, reports })
     }
 
-    /// Waits for what it does next.
+    /// Waits for the server's next event.
     ///
     /// # Cancel safety
-    /// Nothing is lost when it is dropped.
+    /// No event is lost when it is dropped.
     pub(super) async fn next(&mut self) -> ServerEvent {
         let Self { child, reports } = self;
         tokio::select! {
-            // What a server said comes before its end.
+            // Lines that a server wrote come before its exit.
             biased;
             line = next_line(reports.as_mut()) => match line {
-                Some(line) => ServerEvent::Said(line),
+                Some(line) => ServerEvent::Line(line),
                 None => {
                     *reports = None;
-                    ServerEvent::Silent
+                    ServerEvent::OutputClosed
                 }
             },
-            ended = child.wait() => ServerEvent::Ended(ended),
+            status = child.wait() => ServerEvent::Exited(status),
         }
     }
 
-    /// Asks it to leave the mount to the next one.
-    pub(super) fn ask_to_leave(&self) -> io::Result<()> {
+    /// Requests the server to hand over the mount to the next server.
+    pub(super) fn request_handover(&self) -> io::Result<()> {
         self.signal(Signal::USR1)
     }
 
-    /// Kills it. Its end is told by [`Self::next`].
+    /// Kills the server. [`Self::next`] returns its exit.
     pub(super) fn kill(&mut self) {
         if let Err(error) = self.child.start_kill() {
             warn!(%error, "failed to kill the server");
         }
     }
 
-    /// Ends it: in order, if it can.
+    /// Stops the server by SIGTERM, or by SIGKILL after [`SERVER_STOP_TIMEOUT`].
     pub(super) async fn stop(&mut self) {
         if let Err(error) = self.signal(Signal::TERM) {
             warn!(%error, "failed to signal the server");
@@ -96,7 +96,7 @@ impl ServerProcess {
             .await
             .is_err()
         {
-            warn!("the server does not end: it is killed");
+            warn!(timeout = ?SERVER_STOP_TIMEOUT, "the server did not exit; killing it");
             if let Err(error) = self.child.kill().await {
                 warn!(%error, "failed to kill the server");
             }

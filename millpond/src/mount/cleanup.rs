@@ -1,6 +1,6 @@
-//! Taking away what a mount made: its mounts and its run directory.
+//! Removal of a mount's kernel mounts and run directory.
 //!
-//! Nothing here asks the mount's own server anything, which may be gone.
+//! Nothing here needs the mount's own server, which may have exited.
 
 use std::path::Path;
 
@@ -8,23 +8,23 @@ use anyhow::{Context, Result, bail};
 use millpond_fs::mount::{Mount, MountTable, detach, unmount};
 
 use super::orphan;
-use super::run_directory::Place;
+use super::run_directory::RunDirectory;
 
-/// How often a busy mount is tried again: whoever looks at it in passing (an indexer, `df`) is gone soon.
+/// Attempts to unmount a busy mount: a process that uses it briefly (an indexer, `df`) closes it soon.
 const ATTEMPTS: u32 = 10;
 
-/// What is mounted on `directory` by the mount at `place`, if anything.
-pub(crate) fn shown(place: &Place, directory: &Path) -> Result<Option<Mount>> {
+/// Returns the kernel mount on `directory` that belongs to the mount of `run_dir`, if any.
+pub(crate) fn mounted_view(run_dir: &RunDirectory, directory: &Path) -> Result<Option<Mount>> {
     let table = MountTable::read().context("failed to read the table of mounts")?;
     Ok(table
         .top_at(directory)
-        .filter(|found| is_ours(place, found))
+        .filter(|found| belongs_to(run_dir, found))
         .cloned())
 }
 
-/// Whether a mount is one of the mount at `place`: an overlay `millpond:NAME:GENERATION`, or the FUSE mount itself.
-fn is_ours(place: &Place, found: &Mount) -> bool {
-    let name = place.name();
+/// Returns whether a kernel mount belongs to the mount of `run_dir`: an overlay `millpond:NAME:GENERATION`, or the FUSE mount itself.
+fn belongs_to(run_dir: &RunDirectory, found: &Mount) -> bool {
+    let name = run_dir.name();
     found
         .source
         .to_str()
@@ -32,50 +32,50 @@ fn is_ours(place: &Place, found: &Mount) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
 }
 
-/// Whether a directory that is in use may be taken away too.
+/// What unmounting does with a directory that is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UnmountMode {
-    /// It stays.
-    No,
-    /// Who uses it goes on until it is done.
-    Yes,
+    /// Refuses.
+    IfUnused,
+    /// Detaches it: open files stay usable until they are closed.
+    Detach,
 }
 
-/// Unmounts the view from `directory`; none is fine.
+/// Unmounts the view from `directory`; succeeds if none is mounted.
 ///
 /// # Errors
-/// Where it is in use.
-pub(crate) async fn hide(place: &Place, directory: &Path, force: UnmountMode) -> Result<()> {
+/// If it is in use and `mode` is [`UnmountMode::IfUnused`].
+pub(crate) async fn unmount_view(run_dir: &RunDirectory, directory: &Path, mode: UnmountMode) -> Result<()> {
     for attempt in 1.. {
-        if shown(place, directory)?.is_none() {
+        if mounted_view(run_dir, directory)?.is_none() {
             return Ok(());
         }
-        let Err(error) = unmount_view(directory) else {
+        let Err(error) = try_unmount(directory) else {
             continue;
         };
         if attempt >= ATTEMPTS {
-            if force == UnmountMode::No {
+            if mode == UnmountMode::IfUnused {
                 bail!(
-                    "{} is in use: close what is open there, or take it away all the same with --force ({error})",
+                    "{} is in use: close the files that are open there, or unmount it anyway with --force ({error})",
                     directory.display()
                 );
             }
-            return detach_shown(directory);
+            return detach_view(directory);
         }
         tokio::time::sleep(std::time::Duration::from_millis(u64::from(attempt) * 10)).await;
     }
     Ok(())
 }
 
-fn unmount_view(directory: &Path) -> Result<()> {
+fn try_unmount(directory: &Path) -> Result<()> {
     if rustix::process::geteuid().is_root() {
         return Ok(unmount(directory)?);
     }
     fusermount(&["-u"], directory)
 }
 
-/// Takes the mount out of the tree; who uses it goes on.
-fn detach_shown(directory: &Path) -> Result<()> {
+/// Detaches the view from the directory tree; processes that use it keep their open files.
+fn detach_view(directory: &Path) -> Result<()> {
     let detached = if rustix::process::geteuid().is_root() {
         detach(directory).map_err(Into::into)
     } else {
@@ -84,7 +84,7 @@ fn detach_shown(directory: &Path) -> Result<()> {
     detached.with_context(|| format!("failed to unmount {}", directory.display()))
 }
 
-/// What unmounts for those who are not root.
+/// Runs `fusermount3`, which unmounts for users other than root.
 fn fusermount(flags: &[&str], directory: &Path) -> Result<()> {
     let output = std::process::Command::new("fusermount3")
         .args(flags)
@@ -94,33 +94,33 @@ fn fusermount(flags: &[&str], directory: &Path) -> Result<()> {
         .output()
         .context("failed to run fusermount3: install it (Debian: fuse3)")?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("{}", said.trim());
+        let output = String::from_utf8_lossy(&output.stderr);
+        bail!("{}", output.trim());
     }
     Ok(())
 }
 
-/// Takes away everything that is mounted below the run directory, and the directory.
+/// Unmounts everything below the run directory and removes it.
 ///
 /// # Errors
-/// Where something cannot be unmounted; the directory stays then.
-pub(crate) fn remove(place: &Place) -> Result<()> {
-    detach_all(place)?;
-    match std::fs::remove_dir_all(place.run()) {
+/// If something cannot be unmounted; the directory stays then.
+pub(crate) fn remove(run_dir: &RunDirectory) -> Result<()> {
+    detach_all(run_dir)?;
+    match std::fs::remove_dir_all(run_dir.path()) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("failed to remove {}", place.run().display()))
+            Err(error).with_context(|| format!("failed to remove {}", run_dir.path().display()))
         }
         _ => Ok(()),
     }
 }
 
 /// Detaches everything that is mounted below the run directory.
-fn detach_all(place: &Place) -> Result<()> {
+fn detach_all(run_dir: &RunDirectory) -> Result<()> {
     let table = MountTable::read().context("failed to read the table of mounts")?;
     let mut points: Vec<_> = table
         .iter()
         .map(|mount| mount.point.clone())
-        .filter(|point| point.starts_with(place.run()))
+        .filter(|point| point.starts_with(run_dir.path()))
         .collect();
     // Later ones may lie on earlier ones.
     points.reverse();
@@ -130,21 +130,21 @@ fn detach_all(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// Removes the run directories of mounts that are all gone: nobody supervises or serves them, and nothing of them is
-/// mounted for anybody to see. What cannot be removed is left for the next time.
+/// Removes the run directories of dead mounts: those without supervisor, server and mount outside of the run directory.
+/// A directory that cannot be removed is left for the next sweep.
 pub(crate) fn sweep() {
     let swept = || -> Result<()> {
-        for place in Place::all()? {
-            // Not claimed where it is of use: a claim is in the way of a mount that begins.
-            if place.is_claimed() || place.server().is_some() || is_shown(&place)? {
+        for run_dir in RunDirectory::all()? {
+            // A run directory in use is not claimed: a claim would block a mount that starts.
+            if run_dir.is_claimed() || run_dir.server().is_some() || is_mounted_outside(&run_dir)? {
                 continue;
             }
-            if let Some(_claim) = place.claim()?
-                && place.server().is_none()
-                && !is_shown(&place)?
+            if let Some(_claim) = run_dir.claim()?
+                && run_dir.server().is_none()
+                && !is_mounted_outside(&run_dir)?
             {
-                tracing::info!(run = %place.run().display(), "removing what a killed mount left");
-                remove(&place)?;
+                tracing::info!(run = %run_dir.path().display(), "removing the run directory of a killed mount");
+                remove(&run_dir)?;
             }
         }
         Ok(())
@@ -152,38 +152,38 @@ pub(crate) fn sweep() {
     if let Err(error) = swept() {
         tracing::debug!(
             error = format!("{error:#}"),
-            "failed to remove what killed mounts left"
+            "failed to remove the run directories of killed mounts; retried by the next mount or unmount"
         );
     }
 }
 
-/// Whether anything of the mount can be seen outside of its run directory.
-fn is_shown(place: &Place) -> Result<bool> {
+/// Returns whether the mount has a kernel mount outside of its run directory.
+fn is_mounted_outside(run_dir: &RunDirectory) -> Result<bool> {
     let table = MountTable::read().context("failed to read the table of mounts")?;
     Ok(table
         .iter()
-        .any(|found| is_ours(place, found) && !found.point.starts_with(place.run())))
+        .any(|found| belongs_to(run_dir, found) && !found.point.starts_with(run_dir.path())))
 }
 
-/// Clears what processes that were killed left of a mount: a server that lost its supervisor, mounts, sockets. The
-/// run directory stays, since the caller has claimed it.
+/// Removes leftovers of killed processes of a mount: a server that lost its supervisor, mounts, sockets. The run
+/// directory stays, since the caller has claimed it.
 ///
 /// # Errors
-/// Where something cannot be taken away.
-pub(crate) fn leftovers(place: &Place, directory: &Path) -> Result<()> {
-    orphan::end(place)?;
-    while shown(place, directory)?.is_some() {
-        detach_shown(directory)?;
+/// If something cannot be removed.
+pub(crate) fn leftovers(run_dir: &RunDirectory, directory: &Path) -> Result<()> {
+    orphan::end(run_dir)?;
+    while mounted_view(run_dir, directory)?.is_some() {
+        detach_view(directory)?;
     }
-    detach_all(place)?;
+    detach_all(run_dir)?;
     for file in [
-        place.pid(),
-        place.spec(),
-        place.orders(),
-        place.control(),
-        place.mounter(),
-        place.view_record(),
-        place.log(),
+        run_dir.pid(),
+        run_dir.spec(),
+        run_dir.orders(),
+        run_dir.control(),
+        run_dir.mounter(),
+        run_dir.view_record(),
+        run_dir.log(),
     ] {
         match std::fs::remove_file(&file) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -1,14 +1,14 @@
-//! The server's control socket: HTTP in the run directory, for the commands of the mount's owner.
+//! Control socket of the server: HTTP in the run directory, for the commands of the mount's owner.
 //!
-//! | request | answer |
+//! | request | response |
 //! |---|---|
-//! | `GET /stats` | [`StatsAnswer`] |
+//! | `GET /stats` | [`StatsResponse`] |
 //! | `GET /health` | 200 |
-//! | `POST /refresh` | [`RefreshAnswer`], when the source has been listed and new opens see it |
+//! | `POST /refresh` | [`RefreshResponse`], after the source is listed and new opens see the result |
 //! | `POST /warm` with [`LoadOptions`] | lines of [`LoadReport`] |
 //!
-//! Whoever can enter the run directory may ask. An error is a status and a reason in words. A load goes on as long as
-//! its client listens.
+//! Every process that can enter the run directory may send requests. An error is a status with a reason as text. A load
+//! runs as long as its client is connected.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,48 +33,48 @@ use tracing::warn;
 
 use super::spec::ViewKind;
 
-/// Loads at once; more are refused.
+/// Most concurrent loads; more are refused.
 const MAX_LOADS: usize = 4;
 
-/// A new generation is shown within milliseconds; one that cannot be is in the log.
+/// How long a refresh waits for the FUSE tree to publish its generation: normally milliseconds.
 const GENERATION_VISIBLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the handlers need.
+/// State of the handlers.
 #[derive(Clone)]
 pub(crate) struct Control {
     pub(crate) dataset: Arc<Dataset>,
     pub(crate) views: Registry,
     pub(crate) fuse: Arc<FuseServer>,
     pub(crate) mount: MountStats,
-    /// Set once the supervisor is gone.
+    /// Set once the supervisor has exited.
     pub(crate) orphaned: Arc<AtomicBool>,
     pub(crate) loads: Arc<Semaphore>,
 }
 
-/// What is known of the mount besides its Dataset.
+/// Figures of the mount besides its Dataset's.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct MountStats {
-    /// Where it is.
+    /// Mount directory.
     pub(crate) directory: PathBuf,
-    /// How it is shown.
+    /// Kind of view.
     pub(crate) view: ViewKind,
-    /// The generation shown; absent where always the newest is.
+    /// Mounted generation; `None`: the view follows the newest.
     pub(crate) generation: Option<u64>,
-    /// Servers that it had before this one.
+    /// Number of servers before this one.
     pub(crate) predecessors: u64,
-    /// The server's program version.
+    /// Version of the server's program.
     pub(crate) version: String,
-    /// The server's process number.
+    /// PID of the server.
     pub(crate) server_pid: u32,
-    /// Whether a supervisor lives that would start another server.
+    /// Whether a supervisor is running that would restart the server.
     pub(crate) supervised: bool,
-    /// What its processes log; absent where that is their standard error output.
+    /// Log file of the mount's processes; `None`: they log to standard error.
     pub(crate) log: Option<PathBuf>,
 }
 
-/// The answer to `GET /stats`.
+/// Response to `GET /stats`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct StatsAnswer {
+pub(crate) struct StatsResponse {
     /// The mount.
     pub(crate) mount: MountStats,
     /// Its Dataset.
@@ -82,9 +82,9 @@ pub(crate) struct StatsAnswer {
     pub(crate) dataset: DatasetStats,
 }
 
-/// The answer to `POST /refresh`.
+/// Response to `POST /refresh`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) struct RefreshAnswer {
+pub(crate) struct RefreshResponse {
     /// The newest generation.
     pub(crate) generation: u64,
     /// Whether it is new.
@@ -95,14 +95,14 @@ pub(crate) struct RefreshAnswer {
     pub(crate) bytes: u64,
 }
 
-/// A line of the answer to `POST /warm`.
+/// Line of the response to `POST /warm`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum LoadReport {
-    /// How far it is.
+    /// The load continues.
     Progress(LoadProgress),
-    /// It is over. The last word.
+    /// The load ended. Last line.
     Ended(LoadProgress),
-    /// It came to nothing. The last word.
+    /// The load failed. Last line.
     Failed {
         /// Why.
         reason: String,
@@ -137,7 +137,7 @@ impl Control {
     }
 }
 
-/// A status with a reason in words.
+/// Error response: a status with a reason as text.
 struct Failure(StatusCode, String);
 
 impl IntoResponse for Failure {
@@ -146,8 +146,8 @@ impl IntoResponse for Failure {
     }
 }
 
-async fn stats(State(control): State<Control>) -> Result<Json<StatsAnswer>, Failure> {
-    // Opens of some milliseconds ago shall be in it.
+async fn stats(State(control): State<Control>) -> Result<Json<StatsResponse>, Failure> {
+    // Includes opens of the last milliseconds.
     let counted = control.views.count_now().await;
     counted.map_err(|error| {
         Failure(
@@ -155,7 +155,7 @@ async fn stats(State(control): State<Control>) -> Result<Json<StatsAnswer>, Fail
             millpond_process::with_causes(&error),
         )
     })?;
-    Ok(Json(StatsAnswer {
+    Ok(Json(StatsResponse {
         mount: MountStats {
             supervised: !control.orphaned.load(Ordering::Relaxed),
             ..control.mount
@@ -164,22 +164,22 @@ async fn stats(State(control): State<Control>) -> Result<Json<StatsAnswer>, Fail
     }))
 }
 
-async fn refresh(State(control): State<Control>) -> Result<Json<RefreshAnswer>, Failure> {
+async fn refresh(State(control): State<Control>) -> Result<Json<RefreshResponse>, Failure> {
     let refreshed = control
         .dataset
         .refresh()
         .await
         .map_err(|error| Failure(StatusCode::BAD_GATEWAY, millpond_process::with_causes(&error)))?;
-    // Whoever asked shall find it at their next open.
-    let mut shown = control.fuse.live_generation();
-    let shown = shown.wait_for(|shown| *shown >= Some(refreshed.generation));
-    if tokio::time::timeout(GENERATION_VISIBLE_TIMEOUT, shown)
+    // The caller's next open must see the new generation.
+    let mut published = control.fuse.live_generation();
+    let published = published.wait_for(|newest| *newest >= Some(refreshed.generation));
+    if tokio::time::timeout(GENERATION_VISIBLE_TIMEOUT, published)
         .await
         .is_err()
     {
-        warn!(generation = %refreshed.generation, "the live tree does not show the new generation yet");
+        warn!(generation = %refreshed.generation, timeout = ?GENERATION_VISIBLE_TIMEOUT, "the FUSE tree has not published the new generation in time");
     }
-    Ok(Json(RefreshAnswer {
+    Ok(Json(RefreshResponse {
         generation: refreshed.generation.0,
         changed: refreshed.changed,
         files: refreshed.files,
@@ -189,11 +189,11 @@ async fn refresh(State(control): State<Control>) -> Result<Json<RefreshAnswer>, 
 
 async fn warm(State(control): State<Control>, Json(options): Json<LoadOptions>) -> Result<Response, Failure> {
     let permit = Arc::clone(&control.loads).try_acquire_owned().map_err(|_full| {
-        let reason = format!("{MAX_LOADS} loads are under way already: wait for one to end");
+        let reason = format!("{MAX_LOADS} loads are running already: wait for one to end");
         Failure(StatusCode::TOO_MANY_REQUESTS, reason)
     })?;
     let (sender, receiver) = watch::channel(LoadProgress::default());
-    // The load is part of the answer: it ends with a client that listens no more.
+    // The load is part of the response body: it is cancelled when its client disconnects.
     let load = async move {
         let result = control.dataset.load(options, &sender).await;
         drop(permit);
@@ -201,14 +201,14 @@ async fn warm(State(control): State<Control>, Json(options): Json<LoadOptions>) 
     };
     let progress = tokio_stream::wrappers::WatchStream::from_changes(receiver).map(Step::Progress);
     let mut steps = futures::stream::select(progress, futures::stream::once(load)).boxed();
-    // What cannot begin is an error and not an empty answer.
+    // A load that cannot start is an error status and not an empty body.
     let first = match steps.next().await {
         Some(Step::Ended(Err(reason))) => return Err(Failure(StatusCode::BAD_REQUEST, reason)),
         Some(step) => step,
         None => {
             return Err(Failure(
                 StatusCode::INTERNAL_SERVER_ERROR,
-                "the load vanished".to_owned(),
+                "the load ended without a result".to_owned(),
             ));
         }
     };
@@ -219,7 +219,7 @@ async fn warm(State(control): State<Control>, Json(options): Json<LoadOptions>) 
     Ok(ndjson(lines))
 }
 
-/// What a load does next.
+/// Next event of a load.
 enum Step {
     Progress(LoadProgress),
     Ended(Result<LoadProgress, String>),

@@ -1,5 +1,4 @@
-//! The memory tier: a tmpfs of its own in the run directory, which lives as long as the mount, whatever becomes of its
-//! servers.
+//! The memory tier: a dedicated tmpfs in the run directory, which outlives the mount's servers.
 
 use std::ffi::CString;
 
@@ -8,20 +7,20 @@ use millpond_cache::MemoryTier;
 use millpond_fs::mount::MountTable;
 use rustix::mount::{MountFlags, mount};
 
-use super::run_directory::Place;
+use super::run_directory::RunDirectory;
 use super::spec::Spec;
 
-/// Mounts the tier, or takes the one that is there; `None`: none is wanted.
+/// Mounts the tier, or returns the one already mounted; `None`: the mount has no memory tier.
 ///
 /// # Errors
-/// Where it cannot be mounted.
-pub(crate) fn tier(spec: &Spec, place: &Place) -> Result<Option<MemoryTier>> {
+/// If it cannot be mounted.
+pub(crate) fn tier(spec: &Spec, run_dir: &RunDirectory) -> Result<Option<MemoryTier>> {
     let bytes = spec.cache.memory_bytes;
     if bytes == 0 {
         return Ok(None);
     }
-    let path = place.memory();
-    let failed = || format!("failed to mount a file system in memory at {}", path.display());
+    let path = run_dir.memory();
+    let failed = || format!("failed to mount a tmpfs at {}", path.display());
     std::fs::create_dir_all(&path).with_context(failed)?;
     let table = MountTable::read().context("failed to read the table of mounts")?;
     if table.top_at(&path).is_none() {

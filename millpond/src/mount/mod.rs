@@ -1,13 +1,13 @@
 //! A mount on one machine, from start to end.
 //!
-//! - `millpond mount` ([`start`]) claims a run directory ([`run_directory`]), writes down what is wanted ([`spec`]), starts the
+//! - `millpond mount` ([`start`]) claims a run directory ([`run_directory`]), writes the mount's [`spec`], starts the
 //!   supervisor and waits for its [`readiness`].
-//! - The supervisor ([`supervisor`]) keeps the FUSE descriptor, starts the server again when it dies, and takes
-//!   everything away in the end ([`cleanup`]). Commands that must work without a server come to it ([`supervisor_command`]), and
-//!   another program by an [`upgrade`].
+//! - The supervisor ([`supervisor`]) keeps the FUSE descriptor, restarts the server when it exits, and removes everything
+//!   at the end ([`cleanup`]). It handles the commands that must work without a server ([`supervisor_command`]), among
+//!   them the [`upgrade`] to another program.
 //! - The server ([`server`]) does the work: the worker's Dataset, the FUSE server, the view ([`views`]),
-//!   metrics over HTTP ([`service`]) and the [`control`] socket that the other commands
-//!   speak to ([`client`]). Should its supervisor be killed, it serves on as an [`orphan`].
+//!   metrics over HTTP ([`service`]) and the [`control`] socket of the other commands ([`client`]). If its supervisor is
+//!   killed, it keeps serving as an [`orphan`].
 
 pub(crate) mod absence_timeout;
 mod child;

@@ -1,4 +1,4 @@
-//! Changes of the table of mounts, as the kernel tells them.
+//! Notifications of the kernel about changes of the mount table.
 
 use std::fs::File;
 use std::io;
@@ -9,34 +9,34 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::sync::Notify;
 use tracing::warn;
 
-/// The watcher looks at least this often whether anybody still listens.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Longest wait of the watcher before it checks whether its [`MountChanges`] still exists.
+const MAX_WAIT: Duration = Duration::from_secs(5);
 
-/// Tells of changes as long as it lives.
+/// Receiver of the notifications.
 #[derive(Debug)]
 pub(crate) struct MountChanges {
     changed: Arc<Notify>,
 }
 
 impl MountChanges {
-    /// Starts to watch, on a thread that ends soon after this is dropped.
+    /// Starts the watcher, on a thread that exits within [`MAX_WAIT`] after this is dropped.
     ///
     /// # Errors
-    /// Where `/proc` is not mounted, or there is no thread.
+    /// If `/proc` is not mounted, or the thread cannot be started.
     pub(crate) fn watch() -> io::Result<Self> {
         let table = File::open("/proc/self/mountinfo")?;
         let changed = Arc::new(Notify::new());
         let listener = Arc::downgrade(&changed);
         let watch = move || {
             let wait = Timespec {
-                tv_sec: i64::try_from(LONGEST_WAIT.as_secs()).unwrap_or(i64::MAX),
+                tv_sec: i64::try_from(MAX_WAIT.as_secs()).unwrap_or(i64::MAX),
                 tv_nsec: 0,
             };
             while let Some(listener) = listener.upgrade() {
-                // The kernel keeps the last state that each descriptor was told of, so no change falls between two calls.
+                // The kernel keeps the last state reported to each descriptor, so no change is lost between two calls.
                 let mut polled = [PollFd::new(&table, PollFlags::PRI)];
                 let result = rustix::event::poll(&mut polled, Some(&wait));
-                // Also without a change: whoever listens looks again, should one not have been told.
+                // Also without a change: the listener checks the table again, in case a notification was lost.
                 listener.notify_one();
                 if let Err(error) = result
                     && error != rustix::io::Errno::INTR

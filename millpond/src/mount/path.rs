@@ -1,24 +1,24 @@
-//! Directories that a person named.
+//! Directories named on the command line.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-/// Bytes of a hash in a directory's name: short enough for the path of a socket, and no two ever meet.
+/// Characters of a hash in a directory's name: short enough for a socket's path, long enough to avoid collisions.
 const HASH_CHARACTERS: usize = 16;
 
-/// An existing directory to mount at: absolute, without symbolic links.
+/// Returns an existing directory to mount at: absolute, without symbolic links.
 pub(crate) fn mountpoint(directory: &Path) -> Result<PathBuf> {
     let resolved = match resolve(directory) {
         Ok(resolved) => resolved,
         Err(error) if error.kind() == io::ErrorKind::NotFound => bail!(
-            "{} does not exist: make it first (mkdir -p {})",
+            "{} does not exist: create it first (mkdir -p {})",
             directory.display(),
             directory.display()
         ),
         Err(error) => {
-            return Err(error).with_context(|| format!("failed to look at {}", directory.display()));
+            return Err(error).with_context(|| format!("failed to resolve {}", directory.display()));
         }
     };
     if resolved == Path::new("/") {
@@ -27,8 +27,8 @@ pub(crate) fn mountpoint(directory: &Path) -> Result<PathBuf> {
     Ok(resolved)
 }
 
-/// The same for a path that may lie on a mount whose server is gone: that one's root answers no question, but its name
-/// can be found without one.
+/// Resolves a path that may be the root of a mount whose server has exited: `stat` of that root fails, but its parent
+/// can be resolved.
 pub(crate) fn resolve(path: &Path) -> io::Result<PathBuf> {
     let error = match path.canonicalize() {
         Ok(resolved) => return Ok(resolved),
@@ -42,7 +42,7 @@ pub(crate) fn resolve(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Where the cache of a source lies if nobody says where.
+/// Returns the cache directory of a source without `--cache-dir`.
 pub(crate) fn default_cache_directory(source: &str) -> Result<PathBuf> {
     let root = if rustix::process::geteuid().is_root() {
         PathBuf::from("/var/cache")
@@ -58,7 +58,7 @@ pub(crate) fn default_cache_directory(source: &str) -> Result<PathBuf> {
         .join(hash(source.trim_end_matches('/').as_bytes())))
 }
 
-/// A name for something, the same in every version of this program.
+/// Returns a name derived from `bytes`, stable across versions of this program.
 pub(crate) fn hash(bytes: &[u8]) -> String {
     let mut hash = blake3::hash(bytes).to_hex().to_string();
     hash.truncate(HASH_CHARACTERS);

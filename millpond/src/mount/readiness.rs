@@ -1,7 +1,7 @@
-//! How a mount that starts says where it is: JSON lines through a pipe.
+//! Progress of a mount that starts: JSON lines through a pipe.
 //!
-//! A server writes them to its standard output, which nothing else may use; the supervisor reads them there and passes
-//! them on to its own, at whose other end `millpond mount` waits. A pipe that ends without a last word is a failure.
+//! A server writes them to its standard output, which nothing else may use; the supervisor reads them there and forwards
+//! them to its own, which `millpond mount` reads. A pipe that ends without a final report is a failure.
 
 use std::io::{BufRead, BufReader, Read, Write};
 
@@ -10,37 +10,37 @@ use serde::{Deserialize, Serialize};
 
 use super::spec::ViewKind;
 
-/// A server ends with this code where another one would do no better (`EX_CONFIG`).
+/// Exit code of a server whose failure is permanent: a restarted one would fail too (`EX_CONFIG`).
 pub(crate) const EXIT_CONFIG: u8 = 78;
 
-/// One word on the way of a mount.
+/// Progress report of a starting mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Report {
     /// The source is being listed.
     Listing {
-        /// Objects so far.
+        /// Objects listed so far.
         objects: u64,
         /// Their bytes.
         bytes: u64,
     },
-    /// Something that the user should know.
+    /// Note for the user.
     Note {
-        /// What.
+        /// Its text.
         text: String,
     },
-    /// The mount is usable. The last word.
+    /// The mount is usable. Final report.
     Ready(Ready),
-    /// There will be no mount. The last word.
+    /// The mount failed. Final report.
     Failed {
-        /// Why, and what helps.
+        /// Cause and fix.
         reason: String,
     },
 }
 
-/// What became usable.
+/// Properties of a usable mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ready {
-    /// How it is shown.
+    /// Kind of view.
     pub(crate) view: ViewKind,
     /// Files in the catalog.
     pub(crate) files: u64,
@@ -49,7 +49,7 @@ pub(crate) struct Ready {
 }
 
 impl Report {
-    /// The line of a report.
+    /// Returns the report as a line.
     pub(crate) fn line(&self) -> String {
         let mut line = serde_json::to_string(self).unwrap_or_default();
         line.push('\n');
@@ -57,8 +57,8 @@ impl Report {
     }
 }
 
-/// Says `report` to whoever waits for this process, who may be gone.
-pub(crate) fn tell(report: &Report) -> std::io::Result<()> {
+/// Writes `report` to the standard output; fails if its reader has exited.
+pub(crate) fn send(report: &Report) -> std::io::Result<()> {
     let mut output = std::io::stdout().lock();
     output.write_all(report.line().as_bytes())?;
     output.flush()
@@ -80,7 +80,7 @@ pub(crate) fn wait(pipe: impl Read, mut other: impl FnMut(&Report)) -> Result<Re
             Report::Listing { .. } | Report::Note { .. } => {}
         }
     }
-    bail!("the mount's supervisor ended without a word")
+    bail!("the mount's supervisor exited without a report")
 }
 
 #[cfg(test)]
@@ -94,7 +94,7 @@ mod tests {
     };
 
     #[test]
-    fn readiness_is_told_after_what_comes_before() {
+    fn readiness_is_reported_after_progress() {
         let listing = Report::Listing { objects: 1, bytes: 2 };
         let text = listing.line() + "not a report\n" + &Report::Ready(READY).line();
         let mut seen = Vec::new();
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_without_a_word_is_a_failure() {
+    fn an_end_without_a_report_is_a_failure() {
         assert!(wait(&b""[..], |_| {}).is_err());
     }
 }

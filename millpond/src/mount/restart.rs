@@ -1,60 +1,60 @@
-//! When a server that died is started again.
+//! Backoff and limits of server restarts.
 
 use std::time::Duration;
 
-/// The first wait after a server that did not come up.
+/// First delay after a server that failed to start.
 const RESTART_BACKOFF_MIN: Duration = Duration::from_millis(100);
 
-/// Readers that wait for a server should not wait for this clock.
+/// Longest delay: short, since readers wait for the server.
 const RESTART_BACKOFF_MAX: Duration = Duration::from_secs(2);
 
-/// How a server ended.
+/// How a server exited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    /// It said that no other would do better.
-    Hopeless,
-    /// It gave up.
+pub(crate) enum ServerExit {
+    /// With a permanent failure: a restarted server would fail too.
+    Permanent,
+    /// With another failure.
     Failed,
-    /// It was killed, or had been serving.
-    Died,
+    /// By a signal.
+    Killed,
 }
 
-/// What to do then.
+/// What the supervisor does after an exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// Start another one after this time.
+    /// Starts another server after this delay.
     Restart(Duration),
-    /// Do not.
+    /// Starts no further server.
     GiveUp,
 }
 
-/// The history of a mount's servers. Knows no clock.
+/// History of a mount's servers. Reads no clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Restarts {
     ever_ready: bool,
-    /// Servers since the last one that came up.
+    /// Exits since the last server that became ready.
     failures: u32,
 }
 
 impl Restarts {
-    /// A server serves.
-    pub(crate) fn ready(&mut self) {
+    /// Records that a server became ready.
+    pub(crate) fn on_ready(&mut self) {
         self.ever_ready = true;
         self.failures = 0;
     }
 
-    /// Whether any server ever served.
+    /// Returns whether any server ever became ready.
     pub(crate) const fn ever_ready(self) -> bool {
         self.ever_ready
     }
 
-    /// A server ended that was to go on.
-    pub(crate) fn ended(&mut self, end: End) -> Decision {
-        match end {
-            End::Hopeless => return Decision::GiveUp,
-            // What a first server cannot do, the next cannot either, and somebody waits for the answer.
-            End::Failed if !self.ever_ready => return Decision::GiveUp,
-            End::Failed | End::Died => {}
+    /// Records an unexpected exit and returns what follows.
+    pub(crate) fn on_exit(&mut self, exit: ServerExit) -> Decision {
+        match exit {
+            ServerExit::Permanent => return Decision::GiveUp,
+            // A failure of the first server would repeat, and the mount command waits for the result.
+            ServerExit::Failed if !self.ever_ready => return Decision::GiveUp,
+            ServerExit::Failed | ServerExit::Killed => {}
         }
         let wait = match self.failures {
             0 => Duration::ZERO,
@@ -72,19 +72,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_served_is_replaced_at_once() {
+    fn a_server_that_served_is_replaced_immediately() {
         let mut restarts = Restarts::default();
         for _ in 0..100 {
-            restarts.ready();
-            assert_eq!(restarts.ended(End::Died), Decision::Restart(Duration::ZERO));
+            restarts.on_ready();
+            assert_eq!(
+                restarts.on_exit(ServerExit::Killed),
+                Decision::Restart(Duration::ZERO)
+            );
         }
     }
 
     #[test]
     fn servers_that_do_not_come_up_wait_longer_and_longer() {
         let mut restarts = Restarts::default();
-        restarts.ready();
-        let waits: Vec<_> = (0..40).map(|_| restarts.ended(End::Failed)).collect();
+        restarts.on_ready();
+        let waits: Vec<_> = (0..40).map(|_| restarts.on_exit(ServerExit::Failed)).collect();
         assert_eq!(waits[0], Decision::Restart(Duration::ZERO));
         assert_eq!(waits[1], Decision::Restart(RESTART_BACKOFF_MIN));
         assert_eq!(waits[2], Decision::Restart(RESTART_BACKOFF_MIN * 2));
@@ -94,14 +97,17 @@ mod tests {
     #[test]
     fn the_first_server_may_be_killed_but_not_fail() {
         let mut restarts = Restarts::default();
-        assert_eq!(restarts.ended(End::Died), Decision::Restart(Duration::ZERO));
-        assert_eq!(restarts.ended(End::Failed), Decision::GiveUp);
+        assert_eq!(
+            restarts.on_exit(ServerExit::Killed),
+            Decision::Restart(Duration::ZERO)
+        );
+        assert_eq!(restarts.on_exit(ServerExit::Failed), Decision::GiveUp);
     }
 
     #[test]
-    fn what_is_hopeless_is_given_up() {
+    fn a_permanent_failure_is_final() {
         let mut restarts = Restarts::default();
-        restarts.ready();
-        assert_eq!(restarts.ended(End::Hopeless), Decision::GiveUp);
+        restarts.on_ready();
+        assert_eq!(restarts.on_exit(ServerExit::Permanent), Decision::GiveUp);
     }
 }

@@ -1,22 +1,22 @@
-//! The run directory of a mount: what its processes share, and who may have it.
+//! Run directory of a mount: the files that its processes share, and the locks that own it.
 //!
 //! `/run/millpond/<name>-<hash of the directory>` (without root below `$XDG_RUNTIME_DIR`), mode 0700:
 //!
-//! | name | what |
+//! | name | content |
 //! |---|---|
 //! | `lock` | locked by the supervisor as long as it lives |
-//! | `pid` | its process number |
-//! | `server` | locked by the server as long as it lives; its process number |
-//! | `spec.json` | what was asked for |
+//! | `pid` | its PID |
+//! | `server` | locked by the server as long as it lives; its PID |
+//! | `spec.json` | options of the mount |
 //! | `orders` | the supervisor's socket |
 //! | `control` | the server's socket |
-//! | `mounter` | the socket where the server has mounts made |
-//! | `view.json` | what the server shows, for its successor |
-//! | `log` | what supervisor and server log |
+//! | `mounter` | the socket of the mounter |
+//! | `view.json` | the server's view, for its successor |
+//! | `log` | log of supervisor and server |
 //! | `fuse/`, `catalog/gen-N/`, `memory/` | mounts |
 //!
-//! A lock lives as long as the descriptor that a process got it by, so what a killed run left is told from what runs
-//! without looking at process numbers.
+//! A lock lives as long as the descriptor that took it, so leftovers of killed processes are distinguished from running
+//! ones without PIDs.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -33,44 +33,45 @@ use super::path::hash;
 /// Characters of the directory's own name in that of its run directory: a socket's path has at most 107 bytes.
 const NAME_CHARACTERS: usize = 24;
 
-/// How often a run directory may vanish while it is claimed.
+/// Attempts to claim a run directory that other processes keep removing.
 const CLAIM_ATTEMPTS: usize = 16;
 
-/// Who only looks whether a file is locked ([`is_locked`]) has it for a moment; that must refuse nobody.
+/// Attempts to lock a file: a process that only tests the lock ([`is_locked`]) holds it for microseconds, which must
+/// refuse no claim.
 const LOCK_ATTEMPTS: u32 = 20;
 
-/// Between two of them.
+/// Interval between two attempts.
 const LOCK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// A mount's run directory, whether it exists or not.
+/// Run directory of a mount, whether it exists or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct RunDirectory {
     run: PathBuf,
 }
 
-/// The right to a run directory, until it is dropped and all copies of its descriptor are closed.
+/// Exclusive claim of a run directory, until all copies of its descriptor are closed.
 #[derive(Debug)]
 pub(crate) struct RunDirectoryLock {
     lock: File,
 }
 
 impl RunDirectoryLock {
-    /// The locked file: the supervisor gets it as its standard input.
+    /// Returns the locked file, which becomes the supervisor's standard input.
     pub(crate) fn into_file(self) -> File {
         self.lock
     }
 }
 
-impl Place {
-    /// The run directory for what is mounted at `directory`, which must be resolved.
+impl RunDirectory {
+    /// Returns the run directory for a mount at `directory`, which must be resolved.
     ///
     /// # Errors
-    /// Where there is no place for run directories.
+    /// If there is no parent directory for run directories.
     pub(crate) fn of(directory: &Path) -> Result<Self> {
         Ok(Self::below(&root()?, directory))
     }
 
-    /// The run directory that a supervisor or a server was started with.
+    /// Returns the run directory that a supervisor or a server was started with.
     pub(crate) fn at(run: &Path) -> Self {
         Self { run: run.to_owned() }
     }
@@ -90,10 +91,10 @@ impl Place {
         }
     }
 
-    /// All run directories of this user.
+    /// Returns all run directories of this user.
     ///
     /// # Errors
-    /// Where they cannot be listed.
+    /// If they cannot be listed.
     pub(crate) fn all() -> Result<Vec<Self>> {
         let root = root()?;
         let entries = match std::fs::read_dir(&root) {
@@ -101,43 +102,43 @@ impl Place {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error).with_context(|| format!("failed to list {}", root.display())),
         };
-        let mut places = Vec::new();
+        let mut run_dirs = Vec::new();
         for entry in entries {
             let run = entry
                 .with_context(|| format!("failed to list {}", root.display()))?
                 .path();
-            // Others' directories have no lock.
+            // Directories of other programs have no lock file.
             if run.join("lock").is_file() {
-                places.push(Self { run });
+                run_dirs.push(Self { run });
             }
         }
-        Ok(places)
+        Ok(run_dirs)
     }
 
-    /// The place of the mount that `path` lies on, its directory, and the rest of the path.
+    /// Returns the run directory of the mount that `path` lies on, the mount's directory, and the rest of the path.
     ///
     /// # Errors
-    /// Where there is no such mount.
+    /// If there is no such mount.
     pub(crate) fn containing(path: &Path) -> Result<(Self, PathBuf, PathBuf)> {
         let absolute = std::path::absolute(path)?;
-        // Symbolic links within the mount do not exist, so only what leads there has to be resolved.
+        // A mount has no symbolic links, so only the path that leads to it has to be resolved.
         let resolved = super::path::resolve(&absolute).unwrap_or(absolute);
         let root = root()?;
         for directory in resolved.ancestors() {
-            let place = Self::below(&root, directory);
-            if place.run.is_dir() {
+            let run_dir = Self::below(&root, directory);
+            if run_dir.run.is_dir() {
                 let rest = resolved.strip_prefix(directory).unwrap_or(Path::new(""));
-                return Ok((place, directory.to_owned(), rest.to_owned()));
+                return Ok((run_dir, directory.to_owned(), rest.to_owned()));
             }
         }
         bail!("{} is not mounted by Millpond", path.display())
     }
 
-    pub(crate) fn run(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.run
     }
 
-    /// What the mount is called in the table of mounts and at the keeper.
+    /// Returns the mount's name in the mount table and at the keeper.
     pub(crate) fn name(&self) -> String {
         let name = self.run.file_name().unwrap_or_default();
         format!("millpond:{}", name.to_string_lossy())
@@ -191,12 +192,12 @@ impl Place {
         self.run.join("lock")
     }
 
-    /// Claims the run directory, making it where it is not. `None`: a supervisor has it.
+    /// Claims the run directory, creating it if needed. `None`: another process has claimed it.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// If it cannot be created or locked.
     pub(crate) fn claim(&self) -> Result<Option<RunDirectoryLock>> {
-        let failed = || format!("failed to make the run directory {}", self.run.display());
+        let failed = || format!("failed to create the run directory {}", self.run.display());
         for _ in 0..CLAIM_ATTEMPTS {
             DirBuilder::new()
                 .recursive(true)
@@ -205,30 +206,30 @@ impl Place {
                 .with_context(failed)?;
             let lock = match open_lock(&self.lock()) {
                 Ok(lock) => lock,
-                // A supervisor that ends has just removed the directory.
+                // An exiting supervisor has just removed the directory.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error).with_context(failed),
             };
             if !lock_exclusively(&lock).with_context(failed)? {
                 return Ok(None);
             }
-            // Between opening and locking the file may have been removed: then the lock means nothing.
+            // The file may have been removed between open and lock: then the lock is void.
             if is_same(&lock, &self.lock()) {
                 return Ok(Some(RunDirectoryLock { lock }));
             }
         }
-        bail!("{}: it is removed again and again", failed())
+        bail!("{}: other processes keep removing it", failed())
     }
 
-    /// Says that this process is the mount's server, for as long as the file is open.
+    /// Locks the run directory's `server` file: this process is the mount's server as long as the file is open.
     ///
     /// # Errors
-    /// Where another server lives.
+    /// If another server is running.
     pub(crate) fn serve(&self) -> Result<File> {
         let failed = || format!("failed to lock {}", self.server_lock().display());
         let mut lock = open_lock(&self.server_lock()).with_context(failed)?;
         if !lock_exclusively(&lock).with_context(failed)? {
-            bail!("{}: another server of the mount lives", failed());
+            bail!("{}: another server of the mount is running", failed());
         }
         lock.set_len(0)
             .and_then(|()| write!(lock, "{}", std::process::id()))
@@ -236,7 +237,7 @@ impl Place {
         Ok(lock)
     }
 
-    /// The server's process number, while it lives.
+    /// Returns the server's PID; `None`: no server is running.
     pub(crate) fn server(&self) -> Option<rustix::process::Pid> {
         if !is_locked(&self.server_lock()) {
             return None;
@@ -245,12 +246,12 @@ impl Place {
         rustix::process::Pid::from_raw(pid.trim().parse().ok()?)
     }
 
-    /// Whether a supervisor has the run directory.
+    /// Returns whether a supervisor, or a command, has claimed the run directory.
     pub(crate) fn is_claimed(&self) -> bool {
         is_locked(&self.lock())
     }
 
-    /// The supervisor's process number, while it lives.
+    /// Returns the supervisor's PID; `None`: no supervisor is running.
     pub(crate) fn supervisor(&self) -> Option<rustix::process::Pid> {
         if !self.is_claimed() {
             return None;
@@ -260,23 +261,23 @@ impl Place {
     }
 }
 
-/// A cache directory that this process has.
+/// Exclusive claim of a cache directory by a mount.
 #[derive(Debug)]
 pub(crate) struct CacheDirectoryLock {
     directory: PathBuf,
-    /// It was not there, or nothing was in it.
+    /// Whether the directory was missing or empty.
     new: bool,
-    /// Held as long as the claim.
+    /// Locked as long as this lives.
     _lock: File,
 }
 
 impl CacheDirectoryLock {
-    /// Claims a cache directory, or says whose it is.
+    /// Claims a cache directory.
     ///
-    /// The store of a server locks it too; but between two servers of one mount it is free, and must not be for others.
+    /// The store of a server locks it too; but between two servers of one mount it must stay refused to other mounts.
     ///
     /// # Errors
-    /// With the words for the user.
+    /// If another mount has claimed it (the error names the mount), or it cannot be used.
     pub(crate) fn new(cache: &Path, directory: &Path) -> Result<Self> {
         let failed = || {
             format!(
@@ -310,14 +311,14 @@ impl CacheDirectoryLock {
         })
     }
 
-    /// Takes back what a mount that came to nothing has made: a directory that holds nothing of use must not belong to
-    /// a source whose name was wrong.
-    pub(crate) fn give_up(&self) {
+    /// Removes a cache directory that a failed mount has created: it must not stay bound to a source whose name was
+    /// wrong.
+    pub(crate) fn discard(&self) {
         if !self.new {
             return;
         }
         if let Err(error) = std::fs::remove_dir_all(&self.directory) {
-            tracing::warn!(%error, directory = %self.directory.display(), "failed to remove a new cache directory");
+            tracing::warn!(%error, directory = %self.directory.display(), "failed to remove the new cache directory of a failed mount");
         }
     }
 }
@@ -332,12 +333,12 @@ fn open_lock(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Locks the file, if nobody else has it.
+/// Locks the file; returns `false` if another process has locked it.
 fn lock_exclusively(file: &File) -> io::Result<bool> {
     for attempt in 1.. {
         match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(true),
-            Err(rustix::io::Errno::WOULDBLOCK) if attempt < LOCK_ATTEMPTS => pause(),
+            Err(rustix::io::Errno::WOULDBLOCK) if attempt < LOCK_ATTEMPTS => sleep_between_attempts(),
             Err(rustix::io::Errno::WOULDBLOCK) => return Ok(false),
             Err(error) => return Err(error.into()),
         }
@@ -347,13 +348,13 @@ fn lock_exclusively(file: &File) -> io::Result<bool> {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "flock(2) waits for ever or not at all; this is no asynchronous thread's work"
+    reason = "flock(2) has no timeout; this never runs on an asynchronous thread"
 )]
-fn pause() {
+fn sleep_between_attempts() {
     std::thread::sleep(LOCK_INTERVAL);
 }
 
-/// Whether somebody has the file locked. For a moment it is locked by this.
+/// Returns whether another process has locked the file. The test itself locks it for microseconds.
 fn is_locked(path: &Path) -> bool {
     File::open(path).is_ok_and(|lock| {
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
@@ -367,7 +368,7 @@ fn is_same(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Where run directories lie.
+/// Returns the parent of all run directories.
 fn root() -> Result<PathBuf> {
     if rustix::process::geteuid().is_root() {
         return Ok(PathBuf::from("/run/millpond"));
@@ -378,7 +379,7 @@ fn root() -> Result<PathBuf> {
     match runtime {
         Some(runtime) => Ok(runtime.join("millpond")),
         None => {
-            bail!("there is no $XDG_RUNTIME_DIR for the mount's sockets: set it to a directory of your own")
+            bail!("there is no $XDG_RUNTIME_DIR for the mount's sockets: set it to a directory that you own")
         }
     }
 }
@@ -388,53 +389,53 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_claimed_once() {
+    fn a_run_directory_is_claimed_once() {
         let root = tempfile::tempdir().unwrap();
-        let place = Place::below(root.path(), Path::new("/data"));
-        let claim = place.claim().unwrap().expect("free");
-        assert!(place.claim().unwrap().is_none());
-        assert!(place.is_claimed());
+        let run_dir = RunDirectory::below(root.path(), Path::new("/data"));
+        let claim = run_dir.claim().unwrap().expect("free");
+        assert!(run_dir.claim().unwrap().is_none());
+        assert!(run_dir.is_claimed());
         drop(claim);
-        assert!(!place.is_claimed());
-        assert!(place.claim().unwrap().is_some());
+        assert!(!run_dir.is_claimed());
+        assert!(run_dir.claim().unwrap().is_some());
     }
 
     #[test]
     fn a_claim_lives_on_in_copies_of_its_descriptor() {
         let root = tempfile::tempdir().unwrap();
-        let place = Place::below(root.path(), Path::new("/data"));
+        let run_dir = RunDirectory::below(root.path(), Path::new("/data"));
         let copy = {
-            let claim = place.claim().unwrap().expect("free");
+            let claim = run_dir.claim().unwrap().expect("free");
             claim.into_file().try_clone().unwrap()
         };
-        assert!(place.is_claimed());
+        assert!(run_dir.is_claimed());
         drop(copy);
-        assert!(!place.is_claimed());
+        assert!(!run_dir.is_claimed());
     }
 
     #[test]
-    fn places_are_private_and_short() {
+    fn run_directories_are_private_and_short() {
         use std::os::unix::fs::PermissionsExt;
         let root = tempfile::tempdir().unwrap();
         let long = format!("/data/{}", "ä".repeat(100));
-        let place = Place::below(root.path(), Path::new(&long));
-        let _claim = place.claim().unwrap().expect("free");
+        let run_dir = RunDirectory::below(root.path(), Path::new(&long));
+        let _claim = run_dir.claim().unwrap().expect("free");
         assert_eq!(
-            std::fs::metadata(place.run()).unwrap().permissions().mode() & 0o777,
+            std::fs::metadata(run_dir.path()).unwrap().permissions().mode() & 0o777,
             0o700
         );
-        assert!(place.run().file_name().unwrap().len() <= NAME_CHARACTERS + 17);
+        assert!(run_dir.path().file_name().unwrap().len() <= NAME_CHARACTERS + 17);
     }
 
     #[test]
-    fn directories_of_one_name_have_places_of_their_own() {
+    fn directories_of_one_name_have_run_directories_of_their_own() {
         let root = Path::new("/run/millpond");
         let (a, b) = (
-            Place::below(root, Path::new("/a/data")),
-            Place::below(root, Path::new("/b/data")),
+            RunDirectory::below(root, Path::new("/a/data")),
+            RunDirectory::below(root, Path::new("/b/data")),
         );
         assert_ne!(a, b);
-        assert_eq!(a, Place::below(root, Path::new("/a/data")));
+        assert_eq!(a, RunDirectory::below(root, Path::new("/a/data")));
     }
 
     #[test]
@@ -451,18 +452,18 @@ mod tests {
     }
 
     #[test]
-    fn only_a_new_cache_directory_is_given_up() {
+    fn only_a_new_cache_directory_is_discarded() {
         let root = tempfile::tempdir().unwrap();
         let cache = root.path().join("new");
         CacheDirectoryLock::new(&cache, Path::new("/data"))
             .unwrap()
-            .give_up();
+            .discard();
         assert!(!cache.exists());
         std::fs::create_dir(&cache).unwrap();
-        std::fs::write(cache.join("kept"), b"of use").unwrap();
+        std::fs::write(cache.join("file"), b"of use").unwrap();
         CacheDirectoryLock::new(&cache, Path::new("/data"))
             .unwrap()
-            .give_up();
-        assert_eq!(std::fs::read(cache.join("kept")).unwrap(), b"of use");
+            .discard();
+        assert_eq!(std::fs::read(cache.join("file")).unwrap(), b"of use");
     }
 }

@@ -35,7 +35,7 @@ use super::memory;
 use super::mount_watch::MountChanges;
 use super::orphan::SupervisorWatch;
 use super::readiness::{self, EXIT_CONFIG, Ready, Report};
-use super::run_directory::Place;
+use super::run_directory::RunDirectory;
 use super::service::{self, Service};
 use super::spec::{Eviction, Spec, ViewKind};
 use super::start::name_process;
@@ -65,7 +65,7 @@ pub(crate) fn run(run_directory: &Path, predecessors: u64) -> ExitCode {
             error!(error = format!("{error:#}"), "the server ends");
             let reason = format!("{error:#}");
             // A supervisor that is gone needs no reason.
-            let _gone = readiness::tell(&Report::Failed { reason });
+            let _gone = readiness::send(&Report::Failed { reason });
             if hopeless { EXIT_CONFIG } else { 1 }
         }
     };
@@ -98,7 +98,7 @@ fn serve(run_directory: &Path, predecessors: u64) -> Result<(), Failure> {
     telemetry.map_err(|error| hopeless(error.into()))?;
     millpond_process::raise_file_limit();
     millpond_process::tls::install();
-    let place = Place::at(run_directory);
+    let place = RunDirectory::at(run_directory);
     let spec = Spec::read(&place.spec()).map_err(hopeless)?;
     let threads = std::thread::available_parallelism()
         .map_or(2, usize::from)
@@ -130,7 +130,7 @@ enum Reason {
 
 struct Server {
     spec: Spec,
-    place: Place,
+    place: RunDirectory,
     supervision: SupervisorWatch,
     /// Set once the supervisor is gone.
     orphaned: Arc<AtomicBool>,
@@ -168,7 +168,7 @@ impl Signals {
 
 impl Server {
     /// Opens everything and shows the mount.
-    async fn open(spec: Spec, place: Place, predecessors: u64) -> Result<Self> {
+    async fn open(spec: Spec, place: RunDirectory, predecessors: u64) -> Result<Self> {
         let signals = Signals::new()?;
         let lock = place.serve()?;
         let supervision = SupervisorWatch::of_stdin().context("failed to watch the supervisor")?;
@@ -301,15 +301,15 @@ impl Server {
             ));
         }
         for text in notes {
-            let _gone = readiness::tell(&Report::Note { text });
+            let _gone = readiness::send(&Report::Note { text });
         }
         let ready = Ready {
             view: self.shown.kind,
             files: catalog.as_ref().map_or(0, |catalog| catalog.files),
             bytes: catalog.as_ref().map_or(0, |catalog| catalog.bytes),
         };
-        info!(view = ready.view.words(), files = ready.files, "ready");
-        let _gone = readiness::tell(&Report::Ready(ready));
+        info!(view = ready.view.label(), files = ready.files, "ready");
+        let _gone = readiness::send(&Report::Ready(ready));
     }
 
     /// Serves until told to end.
@@ -324,7 +324,7 @@ impl Server {
                 _ = self.signals.hangup.recv() => {}
                 () = self.supervision.lost(), if !self.is_orphan() => self.serve_as_orphan()?,
                 () = next_change(self.changes.as_ref()) => {
-                    if cleanup::shown(&self.place, &self.spec.directory)?.is_none() {
+                    if cleanup::mounted_view(&self.place, &self.spec.directory)?.is_none() {
                         info!("was unmounted");
                         return Ok(Reason::Stop);
                     }
@@ -414,7 +414,7 @@ fn cannot_be_shown(spec: &Spec) -> String {
     )
 }
 
-async fn choose(spec: &Spec, place: &Place, record: Option<&Record>) -> Result<ViewChoicePlan> {
+async fn choose(spec: &Spec, place: &RunDirectory, record: Option<&Record>) -> Result<ViewChoicePlan> {
     let (spec, place, record) = (spec.clone(), place.clone(), record.cloned());
     tokio::task::spawn_blocking(move || ViewChoicePlan::make(&spec, &place, record.as_ref())).await?
 }
@@ -464,7 +464,7 @@ async fn start_dataset(dataset: &Dataset) -> Result<()> {
             if shown.running {
                 let (objects, bytes) = (shown.objects, shown.bytes);
                 // Nobody may be waiting: a server after the first.
-                let _gone = readiness::tell(&Report::Listing { objects, bytes });
+                let _gone = readiness::send(&Report::Listing { objects, bytes });
             }
         }
     };

@@ -1,4 +1,4 @@
-//! What a mount is to be: written by `millpond mount`, read by its supervisor and its servers.
+//! Options of a mount: written by `millpond mount`, read by its supervisor and its servers.
 //!
 //! The file may hold credentials that were given as options: it lies in a directory that only its owner can enter.
 
@@ -13,32 +13,32 @@ use anyhow::{Context, Result, bail};
 use millpond_cache::source::SourceOptions;
 use serde::{Deserialize, Serialize};
 
-/// Raised when a server of another version could misunderstand the file.
+/// Version of the file, raised when another version's server could misread it.
 pub(crate) const SPEC_VERSION: u32 = 1;
 
-/// A mount, as it was asked for.
+/// Options of a mount.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Spec {
     pub(crate) version: u32,
     pub(crate) source: SourceOptions,
-    /// Where it is shown: absolute, without symbolic links.
+    /// Mount directory: absolute, without symbolic links.
     pub(crate) directory: PathBuf,
     pub(crate) cache: Cache,
-    /// How often the source is listed again; `None`: after a start and on request.
+    /// Interval between listings; `None`: only at start and on request.
     pub(crate) refresh: Option<Duration>,
-    /// Lists before anything is shown.
+    /// Whether the source is listed before the mount is usable.
     pub(crate) fresh: bool,
-    /// The longest that a read waits for the source.
+    /// Longest time that a read waits for the source.
     pub(crate) deadline: Duration,
-    /// Whether slow requests are sent a second time.
+    /// Whether slow requests are hedged.
     pub(crate) hedging: bool,
     pub(crate) view: ViewChoice,
     pub(crate) owner: Owner,
-    /// Where metrics are served; `None`: nowhere.
+    /// Address of the metrics; `None`: not served.
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) count_opens: bool,
-    /// What all buffers may take; `None`: a part of the memory limit.
+    /// Most bytes of all read buffers; `None`: a quarter of the memory limit.
     pub(crate) memory_budget_bytes: Option<u64>,
 }
 
@@ -47,9 +47,9 @@ pub(crate) struct Spec {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Cache {
     pub(crate) directory: PathBuf,
-    /// `None`: what the file system has.
+    /// Most bytes on disk; `None`: the free space of the file system.
     pub(crate) disk_bytes: Option<u64>,
-    /// 0: no memory tier.
+    /// Most bytes in memory; 0: no memory tier.
     pub(crate) memory_bytes: u64,
     pub(crate) eviction: Eviction,
 }
@@ -61,16 +61,16 @@ pub(crate) enum Eviction {
     TinyLfu,
 }
 
-/// Which view is wanted.
+/// Requested kind of view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ViewChoice {
-    /// The kernel view where it can be had.
+    /// The kernel view if it is possible, else the FUSE view.
     Auto,
     Kernel,
     Fuse,
 }
 
-/// Which view it is.
+/// Kind of a mounted view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ViewKind {
     Kernel,
@@ -78,7 +78,7 @@ pub(crate) enum ViewKind {
 }
 
 impl ViewKind {
-    pub(crate) const fn words(self) -> &'static str {
+    pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Kernel => "kernel view",
             Self::Fuse => "FUSE view",
@@ -96,9 +96,9 @@ pub(crate) struct Owner {
 }
 
 impl Spec {
-    /// Writes the file, for its owner's eyes only.
+    /// Writes the file, readable only by its owner.
     pub(crate) fn write(&self, file: &Path) -> Result<()> {
-        let text = serde_json::to_vec_pretty(self).context("failed to write down the mount's options")?;
+        let text = serde_json::to_vec_pretty(self).context("failed to encode the mount's options")?;
         OpenOptions::new()
             .write(true)
             .create(true)
@@ -116,7 +116,7 @@ impl Spec {
             .with_context(|| format!("{} does not describe a mount", file.display()))?;
         if version.version != SPEC_VERSION {
             bail!(
-                "{} is of version {}, this program knows {SPEC_VERSION}",
+                "{} is of version {}, this program supports version {SPEC_VERSION}",
                 file.display(),
                 version.version
             );
@@ -125,7 +125,7 @@ impl Spec {
     }
 }
 
-/// Read first, so that another version's fields are not called unknown.
+/// Parsed first, so that another version is reported as such and not as unknown fields.
 #[derive(Deserialize)]
 struct Version {
     version: u32,

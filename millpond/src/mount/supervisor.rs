@@ -1,17 +1,17 @@
-//! The process that keeps a mount alive, and does little else.
+//! Supervisor of a mount: the process that restarts its server, and does little else.
 //!
-//! It holds the FUSE descriptors (it is the keeper), makes the mounts that the server cannot make itself (it is the
-//! mounter), starts the server again when it dies, obeys [`SupervisorCommand`]s, and takes the mount away on SIGTERM, SIGINT, SIGHUP or
-//! when somebody unmounted the directory. Its threads are four: this one, the keeper's, the mounter's, which knows nothing
-//! of the FUSE descriptors, and one that sleeps until mounts change.
+//! It keeps the FUSE descriptors (as the keeper), creates the mounts that the server cannot create (as the mounter),
+//! restarts the server when it exits, handles [`SupervisorCommand`]s, and unmounts on SIGTERM, SIGINT and SIGHUP, and
+//! when the directory was unmounted. Its threads are four: this one, the keeper's, the mounter's, which has no access to
+//! the FUSE descriptors, and one that sleeps until mounts change.
 //!
-//! - A server that is killed is replaced at once; one that does not come up after longer and longer waits. Where none
-//!   is ready for two minutes the keeper aborts the connection, and no further server is started: what is cached can
-//!   still be read in the kernel view, the rest is an error.
-//! - An upgrade asks the server to leave (SIGUSR1), starts the other program, and the old one again if that one does
-//!   not come up.
-//! - The first server's failure is the mount's.
-//! - It may be killed itself: its server then serves on as an [`orphan`](super::orphan).
+//! - A server that is killed is replaced immediately; one that fails to start, after a growing backoff. If none is ready
+//!   for two minutes the keeper aborts the connection, and no further server is started: cached files can still be read
+//!   in the kernel view, other reads fail.
+//! - An upgrade requests the server to hand over (SIGUSR1), starts the other program, and the old one again if that one
+//!   fails to start.
+//! - A failure of the first server is the failure of the mount.
+//! - If the supervisor is killed, its server keeps serving as an [`orphan`](super::orphan).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,110 +28,110 @@ use tokio::sync::watch;
 use tokio::time::Sleep;
 use tracing::{error, info, warn};
 
-use super::absence_timeout::successor_limit;
+use super::absence_timeout::server_absence_timeout;
 use super::child::{ServerEvent, ServerProcess};
 use super::cleanup::{self, UnmountMode};
 use super::mount_watch::MountChanges;
 use super::readiness::{self, EXIT_CONFIG, Report};
-use super::restart::{Decision, End, Restarts};
-use super::run_directory::{CacheDirectoryLock, Place};
+use super::restart::{Decision, Restarts, ServerExit};
+use super::run_directory::{CacheDirectoryLock, RunDirectory};
 use super::spec::Spec;
 use super::start::{SELF, bound_log, name_process};
-use super::supervisor_command::{self, CommandResult, SupervisorCommand, answer};
-use super::upgrade::{AfterEnd, Upgrade};
+use super::supervisor_command::{self, CommandResult, SupervisorCommand, reply};
+use super::upgrade::{AfterExit, Upgrade};
 
 /// Runs the supervisor of the mount in `run_directory`.
 pub(crate) fn run(run_directory: &Path, foreground: bool) -> Result<ExitCode> {
     name_process();
     millpond_process::telemetry::init(&millpond_process::telemetry::TelemetryOptions::default())?;
     if !foreground {
-        rustix::process::setsid().context("failed to leave the terminal")?;
+        rustix::process::setsid().context("failed to detach from the terminal")?;
     }
-    let place = Place::at(run_directory);
+    let run_dir = RunDirectory::at(run_directory);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("failed to start the supervisor")?;
     let result = runtime.block_on(async {
-        let supervisor = Supervisor::new(place.clone(), foreground)?;
+        let supervisor = Supervisor::new(run_dir.clone(), foreground)?;
         supervisor.run().await
     });
     if let Err(error) = &result
         && !foreground
     {
-        // Whoever waits shall know; the error itself goes to the log.
-        let _gone = readiness::tell(&Report::Failed {
+        // For the mount command, if it still waits; the error itself goes to the log.
+        let _closed = readiness::send(&Report::Failed {
             reason: format!("{error:#}"),
         });
     }
-    cleanup::remove(&place)?;
+    cleanup::remove(&run_dir)?;
     result
 }
 
 struct Supervisor {
-    place: Place,
+    run_dir: RunDirectory,
     spec: Spec,
-    holder: KeeperServer,
+    keeper: KeeperServer,
     status: watch::Receiver<Status>,
-    orders: UnixListener,
+    commands: UnixListener,
     mounts: MountChanges,
     restarts: Restarts,
     server: Option<ServerProcess>,
-    /// When the next server is started; `None`: when this one has ended, or never.
+    /// Delay until the next server is started; `None`: no restart is scheduled.
     restart: Option<Pin<Box<Sleep>>>,
-    /// The program of the servers.
+    /// Program of the servers.
     binary: PathBuf,
     upgrade: Option<Upgrade>,
     /// Servers started so far.
     started: u64,
-    /// The device number of what is shown, once it is.
-    shown: Option<u64>,
-    /// Somebody still waits for the first server.
-    awaited: bool,
-    /// No further server is started.
-    given_up: bool,
-    /// Held as long as this process lives.
+    /// Device number of the mounted view; `None`: not mounted yet.
+    view_device: Option<u64>,
+    /// Whether the mount command still waits for the first server.
+    is_awaited: bool,
+    /// Whether restarts have ended: no further server is started.
+    restarts_ended: bool,
+    /// Locked as long as this process lives.
     cache: CacheDirectoryLock,
 }
 
-/// What happened.
+/// Event that the supervisor handles.
 enum Event {
     Signal,
     Server(ServerEvent),
-    Order(UnixStream),
+    Command(UnixStream),
     Mounts,
     Restart,
     UpgradeLate,
     Aborted,
 }
 
-/// How it goes on.
+/// What follows an event.
 enum Next {
-    GoOn,
-    /// There will be no mount.
+    Continue,
+    /// The mount failed, for this reason.
     Failed(String),
-    /// The mount is to be taken away; the client who asked for it is told when it is.
+    /// The mount ends; the result is sent to the client that requested it.
     End(Option<UnixStream>),
 }
 
 impl Supervisor {
-    fn new(place: Place, foreground: bool) -> Result<Self> {
-        // First: what is opened from here on its threads do not hold.
-        mounter::start(&place.mounter()).context("failed to start the mounter")?;
-        let spec = Spec::read(&place.spec())?;
-        std::fs::write(place.pid(), std::process::id().to_string())
-            .with_context(|| format!("failed to write {}", place.pid().display()))?;
+    fn new(run_dir: RunDirectory, foreground: bool) -> Result<Self> {
+        // Started first: its thread must not share descriptors opened from here on.
+        mounter::start(&run_dir.mounter()).context("failed to start the mounter")?;
+        let spec = Spec::read(&run_dir.spec())?;
+        std::fs::write(run_dir.pid(), std::process::id().to_string())
+            .with_context(|| format!("failed to write {}", run_dir.pid().display()))?;
         let cache = CacheDirectoryLock::new(&spec.cache.directory, &spec.directory)?;
-        let holder = KeeperServer::start(successor_limit()).context("failed to start the keeper")?;
-        let orders = UnixListener::bind(place.orders())
-            .with_context(|| format!("failed to listen at {}", place.orders().display()))?;
+        let keeper = KeeperServer::start(server_absence_timeout()).context("failed to start the keeper")?;
+        let commands = UnixListener::bind(run_dir.orders())
+            .with_context(|| format!("failed to listen at {}", run_dir.orders().display()))?;
         let mounts = MountChanges::watch().context("failed to watch the table of mounts")?;
         Ok(Self {
-            place,
+            run_dir,
             spec,
-            status: holder.status(),
-            holder,
-            orders,
+            status: keeper.status(),
+            keeper,
+            commands,
             mounts,
             restarts: Restarts::default(),
             server: None,
@@ -139,18 +139,18 @@ impl Supervisor {
             binary: PathBuf::from(SELF),
             upgrade: None,
             started: 0,
-            shown: None,
-            awaited: !foreground,
-            given_up: false,
+            view_device: None,
+            is_awaited: !foreground,
+            restarts_ended: false,
             cache,
         })
     }
 
-    /// Supervises until the mount is to end, and ends its server.
+    /// Runs until the mount ends, and stops its server.
     async fn run(mut self) -> Result<ExitCode> {
         let mut terminate = signal(SignalKind::terminate()).context("failed to handle signals")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("failed to handle signals")?;
-        // The terminal of a foreground mount was closed.
+        // Sent when the terminal of a foreground mount is closed.
         let mut hangup = signal(SignalKind::hangup()).context("failed to handle signals")?;
         self.start_server()?;
         loop {
@@ -161,17 +161,17 @@ impl Supervisor {
                 event = self.next() => event,
             };
             match self.handle(event).await? {
-                Next::GoOn => {}
+                Next::Continue => {}
                 Next::Failed(reason) => {
                     self.stop().await;
-                    self.cache.give_up();
+                    self.cache.discard();
                     bail!(reason);
                 }
                 Next::End(client) => {
                     self.stop().await;
-                    cleanup::remove(&self.place)?;
+                    cleanup::remove(&self.run_dir)?;
                     if let Some(client) = client {
-                        answer(client, &CommandResult::Done).await;
+                        reply(client, &CommandResult::Done).await;
                     }
                     return Ok(ExitCode::SUCCESS);
                 }
@@ -179,26 +179,28 @@ impl Supervisor {
         }
     }
 
+    /// Waits for the next event.
+    ///
     /// # Cancel safety
-    /// Nothing is lost when it is dropped.
+    /// No event is lost when it is dropped.
     async fn next(&mut self) -> Event {
         let Self {
             server,
             restart,
             upgrade,
-            orders,
+            commands,
             mounts,
             status,
-            given_up,
+            restarts_ended,
             ..
         } = self;
         tokio::select! {
             biased;
-            happened = of_server(server.as_mut()) => Event::Server(happened),
-            Ok((client, _)) = orders.accept() => Event::Order(client),
+            event = next_server_event(server.as_mut()) => Event::Server(event),
+            Ok((client, _)) = commands.accept() => Event::Command(client),
             () = sleep(restart.as_mut()) => Event::Restart,
             () = late(upgrade.as_mut()) => Event::UpgradeLate,
-            Ok(_) = status.wait_for(|status| status.aborted > 0), if !*given_up => Event::Aborted,
+            Ok(_) = status.wait_for(|status| status.aborted > 0), if !*restarts_ended => Event::Aborted,
             () = mounts.next() => Event::Mounts,
         }
     }
@@ -206,20 +208,20 @@ impl Supervisor {
     async fn handle(&mut self, event: Event) -> Result<Next> {
         match event {
             Event::Signal => {
-                info!("told to end");
-                return Ok(self.unmount(UnmountMode::Yes, None).await);
+                info!("received a termination signal; unmounting");
+                return Ok(self.unmount(UnmountMode::Detach, None).await);
             }
-            Event::Server(ServerEvent::Silent) => {}
-            Event::Server(ServerEvent::Said(line)) => return self.hear(&line).await,
-            Event::Server(ServerEvent::Ended(status)) => {
-                return self.server_ended(status.context("failed to wait for the server")?);
+            Event::Server(ServerEvent::OutputClosed) => {}
+            Event::Server(ServerEvent::Line(line)) => return self.handle_report(&line).await,
+            Event::Server(ServerEvent::Exited(status)) => {
+                return self.server_exited(status.context("failed to wait for the server")?);
             }
-            Event::Order(client) => return Ok(self.obey(client).await),
+            Event::Command(client) => return Ok(self.handle_command(client).await),
             Event::Mounts => {
-                if let Some(device) = self.shown
+                if let Some(device) = self.view_device
                     && !self.is_mounted(device)?
                 {
-                    info!(directory = %self.spec.directory.display(), "was unmounted");
+                    info!(directory = %self.spec.directory.display(), "the directory was unmounted; shutting down");
                     return Ok(Next::End(None));
                 }
             }
@@ -236,17 +238,19 @@ impl Supervisor {
                 }
             }
             Event::Aborted => {
-                error!("no server came in time: the mount is given up until it is unmounted");
-                self.give_up();
+                error!(
+                    "no server within the limit, connection aborted; reads of uncached files fail until remounted"
+                );
+                self.end_restarts();
                 if !self.restarts.ever_ready() {
-                    return Ok(Next::Failed("no server came up in time".to_owned()));
+                    return Ok(Next::Failed("no server became ready in time".to_owned()));
                 }
             }
         }
-        Ok(Next::GoOn)
+        Ok(Next::Continue)
     }
 
-    /// Whether what is shown is still at its directory, whatever lies on top.
+    /// Returns whether the view is still mounted at its directory, even below other mounts.
     fn is_mounted(&self, device: u64) -> Result<bool> {
         let table = MountTable::read().context("failed to read the table of mounts")?;
         Ok(table
@@ -254,8 +258,8 @@ impl Supervisor {
             .any(|mount| mount.point == self.spec.directory && mount.device == device))
     }
 
-    fn give_up(&mut self) {
-        self.given_up = true;
+    fn end_restarts(&mut self) {
+        self.restarts_ended = true;
         self.restart = None;
         self.kill();
     }
@@ -267,7 +271,7 @@ impl Supervisor {
     }
 
     fn start_server(&mut self) -> Result<()> {
-        bound_log(&self.place);
+        bound_log(&self.run_dir);
         let mut server = self.spawn();
         if let (Err(error), Some(upgrade)) = (&server, &mut self.upgrade)
             && upgrade.cannot_be_run(error, &mut self.binary)
@@ -279,21 +283,22 @@ impl Supervisor {
     }
 
     fn spawn(&mut self) -> io::Result<ServerProcess> {
-        let server = ServerProcess::start(&self.binary, &self.place, self.started, &self.holder)?;
+        let server = ServerProcess::start(&self.binary, &self.run_dir, self.started, &self.keeper)?;
         self.started += 1;
         Ok(server)
     }
 
-    /// Takes in what the server says of itself.
-    async fn hear(&mut self, line: &str) -> Result<Next> {
+    /// Handles a report of the server.
+    async fn handle_report(&mut self, line: &str) -> Result<Next> {
         let Ok(report) = serde_json::from_str::<Report>(line) else {
-            warn!(line, "the server said something else than a report");
-            return Ok(Next::GoOn);
+            warn!(line, "unparsable status line from the server; ignored");
+            return Ok(Next::Continue);
         };
         match &report {
             Report::Ready(_) => {
-                self.restarts.ready();
-                self.shown = cleanup::shown(&self.place, &self.spec.directory)?.map(|shown| shown.device);
+                self.restarts.on_ready();
+                self.view_device =
+                    cleanup::mounted_view(&self.run_dir, &self.spec.directory)?.map(|mount| mount.device);
                 if let Some(upgrade) = self.upgrade.take() {
                     self.upgrade = upgrade.server_is_ready().await;
                 }
@@ -310,110 +315,119 @@ impl Supervisor {
             Report::Note { text } => info!("{text}"),
             Report::Listing { .. } => {}
         }
-        if self.awaited {
-            self.awaited = !matches!(report, Report::Ready(_));
-            if readiness::tell(&report).is_err() {
-                info!("nobody waits for the mount any more");
-                return Ok(self.unmount(UnmountMode::Yes, None).await);
+        if self.is_awaited {
+            self.is_awaited = !matches!(report, Report::Ready(_));
+            if readiness::send(&report).is_err() {
+                info!("mount command disconnected; unmounting");
+                return Ok(self.unmount(UnmountMode::Detach, None).await);
             }
         }
-        Ok(Next::GoOn)
+        Ok(Next::Continue)
     }
 
-    fn server_ended(&mut self, status: ExitStatus) -> Result<Next> {
+    fn server_exited(&mut self, status: ExitStatus) -> Result<Next> {
         self.server = None;
         if let Some(upgrade) = &mut self.upgrade {
-            match upgrade.server_ended(&status.to_string(), &mut self.binary) {
-                AfterEnd::Start => {
+            match upgrade.server_exited(&status.to_string(), &mut self.binary) {
+                AfterExit::Start => {
                     self.start_server()?;
-                    return Ok(Next::GoOn);
+                    return Ok(Next::Continue);
                 }
-                AfterEnd::AsEver => {}
+                AfterExit::Default => {}
             }
         }
-        if self.given_up {
-            return Ok(Next::GoOn);
+        if self.restarts_ended {
+            return Ok(Next::Continue);
         }
-        let end = match status.code() {
-            Some(code) if code == i32::from(EXIT_CONFIG) => End::Hopeless,
-            Some(_) => End::Failed,
-            None => End::Died,
+        let exit = match status.code() {
+            Some(code) if code == i32::from(EXIT_CONFIG) => ServerExit::Permanent,
+            Some(_) => ServerExit::Failed,
+            None => ServerExit::Killed,
         };
-        match self.restarts.ended(end) {
+        match self.restarts.on_exit(exit) {
             Decision::Restart(wait) => {
-                warn!(%status, ?wait, "the server ended: another one is started");
+                warn!(%status, ?wait, "server exited; restarting it");
                 self.restart = Some(Box::pin(tokio::time::sleep(wait)));
             }
             Decision::GiveUp if self.restarts.ever_ready() => {
-                error!(%status, "the server ended, and another one would do no better");
-                self.give_up();
-                // The descriptors of the old keeper are closed, so that nobody waits for an answer.
-                self.holder = KeeperServer::start(successor_limit()).context("failed to start the keeper")?;
+                error!(%status, "server exited with a permanent error; not restarting");
+                self.end_restarts();
+                // Closes the descriptors of the old keeper, so that pending FUSE requests fail.
+                self.keeper =
+                    KeeperServer::start(server_absence_timeout()).context("failed to start the keeper")?;
             }
             Decision::GiveUp => {
                 return Ok(Next::Failed(format!(
-                    "the server ended ({status}): run with --foreground to see its log"
+                    "the server exited ({status}): run with --foreground to see its log"
                 )));
             }
         }
-        Ok(Next::GoOn)
+        Ok(Next::Continue)
     }
 
-    async fn obey(&mut self, mut client: UnixStream) -> Next {
+    async fn handle_command(&mut self, mut client: UnixStream) -> Next {
         let refuse = |reason: &str| CommandResult::Refused {
             reason: reason.to_owned(),
         };
         match supervisor_command::receive(&mut client).await {
             Ok(SupervisorCommand::Unmount { force }) => {
-                let force = if force { UnmountMode::Yes } else { UnmountMode::No };
-                return self.unmount(force, Some(client)).await;
+                let mode = if force {
+                    UnmountMode::Detach
+                } else {
+                    UnmountMode::IfUnused
+                };
+                return self.unmount(mode, Some(client)).await;
             }
             Ok(SupervisorCommand::Upgrade { .. }) if self.upgrade.is_some() => {
-                answer(client, &refuse("another upgrade is under way: wait for its end")).await;
+                reply(
+                    client,
+                    &refuse("another upgrade is in progress: wait for its end"),
+                )
+                .await;
             }
-            Ok(SupervisorCommand::Upgrade { binary }) => match self.server_to_leave() {
+            Ok(SupervisorCommand::Upgrade { binary }) => match self.request_handover() {
                 Ok(()) => {
-                    info!(binary = %binary.display(), "another program is to take over");
-                    self.upgrade = Some(Upgrade::begin(client, binary));
+                    info!(binary = %binary.display(), "upgrading to another program");
+                    self.upgrade = Some(Upgrade::start(client, binary));
                 }
-                Err(reason) => answer(client, &refuse(&reason)).await,
+                Err(reason) => reply(client, &refuse(&reason)).await,
             },
-            Err(error) => answer(client, &refuse(&format!("{error:#}"))).await,
+            Err(error) => reply(client, &refuse(&format!("{error:#}"))).await,
         }
-        Next::GoOn
+        Next::Continue
     }
 
-    /// Asks the server to leave the mount to another one.
-    fn server_to_leave(&self) -> Result<(), String> {
+    /// Requests the server to hand over the mount.
+    fn request_handover(&self) -> Result<(), String> {
         let ready = self.status.borrow().ready;
         match &self.server {
             Some(server) if ready => server
-                .ask_to_leave()
+                .request_handover()
                 .map_err(|error| format!("failed to signal the server: {error}")),
-            _ => Err("no server is up at the moment: try again, or unmount and mount again".to_owned()),
+            _ => Err("no server is ready: try again, or unmount and mount again".to_owned()),
         }
     }
 
-    /// Takes the view away; the rest follows when the supervisor ends.
-    async fn unmount(&mut self, force: UnmountMode, client: Option<UnixStream>) -> Next {
+    /// Unmounts the view; the rest is removed when the supervisor ends.
+    async fn unmount(&mut self, mode: UnmountMode, client: Option<UnixStream>) -> Next {
         match (
-            cleanup::hide(&self.place, &self.spec.directory, force).await,
+            cleanup::unmount_view(&self.run_dir, &self.spec.directory, mode).await,
             client,
         ) {
             (Err(error), Some(client)) => {
                 let reason = format!("{error:#}");
-                answer(client, &CommandResult::Refused { reason }).await;
-                Next::GoOn
+                reply(client, &CommandResult::Refused { reason }).await;
+                Next::Continue
             }
             (Err(error), None) => {
-                error!(error = format!("{error:#}"), "failed to unmount");
+                error!(error = format!("{error:#}"), "failed to unmount; shutting down");
                 Next::End(None)
             }
             (Ok(()), client) => Next::End(client),
         }
     }
 
-    /// Ends the server: in order, if it can.
+    /// Stops the server, if one is running.
     async fn stop(&mut self) {
         if let Some(server) = &mut self.server {
             server.stop().await;
@@ -421,7 +435,7 @@ impl Supervisor {
     }
 }
 
-async fn of_server(server: Option<&mut ServerProcess>) -> ServerEvent {
+async fn next_server_event(server: Option<&mut ServerProcess>) -> ServerEvent {
     match server {
         Some(server) => server.next().await,
         None => std::future::pending().await,

@@ -1,6 +1,6 @@
-//! An upgrade under way: the old server leaves, the new program's server comes up, or the old program's again.
+//! State of an upgrade: the old server hands over, the new program's server starts, or the old program's again.
 //!
-//! Pure decisions, but for the client who is told how it went. The supervisor starts and kills what it says.
+//! Pure decisions, except for the result sent to the client. The supervisor starts and kills servers accordingly.
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -10,110 +10,112 @@ use tokio::net::UnixStream;
 use tokio::time::Sleep;
 use tracing::{error, warn};
 
-use super::supervisor_command::{CommandResult, answer};
+use super::supervisor_command::{CommandResult, reply};
 
 /// How long each step of an upgrade may take.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// An upgrade under way.
+/// An upgrade in progress.
 pub(super) struct Upgrade {
     client: UnixStream,
-    /// The program that does not serve: first the new one, then the old one.
+    /// The program that is not in use: first the new one, then the old one.
     other: PathBuf,
     phase: Phase,
     deadline: Pin<Box<Sleep>>,
 }
 
 enum Phase {
-    /// The old server was asked to leave.
-    Leaving,
-    /// The new one starts; what it said when it failed.
+    /// The old server was requested to hand over.
+    HandingOver,
+    /// The new server starts; the reason it reported when it failed.
     Starting(Option<String>),
     /// The old program starts again, for this reason.
-    Returning(String),
+    FallingBack(String),
 }
 
-/// What becomes of an upgrade whose server ended.
-pub(super) enum AfterEnd {
-    /// Start the next one now, whose program was put in place.
+/// What follows when a server exits during an upgrade.
+pub(super) enum AfterExit {
+    /// The next server is started now; its program is set.
     Start,
-    /// It is as without an upgrade.
-    AsEver,
+    /// The same as without an upgrade.
+    Default,
 }
 
 impl Upgrade {
-    /// Begins one to `binary`, of which `client` wants to know the end. The server was asked to leave.
-    pub(super) fn begin(client: UnixStream, binary: PathBuf) -> Self {
+    /// Starts an upgrade to `binary`, whose result is sent to `client`. The server was requested to hand over.
+    pub(super) fn start(client: UnixStream, binary: PathBuf) -> Self {
         Self {
             client,
             other: binary,
-            phase: Phase::Leaving,
+            phase: Phase::HandingOver,
             deadline: Box::pin(tokio::time::sleep(STEP_TIMEOUT)),
         }
     }
 
-    /// Waits until the present step took too long.
+    /// Waits until the current step has timed out.
     ///
     /// # Cancel safety
-    /// Nothing is lost when it is dropped.
+    /// May be dropped and called again.
     pub(super) async fn late(&mut self) {
         self.deadline.as_mut().await;
     }
 
-    /// Takes in why the server that starts failed.
+    /// Records why the starting server failed.
     pub(super) fn failed(&mut self, reason: &str) {
-        if let Phase::Starting(said) = &mut self.phase {
-            *said = Some(reason.to_owned());
+        if let Phase::Starting(reported) = &mut self.phase {
+            *reported = Some(reason.to_owned());
         }
     }
 
-    /// The server ended. `binary` is the program of the next one.
-    pub(super) fn server_ended(&mut self, how: &str, binary: &mut PathBuf) -> AfterEnd {
+    /// Handles the server's exit. `binary` is the program of the next server.
+    pub(super) fn server_exited(&mut self, how: &str, binary: &mut PathBuf) -> AfterExit {
         match &mut self.phase {
-            Phase::Leaving => {
+            Phase::HandingOver => {
                 self.phase = Phase::Starting(None);
                 std::mem::swap(binary, &mut self.other);
-                AfterEnd::Start
+                AfterExit::Start
             }
-            Phase::Starting(said) => {
-                let reason = said.take().unwrap_or_else(|| format!("it ended ({how})"));
-                self.go_back(reason, binary);
-                AfterEnd::Start
+            Phase::Starting(reported) => {
+                let reason = reported.take().unwrap_or_else(|| format!("it exited ({how})"));
+                self.fall_back(reason, binary);
+                AfterExit::Start
             }
-            Phase::Returning(_) => AfterEnd::AsEver,
+            Phase::FallingBack(_) => AfterExit::Default,
         }
     }
 
-    /// The program of the next server cannot be run; whether another was put in its place.
+    /// Handles a program that cannot be executed; returns whether `binary` was set to another one.
     pub(super) fn cannot_be_run(&mut self, error: &std::io::Error, binary: &mut PathBuf) -> bool {
         let starting = matches!(self.phase, Phase::Starting(_));
         if starting {
-            self.go_back(format!("it cannot be run: {error}"), binary);
+            self.fall_back(format!("it cannot be executed: {error}"), binary);
         }
         starting
     }
 
-    /// A server is ready. What is left of the upgrade: nothing, unless it was the one that is to leave.
+    /// Handles a server that is ready. Returns the upgrade if that server is the one to hand over, else `None`.
     pub(super) async fn server_is_ready(self) -> Option<Self> {
         match self.phase {
-            Phase::Leaving => return Some(self),
-            Phase::Starting(_) => answer(self.client, &CommandResult::Done).await,
-            Phase::Returning(reason) => {
-                let reason = format!("the new program did not come up, the old one serves again: {reason}");
-                answer(self.client, &CommandResult::Refused { reason }).await;
+            Phase::HandingOver => return Some(self),
+            Phase::Starting(_) => reply(self.client, &CommandResult::Done).await,
+            Phase::FallingBack(reason) => {
+                let reason = format!("the new program failed to start, the old one serves again: {reason}");
+                reply(self.client, &CommandResult::Refused { reason }).await;
             }
         }
         None
     }
 
-    /// A step took too long. `None`: the upgrade is over; else the server of the step is to be killed.
+    /// Handles a timed-out step. `None`: the upgrade has ended; else the caller kills the step's server.
     pub(super) async fn overdue(mut self) -> Option<Self> {
         match &mut self.phase {
-            Phase::Leaving => warn!("the server does not leave: it is killed"),
-            Phase::Starting(said) => *said = Some("it was not ready in time".to_owned()),
-            Phase::Returning(reason) => {
-                let reason = format!("neither the new program nor the old one came up: {reason}");
-                answer(self.client, &CommandResult::Refused { reason }).await;
+            Phase::HandingOver => {
+                warn!(timeout = ?STEP_TIMEOUT, "the server did not hand over in time; killing it")
+            }
+            Phase::Starting(reported) => *reported = Some("it was not ready in time".to_owned()),
+            Phase::FallingBack(reason) => {
+                let reason = format!("both the new and the old program failed to start: {reason}");
+                reply(self.client, &CommandResult::Refused { reason }).await;
                 return None;
             }
         }
@@ -121,9 +123,9 @@ impl Upgrade {
         Some(self)
     }
 
-    fn go_back(&mut self, reason: String, binary: &mut PathBuf) {
-        error!(reason, "the new program does not come up: back to the old one");
+    fn fall_back(&mut self, reason: String, binary: &mut PathBuf) {
+        error!(reason, "the new program failed to start; starting the old one");
         std::mem::swap(binary, &mut self.other);
-        self.phase = Phase::Returning(reason);
+        self.phase = Phase::FallingBack(reason);
     }
 }

@@ -10,7 +10,7 @@ use millpond_fs::pin_newest;
 use millpond_fs::view::{BindSpec, KernelSupport, OverlayMode, Registry, ViewError, ViewSpec};
 use serde::{Deserialize, Serialize};
 
-use super::run_directory::Place;
+use super::run_directory::RunDirectory;
 use super::spec::{Eviction, Spec, ViewChoice, ViewKind};
 
 /// What kind of view it will be, decided before anything is mounted.
@@ -44,7 +44,7 @@ pub(crate) struct RecordedCatalog {
 
 impl Record {
     /// What the server before has shown; `None`: nothing yet.
-    pub(crate) fn read(place: &Place) -> Result<Option<Self>> {
+    pub(crate) fn read(place: &RunDirectory) -> Result<Option<Self>> {
         let file = place.view_record();
         match std::fs::read(&file) {
             Ok(text) => serde_json::from_slice(&text)
@@ -63,7 +63,7 @@ impl Record {
     }
 
     /// Writes it down before it is shown: a server that dies between finds nothing there, and shows it.
-    fn write(&self, place: &Place) -> Result<()> {
+    fn write(&self, place: &RunDirectory) -> Result<()> {
         let file = place.view_record();
         let new = file.with_extension("new");
         std::fs::write(&new, serde_json::to_vec(self)?)
@@ -74,7 +74,7 @@ impl Record {
 
 impl ViewChoicePlan {
     /// Finds out what can be shown here, and what is.
-    pub(crate) fn make(spec: &Spec, place: &Place, record: Option<&Record>) -> Result<Self> {
+    pub(crate) fn make(spec: &Spec, place: &RunDirectory, record: Option<&Record>) -> Result<Self> {
         let fuse = |notes| Self {
             kind: ViewKind::Fuse,
             mode: OverlayMode::Descriptors,
@@ -101,7 +101,7 @@ impl ViewChoicePlan {
         if !rustix::process::geteuid().is_root() {
             return decline("it needs root".to_owned());
         }
-        let abilities = match KernelSupport::probe(place.run()) {
+        let abilities = match KernelSupport::probe(place.path()) {
             Ok(abilities) => abilities,
             Err(error) => return decline(words(&error)),
         };
@@ -147,7 +147,7 @@ pub(crate) struct MountedView {
 /// Shows the mount at its directory, or takes over what the server before has shown there.
 pub(crate) async fn show(
     spec: &Spec,
-    place: &Place,
+    place: &RunDirectory,
     choice: &mut ViewChoicePlan,
     record: Option<Record>,
     registry: &Registry,
@@ -167,7 +167,7 @@ pub(crate) async fn show(
 
 async fn show_kernel(
     spec: &Spec,
-    place: &Place,
+    place: &RunDirectory,
     choice: &ViewChoicePlan,
     record: Option<Record>,
     registry: &Registry,
@@ -245,7 +245,7 @@ async fn show_kernel(
 
 async fn show_fuse(
     spec: &Spec,
-    place: &Place,
+    place: &RunDirectory,
     record: Option<Record>,
     registry: &Registry,
 ) -> Result<MountedView> {
@@ -280,7 +280,7 @@ pub(crate) fn is_direct() -> bool {
 }
 
 /// The registry puts `millpond:` before it.
-fn view_name(place: &Place) -> String {
+fn view_name(place: &RunDirectory) -> String {
     place.name().trim_start_matches("millpond:").to_owned()
 }
 

@@ -1,4 +1,4 @@
-//! Altered catalogs: neither reader nor check panics, and the check lets nothing through that our writer would not write.
+//! Tests with altered catalogs: neither reader nor check panics, and the check accepts only what the writer would write.
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ const CREATED: Time = Time {
     nanos: 42,
 };
 
-/// Image and index of a small tree with everything in it.
+/// Image and index of a small tree with every kind of entry.
 static GOOD: LazyLock<(Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
     let mut entries: Vec<Entry> = (0..100u32)
         .map(|number| {
@@ -115,7 +115,7 @@ impl Files {
     }
 }
 
-/// Asks a reader everything, about whatever inodes it names, for a bounded number of steps.
+/// Calls every method of a reader, for all inodes that it returns, for a bounded number of steps.
 fn read_all(image: &Image, catalog: Option<&Catalog>) {
     let mut rest = vec![(image.root(), image.root())];
     for step in 0..400 {
@@ -152,7 +152,7 @@ fn read_all(image: &Image, catalog: Option<&Catalog>) {
     }
 }
 
-/// One change of some bytes.
+/// A change of some bytes.
 #[derive(Clone, Debug)]
 enum Change {
     Flip {
@@ -282,7 +282,7 @@ proptest! {
         entries.extend(directories);
         if catalog.index().created() == CREATED {
             let (again, _) = build(&entries, catalog.index().owner());
-            prop_assert!(again == image, "the image passed and is not what the writer writes");
+            prop_assert!(again == image, "the image passed and differs from what the writer writes");
         }
     }
 }
@@ -315,12 +315,12 @@ impl Visitor for Markers {
     }
 }
 
-/// Forges one thing, seals it, and tells what the check says.
+/// Applies one forgery, sets valid digests, and returns the result of the check.
 fn forged(forge: impl FnOnce(&Catalog, &mut [u8])) -> Result<Summary> {
     let (mut image, mut index) = GOOD.clone();
     let good = Files::new(&image, &index);
     forge(&Catalog::open(&good.image, &good.index).unwrap(), &mut image);
-    assert!(image != GOOD.0, "the forger did something");
+    assert!(image != GOOD.0, "the forgery changed the image");
     reseal(&mut image, &mut index).unwrap();
     Files::new(&image, &index).check()
 }
@@ -330,7 +330,7 @@ fn offset_of(catalog: &Catalog, nid: Nid) -> usize {
     usize::try_from(meta + nid.0 * 32).unwrap()
 }
 
-/// Where `needle` is in the image.
+/// Returns the offset of `needle` in the image.
 fn find(image: &[u8], needle: &[u8]) -> usize {
     image
         .windows(needle.len())

@@ -1,7 +1,7 @@
-//! The blocks of a directory.
+//! Blocks of a directory.
 //!
 //! A block is an array of entries and then their names in the same order, up to the block's end or a zero byte. Names are
-//! sorted by their bytes within a block and over all of them; `.` and `..` take part like any other. A block takes as
+//! sorted by their bytes within a block and over all of them; `.` and `..` are sorted like any other. A block holds as
 //! many entries as fit.
 
 use zerocopy::IntoBytes;
@@ -14,14 +14,14 @@ use crate::{Kind, Nid};
 /// Length of an entry without its name.
 pub(crate) const ENTRY_BYTES: usize = size_of::<DiskDirent>();
 
-/// Tells when `.` and `..` have their turn among the names of a directory.
+/// Inserts `.` and `..` into the sorted names of a directory.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Dots {
     given: u8,
 }
 
 impl Dots {
-    /// The next of the two that comes before `name` (`None`: the end), until there is none.
+    /// Returns the next of the two that sorts before `name` (`None`: the end), until there is none.
     pub(crate) fn due(&mut self, name: Option<&[u8]>) -> Option<&'static [u8]> {
         let dot: &'static [u8] = match self.given {
             0 => b".",
@@ -36,7 +36,7 @@ impl Dots {
     }
 }
 
-/// A block that is being filled.
+/// Block that is being filled.
 #[derive(Debug, Default)]
 pub(crate) struct DirentBlock {
     entries: Vec<(u64, u8, u16)>,
@@ -44,7 +44,7 @@ pub(crate) struct DirentBlock {
 }
 
 impl DirentBlock {
-    /// Whether an entry of that name fits in.
+    /// Returns whether an entry of that name fits.
     pub(crate) fn fits(&self, name: &[u8]) -> bool {
         fits(self.entries.len() * ENTRY_BYTES + self.names.len(), name)
     }
@@ -59,7 +59,7 @@ impl DirentBlock {
         self.names.extend_from_slice(name);
     }
 
-    /// Gives the block's bytes and begins another.
+    /// Appends the block's bytes and starts another.
     pub(crate) fn take(&mut self, bytes: &mut Vec<u8>) {
         bytes.clear();
         let names_begin = u16::try_from(self.entries.len() * ENTRY_BYTES).unwrap_or(u16::MAX);
@@ -80,7 +80,7 @@ impl DirentBlock {
     }
 }
 
-/// Counts the blocks that entries will take, without keeping them.
+/// Counter of the blocks that entries need, without storing them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct DirentCount {
     pub(crate) full_blocks: u64,
@@ -96,7 +96,7 @@ impl DirentCount {
         self.used_bytes += ENTRY_BYTES + name.len();
     }
 
-    /// The number of blocks; no directory has none, because of its dots.
+    /// Returns the number of blocks; at least one, because of the dots.
     pub(crate) const fn blocks(&self) -> u64 {
         self.full_blocks + 1
     }

@@ -1,4 +1,4 @@
-//! The fixed structures, as they lie on disk.
+//! Fixed structures on disk.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -7,7 +7,7 @@ use super::{CHUNK_BITS, ROOT, SHARED_BLOCK};
 use crate::{Kind, Owner};
 use millpond_core::Time;
 
-/// Where the superblock is.
+/// Offset of the superblock.
 pub(crate) const SUPERBLOCK_OFFSET: u64 = 1024;
 
 /// The file type bits of a regular file's mode.
@@ -15,20 +15,20 @@ const S_IFREG: u16 = 0o100_000;
 /// The file type bits of a directory's mode.
 const S_IFDIR: u16 = 0o040_000;
 
-/// What a directory entry says of a file.
+/// File type of a file in a directory entry.
 pub(crate) const FILE_TYPE_FILE: u8 = 1;
-/// What a directory entry says of a directory.
+/// File type of a directory in a directory entry.
 pub(crate) const FILE_TYPE_DIRECTORY: u8 = 2;
 
 const MAGIC: u32 = 0xE0F5_E1E2;
-/// Times are of the last modification.
+/// Feature: times are of the last modification.
 const COMPAT_MTIME: u32 = 0x2;
-/// There are chunk-based files.
+/// Feature: chunk-based files.
 const INCOMPAT_CHUNKED_FILE: u32 = 0x4;
 
-/// Extended (64 bytes), entries in whole blocks.
+/// Inode format: extended (64 bytes), entries in full blocks.
 const FORMAT_DIRECTORY: u16 = 1;
-/// Extended (64 bytes), chunk-based.
+/// Inode format: extended (64 bytes), chunk-based.
 const FORMAT_FILE: u16 = 1 | 4 << 1;
 
 /// The superblock.
@@ -50,22 +50,22 @@ pub(crate) struct SuperBlock {
     uuid: [u8; 16],
     volume_name: [u8; 16],
     feature_incompat: U32,
-    /// Compression, devices, fragments, attribute prefixes: nothing of these is used.
+    /// Compression, devices, fragments, attribute prefixes: unused.
     unused: [u8; 44],
 }
 
-/// All of a superblock that differs between catalogs.
+/// Fields of a superblock that differ between catalogs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SuperBlockContent {
     /// Number of files and directories.
     pub(crate) inodes: u64,
-    /// When the listing began.
+    /// Start time of the listing.
     pub(crate) created: Time,
-    /// The Dataset's size in blocks, for `df`; where 32 bits do not hold it (16 TiB), all of them are set.
+    /// The Dataset's size in blocks, for `df`; all bits set if it exceeds 32 bits (16 TiB).
     pub(crate) blocks: u32,
-    /// The block where inodes begin.
+    /// First block of inodes.
     pub(crate) meta_block: u32,
-    /// Says which index belongs to the image.
+    /// Identifies the index of the image.
     pub(crate) uuid: [u8; 16],
 }
 
@@ -98,7 +98,7 @@ impl SuperBlock {
         }
     }
 
-    /// What is in a superblock of ours; `None`: it is none.
+    /// Returns the fields of a catalog's superblock; `None`: it is of another format.
     pub(crate) fn content(&self) -> Option<SuperBlockContent> {
         let content = SuperBlockContent {
             inodes: self.inodes.get(),
@@ -114,7 +114,7 @@ impl SuperBlock {
     }
 }
 
-/// An inode without what follows it.
+/// An inode without its attributes and block map.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(crate) struct DiskInode {
@@ -173,7 +173,7 @@ impl DiskInode {
         }
     }
 
-    /// What it is; `None`: nothing of ours.
+    /// Returns its kind; `None`: not an inode of a catalog.
     pub(crate) fn kind(&self) -> Option<Kind> {
         match (self.format.get(), self.mode.get() & 0o170_000) {
             (FORMAT_FILE, S_IFREG) => Some(Kind::File),
@@ -188,7 +188,7 @@ impl DiskInode {
 #[repr(C)]
 pub(crate) struct DiskDirent {
     pub(crate) nid: U64,
-    /// Where in its block the name begins.
+    /// Offset of the name in its block.
     pub(crate) name_offset: U16,
     pub(crate) file_type: u8,
     pub(crate) reserved: u8,

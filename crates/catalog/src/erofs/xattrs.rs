@@ -1,8 +1,8 @@
 //! Extended attributes.
 //!
 //! An inode's attributes are a header, references to shared attributes, and entries of its own. A reference is the
-//! place of a shared attribute in units of 4 bytes after the beginning of their area. What many files have in common is shared
-//! (4 bytes a file): the metacopy mark, which makes overlayfs look for the content elsewhere, and the source's URL.
+//! offset of a shared attribute in units of 4 bytes from the start of their area. Attributes common to many files are shared
+//! (4 bytes a file): the metacopy mark, which makes overlayfs read the content from a data layer, and the source's URL.
 
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -10,24 +10,24 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::SourceInfo;
 use millpond_core::ObjectId;
 
-/// What the name of an attribute begins with, by the number that stands for it on disk.
+/// Prefixes of attribute names, by their numbers on disk.
 pub(crate) const PREFIXES: [(u8, &[u8]); 2] = [(USER, b"user."), (TRUSTED, b"trusted.")];
 const USER: u8 = 1;
 const TRUSTED: u8 = 4;
 
-/// Says that a file's content is elsewhere.
+/// Marks that a file's content is in a data layer.
 pub(crate) const METACOPY: &[u8] = b"trusted.overlay.metacopy";
-/// Says where: below any of the data layers.
+/// Path of the content, below any of the data layers.
 pub(crate) const REDIRECT: &[u8] = b"trusted.overlay.redirect";
-/// The source's URL.
+/// URL of the source.
 pub(crate) const SOURCE: &[u8] = b"user.millpond.source";
-/// The validator's text.
+/// Text of the validator.
 pub(crate) const VALIDATOR: &[u8] = b"user.millpond.etag";
 
 /// Unit of lengths and references.
 const UNIT: usize = 4;
 
-/// In front of an inode's attributes.
+/// Header of an inode's attributes.
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(crate) struct XattrHeader {
@@ -36,7 +36,7 @@ pub(crate) struct XattrHeader {
     reserved: [u8; 7],
 }
 
-/// In front of an attribute's name (without its prefix) and value.
+/// Header of an attribute, before its name (without prefix) and value.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(crate) struct XattrEntry {
@@ -46,19 +46,19 @@ pub(crate) struct XattrEntry {
 }
 
 impl XattrEntry {
-    /// The entry's length with name, value and padding.
+    /// Returns the entry's length with name, value and padding.
     pub(crate) fn total_bytes(&self) -> usize {
         let content = usize::from(self.name_bytes) + usize::from(self.value_bytes.get());
         (size_of::<Self>() + content).next_multiple_of(UNIT)
     }
 }
 
-/// The area of shared attributes, which follows from the sources alone.
+/// Area of shared attributes, determined by the sources alone.
 #[derive(Debug)]
 pub(crate) struct SharedXattrs {
-    /// The area's content, not padded to a block.
+    /// Content of the area, not padded to a block.
     pub(crate) bytes: Vec<u8>,
-    /// The reference to the metacopy mark.
+    /// Reference to the metacopy mark.
     pub(crate) metacopy: u32,
     /// References to the sources' URLs, by the source's position: ascending.
     pub(crate) sources: Vec<u32>,
@@ -84,7 +84,7 @@ impl SharedXattrs {
         }
     }
 
-    /// The position of the source that `reference` leads to.
+    /// Returns the position of the source of `reference`.
     pub(crate) fn source(&self, reference: u32) -> Option<u16> {
         self.sources
             .binary_search(&reference)
@@ -93,20 +93,20 @@ impl SharedXattrs {
     }
 }
 
-/// The attributes of one file.
+/// Attributes of one file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FileXattrs<'a> {
-    /// The reference to the metacopy mark. `None` for an empty file: there is no content to look for.
+    /// Reference to the metacopy mark. `None` for an empty file: it has no content.
     pub(crate) metacopy: Option<u32>,
-    /// The reference to the source's URL.
+    /// Reference to the source's URL.
     pub(crate) source: u32,
     pub(crate) id: ObjectId,
-    /// The validator's text.
+    /// Text of the validator.
     pub(crate) validator: &'a str,
 }
 
 impl FileXattrs<'_> {
-    /// Appends the attributes as they follow an inode.
+    /// Appends the attributes in their form after an inode.
     pub(crate) fn write(&self, bytes: &mut Vec<u8>) {
         let Self {
             metacopy,
@@ -130,7 +130,7 @@ impl FileXattrs<'_> {
     }
 }
 
-/// Length of the attributes of a file; depends on nothing but these two.
+/// Returns the length of the attributes of a file, which depends only on these two.
 pub(crate) fn file_xattr_bytes(size_bytes: u64, validator_bytes: usize) -> usize {
     /// `/ab/` and 24 characters.
     const REDIRECT_VALUE_BYTES: usize = 28;
@@ -144,13 +144,13 @@ pub(crate) fn file_xattr_bytes(size_bytes: u64, validator_bytes: usize) -> usize
         + entry(VALIDATOR, validator_bytes)
 }
 
-/// What an inode says of the length of its attributes.
+/// Returns an inode's number of units for the length of its attributes.
 pub(crate) fn xattr_units(bytes: usize) -> u16 {
     let units = 1 + bytes.saturating_sub(size_of::<XattrHeader>()) / UNIT;
     u16::try_from(units).unwrap_or(u16::MAX)
 }
 
-/// The length that an inode's number of units stands for.
+/// Returns the length of an inode's number of units.
 pub(crate) fn xattr_bytes(units: u16) -> usize {
     if units == 0 {
         0

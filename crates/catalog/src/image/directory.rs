@@ -1,4 +1,4 @@
-//! The entries of one directory.
+//! Entries of one directory.
 //!
 //! A position in a directory, the cookie of `readdir`, is the offset of an entry in the directory's blocks. Entries are sorted
 //! by their names, so a name is found by two binary searches, over blocks and in one; and a directory's children have
@@ -11,16 +11,16 @@ use crate::erofs::{BLOCK, BLOCK_BYTES, DiskDirent, ENTRY_BYTES, FILE_TYPE_DIRECT
 use crate::io::Mapped;
 use crate::{Error, Result};
 
-/// One entry of a directory.
+/// An entry of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DirEntry<'a> {
-    /// Its name, `.` and `..` included: any bytes but `/` and zero.
+    /// Name, also `.` and `..`: any bytes but `/` and zero.
     pub name: &'a [u8],
-    /// The inode it leads to.
+    /// Inode of the entry.
     pub nid: Nid,
-    /// That inode's kind.
+    /// Kind of the inode.
     pub kind: Kind,
-    /// Where [`Image::read_dir`](super::Image::read_dir) goes on after this entry.
+    /// Cookie with which [`Image::read_dir`](super::Image::read_dir) continues after this entry.
     pub next: u64,
 }
 
@@ -31,7 +31,7 @@ pub struct DirEntry<'a> {
 pub struct ReadDir<'a> {
     directory: Directory<'a>,
     position: u64,
-    /// The block of `position`, once it was read.
+    /// Block of `position`, once it was read.
     block: Option<Block<'a>>,
 }
 
@@ -56,7 +56,7 @@ impl<'a> ReadDir<'a> {
         let within = usize::try_from(self.position % BLOCK).unwrap_or(BLOCK_BYTES);
         if !within.is_multiple_of(ENTRY_BYTES) {
             return Err(Error::corrupt(
-                "a position in a directory is no entry's",
+                "a cookie is not the position of an entry",
                 self.position,
             ));
         }
@@ -74,7 +74,7 @@ impl<'a> Iterator for ReadDir<'a> {
     }
 }
 
-/// The blocks of a directory.
+/// Blocks of a directory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Directory<'a> {
     map: &'a Mapped,
@@ -96,7 +96,7 @@ impl<'a> Directory<'a> {
     }
 
     pub(super) fn lookup(&self, name: &[u8]) -> Result<Option<DirEntry<'a>>> {
-        // The last block that does not begin after the name.
+        // The last block that does not start after the name.
         let after = partition_point(self.blocks, |number| {
             Ok(self.block(number)?.entry(0)?.name <= name)
         })?;
@@ -114,10 +114,10 @@ impl<'a> Directory<'a> {
         Ok(Some(block.entry(index)?).filter(|entry| entry.name == name))
     }
 
-    /// The name that leads to a child.
+    /// Returns the name of a child.
     pub(super) fn name_of(&self, nid: Nid) -> Result<Option<&'a [u8]>> {
         let begins_before = |number| {
-            // A block of nothing but dots can only be the last.
+            // A block that contains only dots can only be the last.
             let first = self.block(number)?.children().next().transpose()?;
             Ok(first.is_some_and(|first| first.nid <= nid))
         };
@@ -134,7 +134,7 @@ impl<'a> Directory<'a> {
     }
 
     fn block(&self, number: u64) -> Result<Block<'a>> {
-        // Within the image: number is below the number of blocks.
+        // Within the image, since the number is below the number of blocks.
         let offset = self.offset + number * BLOCK;
         let bytes = self.map.bytes(offset, BLOCK_BYTES)?;
         let mut block = Block {
@@ -156,11 +156,11 @@ impl<'a> Directory<'a> {
 #[derive(Clone, Copy, Debug)]
 struct Block<'a> {
     bytes: &'a [u8],
-    /// Where it is in the image.
+    /// Offset in the image.
     offset: u64,
-    /// Its number in the directory.
+    /// Number in the directory.
     number: u64,
-    /// How many entries it has; at least one.
+    /// Number of entries, at least one.
     entries: usize,
 }
 
@@ -171,7 +171,7 @@ impl<'a> Block<'a> {
             return Err(damaged);
         }
         let dirent = self.dirent(index)?;
-        let begin = usize::from(dirent.name_offset.get());
+        let start = usize::from(dirent.name_offset.get());
         let is_last = index + 1 == self.entries;
         let end = if is_last {
             BLOCK_BYTES
@@ -180,8 +180,8 @@ impl<'a> Block<'a> {
         };
         let name = self
             .bytes
-            .get(begin..end)
-            .filter(|_| begin >= self.entries * ENTRY_BYTES);
+            .get(start..end)
+            .filter(|_| start >= self.entries * ENTRY_BYTES);
         // Only the last name is followed by zeros.
         let name = name
             .and_then(|name| name.split(|&byte| byte == 0).next())
@@ -205,7 +205,7 @@ impl<'a> Block<'a> {
         })
     }
 
-    /// All entries but the dots.
+    /// Returns all entries but the dots.
     fn children(self) -> impl Iterator<Item = Result<DirEntry<'a>>> {
         let entries = (0..self.entries).map(move |index| self.entry(index));
         entries.filter(|entry| {
@@ -216,15 +216,15 @@ impl<'a> Block<'a> {
     }
 
     fn dirent(&self, index: usize) -> Result<DiskDirent> {
-        let begin = index * ENTRY_BYTES;
-        let bytes = self.bytes.get(begin..begin + ENTRY_BYTES);
+        let start = index * ENTRY_BYTES;
+        let bytes = self.bytes.get(start..start + ENTRY_BYTES);
         bytes
             .and_then(|bytes| DiskDirent::read_from_bytes(bytes).ok())
             .ok_or(Error::corrupt("a directory entry is damaged", self.offset))
     }
 }
 
-/// The least number below `end` for which `holds` does not hold, or `end`, if it holds for none after that.
+/// Returns the smallest number below `end` for which `holds` does not hold, or `end`.
 fn partition_point(end: u64, mut holds: impl FnMut(u64) -> Result<bool>) -> Result<u64> {
     let (mut low, mut high) = (0, end);
     while low < high {

@@ -1,4 +1,4 @@
-//! The extended attributes of one inode.
+//! Extended attributes of one inode.
 
 use zerocopy::FromBytes;
 
@@ -6,20 +6,20 @@ use crate::erofs::{BLOCK, PREFIXES, SHARED_BLOCK, XattrEntry, XattrHeader, witho
 use crate::io::Mapped;
 use crate::{Error, Result};
 
-/// The attributes of one inode.
+/// Attributes of one inode.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Xattrs<'a> {
     map: &'a Mapped,
-    /// Where they are in the image.
+    /// Offset in the image.
     offset: u64,
     /// References to shared attributes, 4 bytes each.
     references: &'a [u8],
-    /// The inode's own.
+    /// Attributes of the inode itself.
     entries: &'a [u8],
 }
 
 impl<'a> Xattrs<'a> {
-    /// Reads the attributes that begin at `offset`; 0 units: there are none.
+    /// Reads the attributes at `offset`; 0 units: there are none.
     pub(super) fn new(map: &'a Mapped, offset: u64, units: u16) -> Result<Self> {
         let bytes = map.bytes(offset, xattr_bytes(units))?;
         let Ok((header, rest)) = XattrHeader::read_from_prefix(bytes) else {
@@ -33,7 +33,7 @@ impl<'a> Xattrs<'a> {
         let (references, entries) = rest
             .split_at_checked(usize::from(header.shared_count) * size_of::<u32>())
             .ok_or(Error::corrupt(
-                "an inode has more shared attributes than room for them",
+                "an inode has more shared attributes than space for them",
                 offset,
             ))?;
         Ok(Self {
@@ -44,7 +44,7 @@ impl<'a> Xattrs<'a> {
         })
     }
 
-    /// References to shared attributes.
+    /// Returns the references to shared attributes.
     pub(super) fn references(self) -> impl Iterator<Item = u32> + 'a {
         self.references
             .as_chunks()
@@ -79,7 +79,7 @@ impl<'a> Xattrs<'a> {
         self.iter().map(|attribute| attribute.and_then(named)).collect()
     }
 
-    /// The inode's own attributes, then the shared ones. After an error there are no more.
+    /// Returns the inode's own attributes, then the shared ones. After an error there are no more.
     fn iter(self) -> impl Iterator<Item = Result<Attribute<'a>>> {
         let mut entries = self.entries;
         let own = std::iter::from_fn(move || {
@@ -107,7 +107,7 @@ impl<'a> Xattrs<'a> {
     }
 }
 
-/// One attribute, its name in two parts.
+/// An attribute, its name in two parts.
 #[derive(Clone, Copy, Debug)]
 struct Attribute<'a> {
     prefix: u8,
@@ -115,7 +115,7 @@ struct Attribute<'a> {
     value: &'a [u8],
 }
 
-/// Splits the first attribute off `bytes`; `None`: not all of it is there.
+/// Splits the first attribute off `bytes`; `None`: it is incomplete.
 fn split_attribute(bytes: &[u8]) -> Option<(Attribute<'_>, &[u8])> {
     let (entry, content) = XattrEntry::read_from_prefix(bytes).ok()?;
     let (suffix, content) = content.split_at_checked(usize::from(entry.name_bytes))?;

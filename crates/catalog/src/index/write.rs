@@ -1,4 +1,4 @@
-//! Writes an index.
+//! Writer of an index.
 
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -12,10 +12,10 @@ use crate::sort::{Record, Sorted, Sorter};
 use crate::tree_writer::IndexEntry;
 use crate::{Error, Result};
 
-/// What the image is read by for its digest.
+/// Buffer with which the image is read for its digest.
 const READ_BUFFER_BYTES: usize = 256 << 10;
 
-/// An index whose records are written and whose header is not.
+/// Index whose records are written, without its header.
 pub(crate) struct IndexWriter {
     file: NamedTempFile,
     records: u64,
@@ -23,7 +23,7 @@ pub(crate) struct IndexWriter {
 }
 
 impl IndexWriter {
-    /// The form in which records are sorted before they are written.
+    /// Adds a record in the form in which records are sorted before they are written.
     pub(crate) fn sort(sorter: &mut Sorter, entry: &IndexEntry) -> Result<()> {
         let IndexEntry { id, nid, parent } = *entry;
         let mut value = [0; 8];
@@ -47,8 +47,7 @@ impl IndexWriter {
             .map_err(Error::io(action, path))?;
         let (mut records, mut count) = (records.records()?, 0);
         while let Some(record) = records.next()? {
-            let bytes =
-                disk_record(record).ok_or(Error::corrupt("a spill file's record cannot be read", 0))?;
+            let bytes = disk_record(record).ok_or(Error::corrupt("a spill file's record is invalid", 0))?;
             hasher.update(&bytes);
             writer.write_all(&bytes).map_err(Error::io(action, path))?;
             count += 1;
@@ -63,12 +62,12 @@ impl IndexWriter {
         })
     }
 
-    /// Names the image that the index belongs to.
+    /// Returns the UUID of the index's image.
     pub(crate) fn uuid(&self) -> [u8; 16] {
         uuid(self.digest.as_bytes())
     }
 
-    /// Writes the rest. The file has its temporary name still.
+    /// Writes the rest. The file still has its temporary name.
     pub(crate) fn finish(self, path: &Path, info: &Info, image: &mut NamedTempFile) -> Result<NamedTempFile> {
         let Self {
             mut file,
@@ -93,7 +92,7 @@ impl IndexWriter {
     }
 }
 
-/// Creates a file that is renamed to `path` when it is complete, and removed if that never comes.
+/// Creates a file that is renamed to `path` when it is complete, else removed.
 pub(crate) fn temporary_beside(path: &Path) -> Result<NamedTempFile> {
     let directory = path
         .parent()

@@ -11,21 +11,21 @@ use std::path::{Path, PathBuf};
 use super::{Record, lengths, split};
 use crate::{Error, Result};
 
-/// What a run is written by.
+/// Buffer of a run's writer.
 const WRITE_BUFFER_BYTES: usize = 256 << 10;
-/// What each run is read by.
+/// Buffer of each run's reader.
 const READ_BUFFER_BYTES: usize = 64 << 10;
 
 /// A sorted sequence of records in an unnamed file.
 #[derive(Debug)]
 pub(crate) struct Run {
     file: File,
-    /// Where the file has no name; for errors.
+    /// Directory of the unnamed file; for errors.
     directory: PathBuf,
     length_bytes: u64,
 }
 
-/// Writes a run.
+/// Writer of a run.
 pub(super) struct RunWriter {
     writer: BufWriter<File>,
     directory: PathBuf,
@@ -72,12 +72,12 @@ impl RunWriter {
     }
 }
 
-/// Reads several runs as one.
+/// Reader of several runs as one.
 #[derive(Debug)]
 pub(crate) struct Merge<'a> {
-    /// The next record of each run that has one, the least on top.
+    /// Next record of each run that has one, the smallest on top.
     heads: BinaryHeap<Reverse<Head<'a>>>,
-    /// Whether the record on top was given out already.
+    /// Whether the record on top was returned already.
     given: bool,
 }
 
@@ -108,7 +108,7 @@ impl<'a> Merge<'a> {
     }
 }
 
-/// The next record of one run.
+/// Next record of one run.
 #[derive(Debug)]
 struct Head<'a> {
     reader: RunReader<'a>,
@@ -155,14 +155,14 @@ impl PartialEq for Head<'_> {
 
 impl Eq for Head<'_> {}
 
-/// Reads one run through a buffer of its own, so that several readers share the file.
+/// Reader of one run with its own buffer, so that several readers share the file.
 #[derive(Debug)]
 struct RunReader<'a> {
     run: &'a Run,
-    /// What of the file is in the buffer or was.
+    /// Bytes of the file that were read into the buffer.
     read_bytes: u64,
     buffer: Vec<u8>,
-    /// Where in the buffer the next record begins.
+    /// Offset of the next record in the buffer.
     start: usize,
 }
 
@@ -198,7 +198,7 @@ impl<'a> RunReader<'a> {
         self.buffer.get(self.start..).unwrap_or_default()
     }
 
-    /// Moves what is unread to the front and reads on behind it.
+    /// Moves unread bytes to the front and reads more after them.
     fn fill(&mut self) -> Result<()> {
         self.buffer.drain(..self.start);
         self.start = 0;

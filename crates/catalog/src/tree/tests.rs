@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::sort::Sorter;
 
-/// Writes down what it sees.
+/// Visitor that records its visits.
 #[derive(Default)]
 struct Script {
     directory: Vec<String>,
@@ -53,7 +53,7 @@ fn record(source: u16, secs: i64) -> FileRecord<'static> {
     }
 }
 
-/// Walks through objects given as path and source; a path that ends in `/` is a directory.
+/// Walks objects given as path and source; a path that ends in `/` is a directory.
 fn script(objects: &[(&str, u16)]) -> Script {
     let directory = tempfile::tempdir().unwrap();
     let mut sorter = Sorter::new(directory.path(), 1 << 20);
@@ -162,7 +162,7 @@ proptest! {
     fn walks_as_a_tree_in_memory(
         objects in prop::collection::vec(("[ab.]{1,2}(/[ab-]){0,3}/?", 0..3u16), 0..20)
     ) {
-        // The model: every directory that any path implies; a file where no directory is, of the least source.
+        // The model: every directory that a path implies; a file where there is no directory, of the first source.
         let mut directories = std::collections::BTreeSet::new();
         let mut files: BTreeMap<Vec<&str>, u16> = BTreeMap::new();
         for (path, source) in &objects {
@@ -174,7 +174,7 @@ proptest! {
             }
         }
         files.retain(|path, _| !directories.contains(path));
-        let kept = files.len();
+        let visited = files.len();
         let mut expected: Vec<(Vec<&str>, String)> =
             files.into_iter().map(|(path, source)| (path.clone(), format!("{}={source}", path.join("/")))).collect();
         expected.extend(directories.into_iter().map(|path| (path.clone(), format!("{}/", path.join("/")))));
@@ -185,6 +185,6 @@ proptest! {
         let script = script(&given);
         prop_assert_eq!(script.seen, expected);
         let listed = objects.iter().filter(|(path, _)| !path.ends_with('/')).count();
-        prop_assert_eq!(kept + script.refused.len(), listed);
+        prop_assert_eq!(visited + script.refused.len(), listed);
     }
 }

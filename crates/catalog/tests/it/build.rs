@@ -1,9 +1,6 @@
-//! What a builder refuses, counts and leaves behind.
+//! Tests of a builder's refusals, counts and files.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test panics where something is not as it has to be"
-)]
+#![expect(clippy::unwrap_used, reason = "a test panics on failure")]
 
 use std::path::Path;
 
@@ -76,10 +73,14 @@ fn each_object_that_cannot_be_a_file_is_counted_with_its_reason() {
         (Refusal::ObjectTooLarge, entry(0, "huge", (1 << 50) + 1)),
         (Refusal::IsDirectory, entry(0, "dir", 1)),
         (Refusal::Duplicate, older),
-        (Refusal::Duplicate, entry(1, "pre/kept", 3)),
+        (Refusal::Duplicate, entry(1, "pre/first", 3)),
     ];
     let mut entries: Vec<Entry> = cases.iter().map(|(_, entry)| entry.clone()).collect();
-    entries.extend([entry(0, "dir/file", 1), entry(0, "twice", 8), entry(0, "kept", 2)]);
+    entries.extend([
+        entry(0, "dir/file", 1),
+        entry(0, "twice", 8),
+        entry(0, "first", 2),
+    ]);
     let (_directory, summary, catalog) = build(
         vec![source("s3://b", "", ""), source("s3://c", "pre/", "")],
         &entries,
@@ -102,9 +103,9 @@ fn each_object_that_cannot_be_a_file_is_counted_with_its_reason() {
     }
     assert_eq!(summary.refused.samples.len(), cases.len());
     let root = catalog.image().root();
-    let kept = catalog.image().lookup(root, b"kept").unwrap().unwrap();
+    let first = catalog.image().lookup(root, b"first").unwrap().unwrap();
     assert_eq!(
-        catalog.image().inode(kept.nid).unwrap().size_bytes,
+        catalog.image().inode(first.nid).unwrap().size_bytes,
         2,
         "the first source wins"
     );
@@ -214,13 +215,13 @@ fn options_that_contradict_the_format_are_refused() {
 fn a_failure_leaves_no_file_and_no_half_catalog() {
     let directory = tempfile::tempdir().unwrap();
     let image = directory.path().join("image");
-    std::fs::write(&image, b"what was there").unwrap();
+    std::fs::write(&image, b"previous file").unwrap();
     let mut builder = Builder::new(options(directory.path(), one())).unwrap();
     builder.add(&entry(0, "k", 1)).unwrap();
     let failed = builder.finish(&image, &directory.path().join("no/index"));
     assert!(matches!(failed, Err(Error::Io { .. })), "{failed:?}");
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
-    assert_eq!(std::fs::read(&image).unwrap(), b"what was there");
+    assert_eq!(std::fs::read(&image).unwrap(), b"previous file");
 }
 
 #[test]

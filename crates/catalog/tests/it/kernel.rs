@@ -1,9 +1,6 @@
-//! Catalogs as the kernel and `fsck.erofs` see them. Needs root, and erofs in the kernel (6.12, to mount a file).
+//! Tests of catalogs with the kernel and `fsck.erofs`. Needs root, and erofs in the kernel (6.12, to mount a file).
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test panics where something is not as it has to be"
-)]
+#![expect(clippy::unwrap_used, reason = "a test panics on failure")]
 
 mod mounted;
 mod overlay;

@@ -1,4 +1,4 @@
-//! A node with its keeper, its driver, its mounter and a kubelet's client.
+//! A node with its keeper, its driver, its mounter and a client in the kubelet's role.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ use millpond_fs::mounter::Mounter;
 pub(super) const GUARD: Duration = Duration::from_secs(60);
 pub(super) const UID: &str = "11111111-2222-3333-4444-555555555555";
 
-/// The files of a generation: of the later ones, one more each.
+/// Returns the files of a generation: each later one has one more.
 pub(super) fn files(generation: u64) -> Vec<TestFile> {
     let later = (2..=generation).map(|later| TestFile::new(format!("later-{later}"), 1000));
     let first = (0..40).map(|number| TestFile::new(format!("dir/{number}"), 50_000 + number));
@@ -48,7 +48,7 @@ pub(super) struct TestNode {
 }
 
 impl TestNode {
-    /// A node with a plan and one catalog, and everything running. `None`: this machine cannot.
+    /// Starts a node with a plan, one catalog and all processes. `None`: this machine cannot run it.
     pub(super) async fn start(change: impl FnOnce(&mut TestDriverOptions)) -> Option<Self> {
         let mut node = Self::prepare(change)?;
         node.start_keeper();
@@ -70,7 +70,7 @@ impl TestNode {
         let mut options = TestDriverOptions {
             directory: root.clone(),
             kernel_views: true,
-            patience_secs: 20,
+            publish_timeout_secs: 20,
             delay_ms: 0,
             metrics_port: 0,
         };
@@ -125,17 +125,17 @@ impl TestNode {
         change(&mut plan);
         let store = PlanStore::open(self.layout.plan());
         store.set(plan);
-        store.write_down();
+        store.write_to_disk();
     }
 
-    /// Lays a generation's catalog down, which the next driver knows.
+    /// Writes a generation's catalog, which the next driver finds.
     pub(super) fn catalog(&self, generation: u64) {
         let directory = self.layout.catalogs_of(UID);
         std::fs::create_dir_all(&directory).unwrap();
         write_catalog(&directory, generation, &files(generation));
     }
 
-    /// Makes a file whole on this node.
+    /// Stores a complete file on this node.
     pub(super) fn complete(&self, file: &TestFile) {
         complete(&self.options.directory.join("disk/pool").join(UID), file);
     }
@@ -148,7 +148,7 @@ impl TestNode {
     }
 
     pub(super) fn start_mounter(&mut self) {
-        // What the driver mounts must reach the mounter's namespace, wherever this directory lies.
+        // Shared, so that the driver's mounts reach the mounter's namespace.
         let directory = &self.options.directory;
         if mounts_at(directory).is_empty() {
             mount_bind(directory, directory).unwrap();
@@ -158,13 +158,13 @@ impl TestNode {
         self.mounter = Some(program("mounter", socket.to_str().unwrap()));
     }
 
-    /// A line to the mounter, as the driver has one.
+    /// Returns a client of the mounter, as the driver has one.
     pub(super) fn mounter(&self) -> Mounter {
         Mounter::at(mounter_socket(&self.options.directory))
     }
 
-    /// Whether a thread of the mounter sleeps in a call that opens something.
-    pub(super) fn mounter_waits_for_a_name(&self) -> bool {
+    /// Returns whether a thread of the mounter sleeps in `openat`.
+    pub(super) fn mounter_waits_in_openat(&self) -> bool {
         let threads = format!("/proc/{}/task", self.mounter.as_ref().unwrap().id());
         let opening = format!("{} ", libc::SYS_openat);
         let mut threads = std::fs::read_dir(threads).unwrap().flatten();
@@ -183,7 +183,7 @@ impl TestNode {
         self.wait_for_driver().await;
     }
 
-    /// Lets `next` be the driver, and ends the one before by the signal of its pod's end.
+    /// Makes `next` the driver, and stops the previous one by SIGTERM, as its pod's deletion does.
     pub(super) async fn replace_driver(&mut self, next: Child) {
         let mut before = self.driver.replace(next).unwrap();
         let pid = rustix::process::Pid::from_child(&before);
@@ -196,7 +196,7 @@ impl TestNode {
         let until = Instant::now() + GUARD;
         loop {
             if let Ok(status) = self.driver.as_mut().unwrap().try_wait() {
-                assert!(status.is_none(), "the driver ended: {status:?}");
+                assert!(status.is_none(), "the driver exited: {status:?}");
             }
             if let Ok(channel) = connect(&self.layout.csi_socket()).await {
                 let mut client = NodeClient::new(channel);
@@ -225,11 +225,11 @@ impl TestNode {
         kill(&mut self.mounter);
     }
 
-    /// What a power loss leaves: no process, no mount.
+    /// Simulates a power loss: no process and no mount survives.
     pub(super) fn lose_power(&mut self) {
         self.kill_driver();
         self.kill_keeper();
-        // Last: what it waits for ends with the keeper.
+        // Last: the calls that it waits for end with the keeper.
         self.kill_mounter();
         unmount_all(&self.options.directory);
     }
@@ -238,7 +238,7 @@ impl TestNode {
         NodeClient::new(connect(&self.layout.csi_socket()).await.unwrap())
     }
 
-    /// A pod's place for its volume, with what the kubelet makes.
+    /// Returns a pod's target path, with the parent directories that the kubelet creates.
     pub(super) fn target(&self, pod: &str) -> PathBuf {
         let parent = self
             .layout
@@ -254,8 +254,8 @@ impl TestNode {
         let target = self.target(pod);
         let request = request(&target);
         let mut client = self.client().await;
-        let answer = client.node_publish_volume(request).await;
-        answer.map(|_| target).map_err(|status| status.code())
+        let response = client.node_publish_volume(request).await;
+        response.map(|_| target).map_err(|status| status.code())
     }
 
     pub(super) async fn publish_as(&self, request: NodePublishVolumeRequest) -> Result<(), Status> {
@@ -274,7 +274,7 @@ impl TestNode {
             .map(|_| ())
     }
 
-    /// As [`Self::unpublish`], of a driver that may die meanwhile.
+    /// As [`Self::unpublish`], for a driver that may be killed meanwhile.
     pub(super) async fn unpublish_or_die(&self, target: &Path) -> Option<()> {
         let channel = connect(&self.layout.csi_socket()).await.ok()?;
         let request = NodeUnpublishVolumeRequest {
@@ -294,11 +294,11 @@ impl TestNode {
             volume_path: target.to_str().unwrap().to_owned(),
             staging_target_path: String::new(),
         };
-        let answer = self.client().await.node_get_volume_stats(request).await;
-        answer.map(tonic::Response::into_inner)
+        let response = self.client().await.node_get_volume_stats(request).await;
+        response.map(tonic::Response::into_inner)
     }
 
-    /// What Prometheus would see.
+    /// Returns the metrics in Prometheus' text format.
     pub(super) async fn metrics(&self) -> String {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let address = ("127.0.0.1", self.options.metrics_port);
@@ -350,7 +350,7 @@ pub(super) fn request(target: &Path) -> NodePublishVolumeRequest {
     }
 }
 
-/// Reads a whole file away from the asynchronous threads.
+/// Reads a complete file on a blocking thread.
 pub(super) async fn read(target: &Path, file: &TestFile) -> std::io::Result<Vec<u8>> {
     let path = target.join(&file.path);
     tokio::task::spawn_blocking(move || std::fs::read(path))
@@ -370,7 +370,7 @@ pub(super) fn mounts_at(path: &Path) -> Vec<millpond_fs::mount::Mount> {
 pub(super) fn wait_until(mut done: impl FnMut() -> bool) {
     let until = Instant::now() + GUARD;
     while !done() {
-        assert!(Instant::now() < until, "it does not come to be");
+        assert!(Instant::now() < until, "the condition was not reached in time");
         #[expect(clippy::disallowed_methods, reason = "a test may wait")]
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -392,9 +392,9 @@ fn kill(child: &mut Option<Child>) {
 }
 
 /// Starts one of the node's programs.
-fn program(role: &str, word: &str) -> Child {
+fn program(role: &str, argument: &str) -> Child {
     helper("test-node")
-        .args([role, word])
+        .args([role, argument])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()

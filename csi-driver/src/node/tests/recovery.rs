@@ -1,4 +1,4 @@
-//! What goes on when parts die.
+//! Tests of reads and volumes when processes are killed.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::fixture::{TestNode, UID, files, mounts_at, read, wait_until};
 
-/// Reads all files of a view again and again, each checked, until it is told to stop.
+/// Thread that reads and checks all files of a view repeatedly until it is stopped.
 struct Reader {
     stop: Arc<AtomicBool>,
     rounds: Arc<AtomicU64>,
@@ -29,8 +29,8 @@ impl Reader {
         Self { stop, rounds, thread }
     }
 
-    /// Waits until all files were read once more from now on.
-    fn go_on(&self) {
+    /// Waits until all files were read once more.
+    fn wait_for_pass(&self) {
         let before = self.rounds.load(Ordering::Relaxed);
         wait_until(|| self.thread.is_finished() || self.rounds.load(Ordering::Relaxed) >= before + 2);
         assert!(!self.thread.is_finished(), "a reader saw an error");
@@ -49,12 +49,12 @@ async fn reads_go_on_when_the_driver_is_killed_and_each_pod_keeps_its_generation
     };
     let target = node.publish("old").await.unwrap();
     let reader = Reader::start(target.clone(), 1);
-    reader.go_on();
+    reader.wait_for_pass();
     node.catalog(2);
     for _ in 0..3 {
         node.kill_driver();
         node.start_driver().await;
-        reader.go_on();
+        reader.wait_for_pass();
     }
     assert_eq!(node.publish("old").await.unwrap(), target);
     assert_eq!(mounts_at(&target).len(), 1, "it was adopted, not mounted again");
@@ -69,21 +69,21 @@ async fn reads_go_on_when_the_driver_is_killed_and_each_pod_keeps_its_generation
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_keeper_that_starts_anew_is_given_everything() {
+async fn a_restarted_keeper_is_given_everything() {
     let Some(mut node) = TestNode::start(|options| options.delay_ms = 1).await else {
         return;
     };
     let target = node.publish("a").await.unwrap();
     let reader = Reader::start(target.clone(), 1);
-    reader.go_on();
+    reader.wait_for_pass();
     node.kill_keeper();
-    reader.go_on();
+    reader.wait_for_pass();
     node.start_keeper();
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-    // What it was given is all that the next driver has.
+    // The next driver has only what was registered with the keeper.
     node.kill_driver();
     node.start_driver().await;
-    reader.go_on();
+    reader.wait_for_pass();
     reader.end();
     node.unpublish(&target).await.unwrap();
 }
@@ -95,7 +95,7 @@ async fn a_new_driver_stands_by_until_the_old_one_leaves() {
     };
     let target = node.publish("a").await.unwrap();
     let reader = Reader::start(target.clone(), 1);
-    reader.go_on();
+    reader.wait_for_pass();
     let next = node.spawn_driver();
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     assert_eq!(
@@ -104,7 +104,7 @@ async fn a_new_driver_stands_by_until_the_old_one_leaves() {
         "the old one still serves"
     );
     node.replace_driver(next).await;
-    reader.go_on();
+    reader.wait_for_pass();
     reader.end();
     assert_eq!(mounts_at(&target).len(), 1);
     node.unpublish(&target).await.unwrap();
@@ -117,20 +117,20 @@ async fn after_a_reboot_a_volume_shows_what_it_has_shown() {
         return;
     };
     let target = node.publish("a").await.unwrap();
-    let gone = node.publish("gone").await.unwrap();
+    let deleted = node.publish("deleted").await.unwrap();
     node.catalog(2);
     node.lose_power();
     assert!(mounts_at(&target).is_empty());
-    std::fs::remove_dir_all(node.layout.kubelet().join("pods/gone")).unwrap();
+    std::fs::remove_dir_all(node.layout.kubelet().join("pods/deleted")).unwrap();
     node.start_keeper();
     node.start_mounter();
     node.start_driver().await;
-    assert_eq!(node.records(), 1, "the pod that is gone has no record any more");
+    assert_eq!(node.records(), 1, "the deleted pod has no record any more");
     assert_eq!(node.publish("a").await.unwrap(), target);
     assert!(!target.join("later-2").exists());
     let file = &files(1)[0];
     assert_eq!(read(&target, file).await.unwrap(), file.whole());
-    assert!(!gone.exists());
+    assert!(!deleted.exists());
     node.unpublish(&target).await.unwrap();
     assert_eq!(node.records(), 0);
 }
@@ -148,7 +148,7 @@ async fn a_driver_that_is_killed_while_volumes_come_and_go_leaves_nothing_behind
                     let node = &node;
                     async move {
                         let target = node.target(&name);
-                        // It may be killed in between.
+                        // The driver may be killed in between.
                         let published = node.publish_as(super::fixture::request(&target));
                         drop(published.await);
                         let _dead = node.unpublish_or_die(&target).await;
@@ -179,13 +179,13 @@ async fn what_waits_for_a_driver_that_is_killed_is_answered_by_the_next() {
         return;
     };
     let target = node.publish("a").await.unwrap();
-    // A name that the driver asks its worker for, who does not answer.
+    // A name that the driver requests from its worker, which does not respond.
     let objects = node.layout.fuse(UID).join("objects");
     let object = objects.join(files(1)[0].id().path());
     let mounter = node.mounter();
     let asking = std::thread::spawn(move || mounter.tree(&object));
-    wait_until(|| node.mounter_waits_for_a_name());
-    // It ends though the call still waits, or this would.
+    wait_until(|| node.mounter_waits_in_openat());
+    // The driver exits although the call still waits; else this would wait.
     node.kill_driver();
     assert!(!asking.is_finished());
     node.options.delay_ms = 0;
@@ -196,15 +196,15 @@ async fn what_waits_for_a_driver_that_is_killed_is_answered_by_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mounter_that_is_killed_is_waited_for_and_felt_by_nobody_who_reads() {
+async fn a_killed_mounter_is_waited_for_and_readers_do_not_notice() {
     let Some(mut node) = TestNode::start(|options| options.delay_ms = 1).await else {
         return;
     };
     let first = node.publish("first").await.unwrap();
     let reader = Reader::start(first.clone(), 1);
-    reader.go_on();
+    reader.wait_for_pass();
     node.kill_mounter();
-    reader.go_on();
+    reader.wait_for_pass();
     {
         let publish = node.publish("second");
         tokio::pin!(publish);
@@ -212,7 +212,7 @@ async fn a_mounter_that_is_killed_is_waited_for_and_felt_by_nobody_who_reads() {
         assert!(early.is_err(), "there is no mounter: {early:?}");
     }
     node.start_mounter();
-    // The call that was given up goes on: the same again is the same volume.
+    // The dropped call still runs: publishing the same again is the same volume.
     let second = node.publish("second").await.unwrap();
     assert_eq!(mounts_at(&second).len(), 1);
     let file = &files(1)[3];

@@ -1,14 +1,14 @@
-//! The specification's own test suite, `csi-sanity`, which the environment names.
+//! The specification's test suite, `csi-sanity`, whose path is in the environment.
 
 use std::process::Command;
 
 use super::fixture::TestNode;
 
-/// The program.
+/// Environment variable with the program's path.
 const PROGRAM: &str = "MILLPOND_CSI_SANITY";
 
-/// What needs a controller service, which this driver has not: the controller's own cases, and the two of the Node service that
-/// begin with CreateVolume (the tests of volumes have the same cases).
+/// Cases that need a controller service, which this driver lacks: the controller's own, and two of the Node service that
+/// begin with CreateVolume (the tests of volumes cover them).
 const SKIPPED: [&str; 3] = [
     r"\[Controller Server\]",
     "NodeUnpublishVolume should remove target path",
@@ -20,7 +20,7 @@ async fn passes_the_specifications_own_suite() {
     let program = std::env::var_os(PROGRAM);
     let program = program
         .expect("MILLPOND_CSI_SANITY names csi-sanity: `. scripts/env` sets it, scripts/deps builds it");
-    let Some(node) = TestNode::start(|options| options.patience_secs = 2).await else {
+    let Some(node) = TestNode::start(|options| options.publish_timeout_secs = 2).await else {
         return;
     };
     let socket = node.layout.csi_socket();

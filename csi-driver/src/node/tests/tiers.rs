@@ -1,4 +1,4 @@
-//! The directories of workers.
+//! Tests of the workers' directories.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -82,13 +82,13 @@ fn tiers_are_made_resized_and_removed_with_their_pool() {
     first.apply(&plan([wanted(16 << 20)]), &none);
     assert_eq!(mounts_at(&mount).len(), 1);
     assert_eq!(mounts_at(&mount)[0].values("size").next().unwrap(), "16384k");
-    // After a reboot there is nothing for a worker to begin on, until the tmpfs is mounted again.
+    // After a reboot a worker finds no directory until the tmpfs is mounted again.
     detach(&mount).unwrap();
     assert!(!memory.exists());
     first.apply(&plan([wanted(16 << 20)]), &none);
     std::fs::write(memory.join("object"), b"bytes").unwrap();
 
-    // Elsewhere, outside of the roots, or through a link: nothing is made.
+    // Outside of the roots, or through a link: nothing is created.
     std::os::unix::fs::symlink(root.join("host"), root.join("disk/link")).unwrap();
     let through = root.join("disk/link/x");
     let outside = root.join("outside");
@@ -101,14 +101,14 @@ fn tiers_are_made_resized_and_removed_with_their_pool() {
     }
     assert!(!root.join("host/x").exists() && !outside.exists());
 
-    // While its Datasets are shown a pool that is gone keeps its things; another driver removes them later.
+    // A deleted pool keeps its directories while its Datasets are open; another driver removes them later.
     let used = BTreeSet::from(["gpu".to_owned()]);
     first.apply(&plan([]), &used);
     assert!(memory.join("object").exists());
     tiers().apply(&Plan::default(), &none);
     assert!(
         memory.join("object").exists(),
-        "a plan that is not known removes nothing"
+        "a plan that is not synced removes nothing"
     );
     tiers().apply(&plan([]), &none);
     let left = !mounts_at(&mount).is_empty() || disk.join("gpu").exists() || layout.worker("gpu").exists();

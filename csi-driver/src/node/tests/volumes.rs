@@ -1,11 +1,11 @@
-//! What the kubelet asks for.
+//! Tests of the kubelet's requests.
 
 use tonic::Code;
 
 use super::fixture::{TestNode, UID, files, mounts_at, read, request, volume_id, wait_until};
 use crate::csi::wire::csi::volume_capability::{AccessType, BlockVolume};
 
-/// One that nobody else has a moment later, most likely.
+/// Returns a free port; another process may take it before its use, which is unlikely.
 fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
@@ -67,7 +67,7 @@ async fn a_volume_is_shown_as_often_as_asked_and_taken_away() {
     assert_eq!(node.records(), 0);
     node.unpublish(&target).await.unwrap();
     assert_eq!(node.stats(&target).await.unwrap_err().code(), Code::NotFound);
-    // Some time after its last volume the Dataset itself is gone.
+    // The Dataset is closed some time after its last volume.
     wait_until(|| !node.layout.dataset(UID).exists());
 }
 
@@ -82,7 +82,7 @@ async fn volumes_come_and_go_at_the_same_time() {
         async move {
             for _ in 0..3 {
                 let name = format!("pod-{pod}");
-                // The kubelet may ask again before it was answered.
+                // The kubelet may repeat a request before the first is answered.
                 let (first, second) = tokio::join!(node.publish(&name), node.publish(&name));
                 let target = first.unwrap();
                 second.unwrap();
@@ -135,45 +135,48 @@ async fn a_live_dataset_shows_its_newest_tree() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_cannot_be_are_refused_by_their_field() {
-    let Some(node) = TestNode::start(|options| options.patience_secs = 1).await else {
+    let Some(node) = TestNode::start(|options| options.publish_timeout_secs = 1).await else {
         return;
     };
     let target = node.target("a");
     let code = |change: fn(&mut crate::csi::wire::csi::NodePublishVolumeRequest)| {
-        let mut asked = request(&target);
-        change(&mut asked);
+        let mut request = request(&target);
+        change(&mut request);
         let node = &node;
-        async move { node.publish_as(asked).await.unwrap_err().code() }
+        async move { node.publish_as(request).await.unwrap_err().code() }
     };
     let namespace = "csi.storage.k8s.io/pod.namespace";
-    let denied = code(|asked| {
+    let denied = code(|request| {
         drop(
-            asked
+            request
                 .volume_context
                 .insert("csi.storage.k8s.io/pod.namespace".into(), "else".into()),
         )
     });
     assert_eq!(denied.await, Code::PermissionDenied);
-    assert_eq!(code(|asked| asked.volume_id.clear()).await, Code::InvalidArgument);
     assert_eq!(
-        code(|asked| asked.target_path = "/etc/x".into()).await,
+        code(|request| request.volume_id.clear()).await,
         Code::InvalidArgument
     );
     assert_eq!(
-        code(|asked| asked.volume_capability = None).await,
+        code(|request| request.target_path = "/etc/x".into()).await,
         Code::InvalidArgument
     );
-    let block = code(|asked| {
-        asked.volume_capability.as_mut().unwrap().access_type = Some(AccessType::Block(BlockVolume {}));
+    assert_eq!(
+        code(|request| request.volume_capability = None).await,
+        Code::InvalidArgument
+    );
+    let block = code(|request| {
+        request.volume_capability.as_mut().unwrap().access_type = Some(AccessType::Block(BlockVolume {}));
     });
     assert_eq!(block.await, Code::InvalidArgument);
-    let unknown = code(|asked| drop(asked.volume_context.insert("speed".into(), "fast".into())));
+    let unknown = code(|request| drop(request.volume_context.insert("speed".into(), "fast".into())));
     assert_eq!(unknown.await, Code::InvalidArgument);
-    let missing = code(|asked| drop(asked.volume_context.insert("uid".into(), "other".into())));
+    let missing = code(|request| drop(request.volume_context.insert("uid".into(), "other".into())));
     assert_eq!(missing.await, Code::Unavailable);
     assert_eq!(node.records(), 0);
 
-    // Who is named by the Dataset may use it; an inline volume names it itself.
+    // A namespace in sharedWith may use the Dataset; an inline volume names it itself.
     let mut shared = request(&target);
     shared.volume_context.insert(namespace.into(), "friends".into());
     node.publish_as(shared).await.unwrap();

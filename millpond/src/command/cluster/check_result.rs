@@ -1,25 +1,25 @@
-//! What is right and what is wrong, in words for people.
+//! Results of the doctor's checks, and the conditions that report a problem.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use millpond_api::condition::{kind, reason};
 
-/// One thing that was looked at.
+/// Result of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Finding {
+pub(super) struct CheckResult {
     pub(super) verdict: Verdict,
-    /// What was looked at.
+    /// What was checked.
     pub(super) subject: String,
-    /// How it is.
+    /// What was found.
     pub(super) detail: String,
-    /// What to do about it.
+    /// What the user can do; `None`: nothing to do.
     pub(super) fix: Option<String>,
 }
 
-/// How it is in one word.
+/// Outcome of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Good,
-    /// It works, and not as well as it could.
+    /// It works, but worse than it could.
     Warning,
     /// Something does not work.
     Bad,
@@ -35,7 +35,7 @@ impl Verdict {
     }
 }
 
-impl Finding {
+impl CheckResult {
     pub(super) fn good(subject: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::new(Verdict::Good, subject, detail, None)
     }
@@ -63,8 +63,8 @@ impl Finding {
     }
 }
 
-/// Conditions that say that something is wrong, the one that says it of the whole object first, which names the cause. What is still
-/// to come because of it (a listing), and what need not be (all of a Dataset in the cache), is left out.
+/// Returns the conditions that report a problem, `Ready` first, since it names the cause. Left out: conditions that
+/// are only pending because of it (a listing), and optional ones (all of a Dataset in the cache).
 pub(super) fn faults(conditions: &[Condition]) -> Vec<&Condition> {
     let is_wrong = |condition: &Condition| match condition.type_.as_str() {
         kind::WARM | kind::COMPLETE => false,
@@ -72,23 +72,23 @@ pub(super) fn faults(conditions: &[Condition]) -> Vec<&Condition> {
         _ => condition.status == "False",
     };
     let mut found: Vec<&Condition> = Vec::new();
-    let whole = conditions
+    let ready = conditions
         .iter()
         .filter(|condition| condition.type_ == kind::READY);
-    let parts = conditions
+    let others = conditions
         .iter()
         .filter(|condition| condition.type_ != kind::READY);
-    for condition in whole.chain(parts).filter(|condition| is_wrong(condition)) {
-        let is_said = found.iter().any(|said| said.reason == condition.reason);
+    for condition in ready.chain(others).filter(|condition| is_wrong(condition)) {
+        let is_reported = found.iter().any(|other| other.reason == condition.reason);
         let follows = !found.is_empty() && condition.reason == reason::LISTING;
-        if !is_said && !follows {
+        if !is_reported && !follows {
             found.push(condition);
         }
     }
     found
 }
 
-/// The first of [`faults`], in one line.
+/// Returns the first of [`faults`] in one line.
 pub(super) fn first_fault(conditions: &[Condition]) -> Option<String> {
     let fault = *faults(conditions).first()?;
     Some(format!("{}: {}", fault.reason, fault.message))
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_is_told_once_and_not_what_follows_from_it() {
+    fn a_cause_is_reported_once_and_not_what_follows_from_it() {
         let conditions = [
             condition("SourceReachable", "False", "AccessDenied"),
             condition("CatalogReady", "False", "Listing"),

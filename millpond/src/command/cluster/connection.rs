@@ -1,4 +1,4 @@
-//! The line to a cluster's API server, as kubectl's own flags and files say.
+//! Connection to a cluster's API server, chosen by kubectl's own flags and files.
 
 use std::path::{Path, PathBuf};
 
@@ -12,21 +12,21 @@ use serde::de::DeserializeOwned;
 
 #[derive(Debug, Args)]
 pub(super) struct ClusterArguments {
-    /// The namespace [default: that of the context].
+    /// Namespace [default: that of the context].
     #[arg(short, long, global = true)]
     namespace: Option<String>,
-    /// The kubeconfig file [default: $KUBECONFIG, or ~/.kube/config].
+    /// Kubeconfig file [default: $KUBECONFIG, or ~/.kube/config].
     #[arg(long, global = true, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
-    /// The kubeconfig's context.
+    /// Context of the kubeconfig [default: the current one].
     #[arg(long, global = true)]
     context: Option<String>,
 }
 
-/// See the module's documentation.
+/// API client and the namespace of a command.
 pub(super) struct Cluster {
     pub(super) client: Client,
-    /// The namespace that the user speaks of.
+    /// Namespace that the command works on.
     pub(super) namespace: String,
 }
 
@@ -47,7 +47,7 @@ impl Cluster {
         Ok(Self { client, namespace })
     }
 
-    /// Objects of a kind: of the namespace, or of all.
+    /// Returns the API of a kind: in the namespace, or in all.
     pub(super) fn api<K>(&self, all_namespaces: bool) -> Api<K>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
@@ -68,27 +68,27 @@ async fn config(file: Option<&Path>, options: &KubeConfigOptions) -> Result<Conf
             Config::from_custom_kubeconfig(file, options).await?
         }
         None if options.context.is_some() => Config::from_kubeconfig(options).await?,
-        // A pod's own account, where there is no file.
+        // A pod's own ServiceAccount, where there is no file.
         None => Config::infer().await?,
     })
 }
 
-/// Every object that matches; an error says of which kind.
+/// Lists every object that matches; an error names the kind.
 pub(super) async fn list<K>(api: &Api<K>, parameters: &ListParams) -> Result<Vec<K>>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
 {
     let found = api.list(parameters).await;
-    Ok(found.map_err(|error| explained(error, &K::plural(&())))?.items)
+    Ok(found.map_err(|error| explain(error, &K::plural(&())))?.items)
 }
 
-/// An error of the API server in words that help.
-pub(super) fn explained(error: kube::Error, what: &str) -> anyhow::Error {
+/// Adds what the user can do to an error of the API server.
+pub(super) fn explain(error: kube::Error, what: &str) -> anyhow::Error {
     let help = match &error {
         kube::Error::Api(status) if status.code == 404 => {
-            format!("the cluster knows no {what}: is Millpond installed (helm list -A)?")
+            format!("the cluster has no API resource {what}: is Millpond installed (helm list -A)?")
         }
-        kube::Error::Api(status) if status.code == 403 => format!("you may not read {what}"),
+        kube::Error::Api(status) if status.code == 403 => format!("no permission to read {what}"),
         _ => format!("failed to read {what}"),
     };
     anyhow::Error::new(error).context(help)

@@ -1,6 +1,6 @@
-//! `kubectl millpond`: the same program beside kubectl, for the Datasets of a cluster.
+//! `kubectl millpond`: the commands for the Datasets of a cluster.
 //!
-//! kubectl runs a program of the name `kubectl-millpond` as its plugin; a link of that name to this one is enough.
+//! kubectl runs a program named `kubectl-millpond` as its plugin; a link of that name to this program is enough.
 
 mod check_result;
 mod connection;
@@ -20,7 +20,7 @@ use crate::mount::client::block_on;
 
 const NAME: &str = "kubectl-millpond";
 
-/// Datasets in a cluster: where they are cached, what is wrong with them, and fetching them ahead.
+/// Show, check and prefetch the Datasets of a cluster.
 #[derive(Debug, Parser)]
 #[command(
     name = "kubectl millpond",
@@ -37,21 +37,21 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show Datasets, what each node has cached of them, hit ratios and loads.
+    /// Show Datasets, bytes cached on each node, hit ratios and loads.
     Status(status::Arguments),
-    /// Fetch a Dataset, or a part of it, before pods read it.
+    /// Prefetch a Dataset, or a part of it, by a DataLoad.
     Warmup(warmup::Arguments),
-    /// Tell what is wrong, why, and what helps; fails where something is.
+    /// Check Millpond in the cluster and print causes and fixes; fails if a problem is found.
     Doctor(doctor::Arguments),
 }
 
-/// Whether the program was called as kubectl's plugin.
+/// Returns whether the program was called as kubectl's plugin.
 pub(super) fn is_called() -> bool {
     let name = std::env::args_os().next();
     name.is_some_and(|name| Path::new(&name).file_name().is_some_and(|name| name == NAME))
 }
 
-/// Runs what the command line says.
+/// Runs the command of the command line.
 pub(super) fn run() -> Result<ExitCode> {
     let Cli { cluster, command } = Cli::parse();
     block_on(async {

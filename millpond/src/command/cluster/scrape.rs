@@ -1,4 +1,4 @@
-//! What the workers count, read from their metrics through the API server: nothing but its address has to be reachable.
+//! Metrics of the workers, read through the API server's proxy: only its address has to be reachable.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::connection::{Cluster, list};
 
-/// A node's worker and a Dataset.
+/// Figures of one Dataset on one node's worker.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct NodeDataset {
@@ -20,7 +20,7 @@ pub(super) struct NodeDataset {
     pub(super) dataset: String,
     /// Bytes in the catalog.
     pub(super) total_bytes: u64,
-    /// Space in the worker's tiers: whole blocks, so that it may be a little more than the files.
+    /// Space in the worker's tiers, in file system blocks: may exceed the files' bytes a little.
     pub(super) used_bytes: u64,
     /// Bytes read since the worker started: from this node's cache, from another's, from the source.
     pub(super) read_local_bytes: u64,
@@ -33,35 +33,35 @@ impl NodeDataset {
         part(self.used_bytes.min(self.total_bytes), self.total_bytes)
     }
 
-    /// Bytes from a cache of all bytes read; `None`: nothing was read.
+    /// Returns the fraction of read bytes that came from a cache; `None`: nothing was read.
     pub(super) fn hit_ratio(&self) -> Option<f64> {
         let hits = self.read_local_bytes + self.read_peer_bytes;
         part(hits, hits + self.read_origin_bytes)
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "for people")]
+#[expect(clippy::cast_precision_loss, reason = "for display")]
 fn part(some: u64, all: u64) -> Option<f64> {
     (all > 0).then(|| some as f64 / all as f64)
 }
 
-/// What was found, and of which pods nothing could be read.
+/// Figures of all workers, and the pods whose metrics could not be read.
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
     pub(super) datasets: Vec<NodeDataset>,
     pub(super) unread: Vec<String>,
 }
 
-/// Asks every worker.
+/// Reads the metrics of every worker.
 pub(super) async fn workers(cluster: &Cluster) -> Result<Nodes> {
     let pods: Api<Pod> = Api::all(cluster.client.clone());
     let workers =
         ListParams::default().labels("app.kubernetes.io/component=worker,app.kubernetes.io/name=millpond");
     let pods = list(&pods, &workers).await?;
-    let answers = futures::future::join_all(pods.iter().map(|pod| metrics(cluster, pod))).await;
+    let responses = futures::future::join_all(pods.iter().map(|pod| metrics(cluster, pod))).await;
     let mut nodes = Nodes::default();
-    for (pod, answer) in pods.iter().zip(answers) {
-        match answer {
+    for (pod, response) in pods.iter().zip(responses) {
+        match response {
             Ok(text) => nodes.datasets.extend(datasets(node(pod), &text)),
             Err(error) => nodes.unread.push(format!("{}: {error:#}", pod.name_any())),
         }
@@ -89,9 +89,7 @@ async fn metrics(cluster: &Cluster, pod: &Pod) -> Result<String> {
     let port = ports
         .into_iter()
         .find(|port| port.name.as_deref() == Some("metrics"));
-    let port = port
-        .context("the pod has no port of the name metrics")?
-        .container_port;
+    let port = port.context("the pod has no port named metrics")?.container_port;
     let path = format!(
         "/api/v1/namespaces/{}/pods/{}:{port}/proxy/metrics",
         pod.namespace().unwrap_or_default(),
@@ -104,12 +102,12 @@ async fn metrics(cluster: &Cluster, pod: &Pod) -> Result<String> {
 fn http_get(path: &str) -> Result<hyper::Request<Vec<u8>>> {
     hyper::Request::get(path)
         .body(Vec::new())
-        .context("failed to ask for metrics")
+        .context("failed to read the metrics")
 }
 
-/// Reads a worker's metrics; lines that are none are left out.
+/// Parses a worker's metrics; invalid lines are skipped.
 fn datasets(node: &str, text: &str) -> Vec<NodeDataset> {
-    // From memory, which can be read; a line that is no metric is not an error.
+    // Reading from memory cannot fail; an invalid line is not an error.
     let Ok(scrape) = Scrape::parse(text.lines().map(|line| Ok(line.to_owned()))) else {
         return Vec::new();
     };
@@ -126,7 +124,7 @@ fn datasets(node: &str, text: &str) -> Vec<NodeDataset> {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "bytes, which are whole and not negative"
+            reason = "byte counts are integral and not negative"
         )]
         let bytes = value.max(0.0) as u64;
         let entry = found

@@ -1,4 +1,4 @@
-//! `kubectl millpond status`: Datasets, what each node has of them, and loads.
+//! `kubectl millpond status`: Datasets, their cached bytes on each node, and loads.
 
 use std::process::ExitCode;
 
@@ -11,24 +11,24 @@ use kube::api::ListParams;
 use millpond_api::{DataLoad, Dataset};
 use serde::Serialize;
 
-use super::super::terminal::{bytes, complain, percent, say};
+use super::super::terminal::{bytes, percent, print_error, print_line};
 use super::check_result::first_fault;
 use super::connection::{Cluster, list};
 use super::scrape::{NodeDataset, Nodes, workers};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Datasets by their names [default: all of the namespace].
+    /// Names of Datasets [default: all of the namespace].
     names: Vec<String>,
-    /// Of all namespaces.
+    /// Show Datasets of all namespaces.
     #[arg(short = 'A', long, conflicts_with = "names")]
     all_namespaces: bool,
-    /// For programs.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// All that is shown.
+/// Everything that the command prints.
 #[derive(Serialize)]
 struct Report {
     datasets: Vec<Dataset>,
@@ -56,7 +56,7 @@ pub(super) async fn run(cluster: &Cluster, arguments: &Arguments) -> Result<Exit
         datasets.retain(|dataset| arguments.names.contains(&dataset.name_any()));
         loads.retain(|load| arguments.names.contains(&load.spec.dataset));
     }
-    // Workers are not everybody's to read; the rest is shown without them.
+    // A user may lack permission to read workers; the rest is printed without them.
     let Nodes {
         datasets: mut nodes,
         unread,
@@ -76,33 +76,33 @@ pub(super) async fn run(cluster: &Cluster, arguments: &Arguments) -> Result<Exit
         loads,
     };
     if arguments.json {
-        say(serde_json::to_string_pretty(&report).context("failed to write JSON")?);
+        print_line(serde_json::to_string_pretty(&report).context("failed to write JSON")?);
     } else {
-        show(&report, cluster, arguments);
+        print(&report, cluster, arguments);
     }
     for reason in unread {
-        complain(format_args!("not asked: {reason}"));
+        print_error(format_args!("metrics not read: {reason}"));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn show(report: &Report, cluster: &Cluster, arguments: &Arguments) {
+fn print(report: &Report, cluster: &Cluster, arguments: &Arguments) {
     if report.datasets.is_empty() {
-        return say(if arguments.all_namespaces {
+        return print_line(if arguments.all_namespaces {
             "There are no Datasets.".to_owned()
         } else {
             format!(
-                "There are no Datasets in the namespace {}; -A shows those of all.",
+                "There are no Datasets in the namespace {}; -A prints those of all.",
                 cluster.namespace
             )
         });
     }
-    say(datasets(&report.datasets));
+    print_line(datasets(&report.datasets));
     if !report.nodes.is_empty() {
-        say(format_args!("\n{}", nodes(&report.nodes)));
+        print_line(format_args!("\n{}", nodes(&report.nodes)));
     }
     if !report.loads.is_empty() {
-        say(format_args!("\n{}", loads(&report.loads)));
+        print_line(format_args!("\n{}", loads(&report.loads)));
     }
 }
 
@@ -116,7 +116,7 @@ fn datasets(datasets: &[Dataset]) -> Table {
         "CACHED",
         "HIT RATIO",
         "WORKERS",
-        "WHAT IS WRONG",
+        "PROBLEM",
     ]);
     for dataset in datasets {
         let status = dataset.status.clone().unwrap_or_default();

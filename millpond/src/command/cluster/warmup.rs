@@ -1,4 +1,4 @@
-//! `kubectl millpond warmup`: makes a DataLoad, and shows how far it is.
+//! `kubectl millpond warmup`: creates a DataLoad and shows its progress.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,34 +12,34 @@ use kube::{Api, ResourceExt};
 use millpond_api::{ByteQuantity, DataLoad, DataLoadSpec, DataLoadStatus, Dataset, LoadPhase, LoadPolicy};
 
 use super::super::progress::{Display, Progress};
-use super::super::terminal::{bytes, complain, say};
+use super::super::terminal::{bytes, print_error, print_line};
 use super::super::value;
-use super::connection::{Cluster, explained};
+use super::connection::{Cluster, explain};
 
-/// How long a load that is done can still be looked at.
+/// `ttlSecondsAfterFinished` of the created DataLoad.
 const TTL: Duration = Duration::from_secs(3_600);
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The Dataset.
+    /// Name of the Dataset.
     dataset: String,
     /// Paths in the mount, or globs, for example 'train/**' [default: everything].
     paths: Vec<String>,
-    /// Stay until it is done, with a progress bar; fails where a file could not be fetched.
+    /// Wait until the load ends, with a progress bar; fails if a file could not be fetched.
     #[arg(short, long)]
     watch: bool,
-    /// Bytes a second of all workers together, for example 1Gi [default: as fast as it goes].
+    /// Most bytes per second, all workers together, for example 1Gi [default: unlimited].
     #[arg(long, value_name = "SIZE", value_parser = value::size)]
     bandwidth: Option<u64>,
 }
 
 pub(super) async fn run(cluster: &Cluster, arguments: Arguments) -> Result<ExitCode> {
     if arguments.bandwidth == Some(0) {
-        bail!("--bandwidth 0 would never end: leave it out for no limit");
+        bail!("--bandwidth 0 would never finish: leave it out for no limit");
     }
     let datasets = cluster.api::<Dataset>(false);
     let dataset = datasets.get_opt(&arguments.dataset).await;
-    if dataset.map_err(|error| explained(error, "datasets"))?.is_none() {
+    if dataset.map_err(|error| explain(error, "datasets"))?.is_none() {
         bail!(
             "there is no Dataset {} in the namespace {}",
             arguments.dataset,
@@ -63,11 +63,11 @@ pub(super) async fn run(cluster: &Cluster, arguments: Arguments) -> Result<ExitC
         status: None,
     };
     let made = loads.create(&PostParams::default(), &load).await;
-    let name = made.context("failed to make a DataLoad")?.name_any();
-    say(format_args!("dataload/{name} is made"));
+    let name = made.context("failed to create a DataLoad")?.name_any();
+    print_line(format_args!("dataload/{name} is made"));
     if !arguments.watch {
-        say(format_args!(
-            "see it with: kubectl get dataload {name} -n {} --watch",
+        print_line(format_args!(
+            "watch its progress with: kubectl get dataload {name} -n {} --watch",
             cluster.namespace
         ));
         return Ok(ExitCode::SUCCESS);
@@ -76,12 +76,12 @@ pub(super) async fn run(cluster: &Cluster, arguments: Arguments) -> Result<ExitC
     conclude(&end)
 }
 
-/// As DataLoads write paths: from the root of the mount.
+/// Returns the path as DataLoads write it: from the root of the mount.
 fn rooted(path: &str) -> String {
     format!("/{}", path.trim_start_matches('/'))
 }
 
-/// Shows the load until it ends. An interrupt ends the watching alone: the load is the workers'.
+/// Shows the load until it ends. An interrupt ends only the watch: the workers continue the load.
 async fn watch(loads: &Api<DataLoad>, name: &str) -> Result<DataLoadStatus> {
     let mut display = Display::new();
     let states = watch_object(loads.clone(), name);
@@ -108,8 +108,8 @@ async fn watch(loads: &Api<DataLoad>, name: &str) -> Result<DataLoadStatus> {
                     });
                 }
             }
-            Some(Ok(None)) => break Err(anyhow::anyhow!("somebody has deleted dataload/{name}")),
-            // It tries again by itself.
+            Some(Ok(None)) => break Err(anyhow::anyhow!("dataload/{name} was deleted")),
+            // The watcher retries by itself.
             Some(Err(watcher::Error::WatchFailed(_) | watcher::Error::WatchStartFailed(_))) => {}
             Some(Err(error)) => break Err(error).context("failed to watch the DataLoad"),
             None => {
@@ -125,9 +125,9 @@ async fn watch(loads: &Api<DataLoad>, name: &str) -> Result<DataLoadStatus> {
 
 fn conclude(end: &DataLoadStatus) -> Result<ExitCode> {
     for failed in &end.failed_paths {
-        complain(format_args!("failed: {}: {}", failed.path, failed.reason));
+        print_error(format_args!("failed: {}: {}", failed.path, failed.reason));
     }
-    say(format_args!(
+    print_line(format_args!(
         "{} of {} files are here, {}",
         number(end.files_done),
         number(end.files_total),
@@ -141,8 +141,8 @@ fn conclude(end: &DataLoadStatus) -> Result<ExitCode> {
         .iter()
         .find(|condition| condition.status == "False");
     match why {
-        Some(why) => complain(format_args!("error: {}: {}", why.reason, why.message)),
-        None => complain(format_args!(
+        Some(why) => print_error(format_args!("error: {}: {}", why.reason, why.message)),
+        None => print_error(format_args!(
             "error: {} files could not be fetched",
             number(end.files_failed)
         )),

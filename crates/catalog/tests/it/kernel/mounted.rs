@@ -1,4 +1,4 @@
-//! An image that the kernel has mounted.
+//! Kernel mount of an image.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tempfile::TempDir;
 
-/// Unmounts when it is dropped.
+/// Mount that is unmounted when it is dropped.
 pub(crate) struct Mounted {
     directory: TempDir,
 }
@@ -30,7 +30,7 @@ impl Drop for Mounted {
     }
 }
 
-/// Panics unless `fsck.erofs` finds nothing wrong.
+/// Panics if `fsck.erofs` finds a problem.
 pub(crate) fn fsck(image: &Path) {
     let output = Command::new("fsck.erofs")
         .arg(image)

@@ -1,4 +1,4 @@
-//! A catalog as the top layer of an overlay whose data layer holds the objects.
+//! Test of a catalog as the top layer of an overlay whose data layer has the objects.
 
 use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt};
 use std::path::Path;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::mounted::Mounted;
 
-/// Unmounts when it is dropped.
+/// Mount that is unmounted when it is dropped.
 struct View {
     directory: TempDir,
 }
@@ -86,13 +86,13 @@ fn an_overlay_finds_the_objects_that_a_catalog_names() {
         std::fs::metadata(file("cached")).unwrap().permissions().mode(),
         0o100_444
     );
-    // Its content is looked for when it is opened, and not before.
+    // Its content is looked up when it is opened, and not before.
     assert_eq!(std::fs::metadata(file("missing")).unwrap().len(), 6);
     assert_eq!(
         std::fs::File::open(file("missing")).unwrap_err().kind(),
         std::io::ErrorKind::NotFound
     );
-    // There is nothing to look for.
+    // An empty file has no content to look up.
     let empty = std::fs::File::open(file("empty")).unwrap();
     assert_eq!(empty.read_at(&mut [0; 8], 0).unwrap(), 0);
 

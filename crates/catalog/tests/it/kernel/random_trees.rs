@@ -1,4 +1,4 @@
-//! Random listings, written, and read back through the kernel and through the reader.
+//! Tests with random listings: written, and read back through the kernel and through the reader.
 
 use std::path::Path;
 
@@ -93,7 +93,7 @@ fn entry() -> impl Strategy<Value = Entry> {
     })
 }
 
-/// Entries of which no two are versions of one key at the same time.
+/// Returns entries of which no two are versions of one key with the same time.
 fn listing(count: usize) -> impl Strategy<Value = Vec<Entry>> {
     vec(entry(), 0..count).prop_map(|mut entries| {
         let mut seen = std::collections::BTreeSet::new();
@@ -122,7 +122,7 @@ fn build<'a>(
     builder.finish(&image, &index).unwrap()
 }
 
-/// Writes a listing and compares everything that reads it.
+/// Writes a listing and compares all its readers.
 fn round_trip(entries: &[Entry]) -> Result<(), TestCaseError> {
     let directory = tempfile::tempdir().unwrap();
     let [image, index] = ["a.erofs", "a.index"].map(|name| directory.path().join(name));
@@ -210,7 +210,7 @@ fn a_directory_of_many_blocks_reads_back_through_the_kernel() {
     let entries: Vec<Entry> = (0..5000u32)
         .map(|number| Entry {
             source: 0,
-            // Lengths of all kinds, and names on both sides of the dots.
+            // Various lengths, and names that sort before and after the dots.
             key: format!(
                 "many/{}{number}",
                 ["", "!", "-", "name-", &"long".repeat(50)][number as usize % 5]

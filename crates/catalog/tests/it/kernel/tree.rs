@@ -1,4 +1,4 @@
-//! What a tree is, whoever shows it: compared between what was listed, the kernel and the catalog's reader.
+//! Tree of files and directories, for comparing the listing, the kernel and the catalog's reader.
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use millpond_catalog::{Catalog, Entry, Kind, Nid, Owner, Refusal, SourceInfo};
 use millpond_core::Time;
 
-/// All of one file or directory.
+/// Attributes and content of one file or directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Node {
     pub(crate) nid: u64,
@@ -75,7 +75,7 @@ fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     xattrs
 }
 
-/// Reads the tree through the catalog's own reader, and asks it everything else on the way.
+/// Reads the tree through the catalog's reader, and checks all its other methods.
 pub(crate) fn through_the_reader(catalog: &Catalog) -> Tree {
     let image = catalog.image();
     let mut tree = Tree::new();
@@ -124,7 +124,7 @@ pub(crate) fn through_the_reader(catalog: &Catalog) -> Tree {
     tree
 }
 
-/// Lists a directory at once and in pieces, and looks each name up.
+/// Lists a directory in one call and in pieces, and looks each name up.
 fn children(catalog: &Catalog, dir: Nid) -> Vec<(Vec<u8>, Nid)> {
     let image = catalog.image();
     let entries: Vec<_> = image.read_dir(dir, 0).unwrap().map(Result::unwrap).collect();
@@ -158,7 +158,7 @@ fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
     }
 }
 
-/// What the tree has to be, from the listing alone. Inode numbers are not foretold: `nid` is 0.
+/// Returns the expected tree, from the listing alone. Inode numbers are not predicted: `nid` is 0.
 pub(crate) fn expected(
     sources: &[SourceInfo],
     entries: &[Entry],
@@ -194,7 +194,7 @@ pub(crate) fn expected(
                     assert_ne!(
                         rank(best),
                         rank(entry),
-                        "the test makes no two equal versions of one key"
+                        "the test has no two equal versions of one key"
                     );
                     if rank(entry) < rank(best) {
                         *best = entry;
@@ -248,7 +248,7 @@ pub(crate) fn expected(
     (tree, refused)
 }
 
-/// A simple statement of the naming rules; `None`: refused.
+/// Returns the path of a key by a simple model of the naming rules; `None`: refused.
 fn path_of(source: &SourceInfo, entry: &Entry) -> Option<String> {
     let rest = entry.key.strip_prefix(&source.prefix)?;
     let file = rest.strip_suffix('/');
@@ -265,7 +265,7 @@ fn path_of(source: &SourceInfo, entry: &Entry) -> Option<String> {
         .then_some(path)
 }
 
-/// Makes two trees comparable: one without inode numbers and directory sizes.
+/// Returns the tree without inode numbers and directory sizes, for comparison.
 pub(crate) fn without_places(tree: Tree) -> Tree {
     let strip = |(path, node): (Vec<u8>, Node)| {
         let size_bytes = if node.mode & 0o40_000 == 0 {
@@ -285,12 +285,12 @@ pub(crate) fn without_places(tree: Tree) -> Tree {
     tree.into_iter().map(strip).collect()
 }
 
-/// All refusals of a summary.
+/// Returns all refusals of a summary.
 pub(crate) fn refused(counts: &BTreeMap<Refusal, u64>) -> u64 {
     counts.values().sum()
 }
 
-/// A path as the kernel takes it.
+/// Converts a path to the kernel's form.
 pub(crate) fn os_path(path: &[u8]) -> &Path {
     Path::new(std::ffi::OsStr::from_bytes(path))
 }

@@ -8,30 +8,30 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
-use super::super::check_result::Finding;
+use super::super::check_result::CheckResult;
 use super::super::connection::{Cluster, list};
 
-/// All of the chart's and the controller's.
+/// Label of all objects of the chart and the controller.
 const SELECTOR: &str = "app.kubernetes.io/name=millpond";
 
-/// The controller's, and that of its leader.
+/// Name of the controller's Deployment and of its Lease.
 const CONTROLLER: &str = "millpond-controller";
 
-/// So many times its duration a Lease may be old.
+/// A Lease is stale when its last renewal is older than this many lease durations.
 const STALE_LEASE_FACTOR: i64 = 2;
 
-pub(super) async fn look(cluster: &Cluster) -> Result<Vec<Finding>> {
+pub(super) async fn check(cluster: &Cluster) -> Result<Vec<CheckResult>> {
     let ours = ListParams::default().labels(SELECTOR);
     let deployments: Api<Deployment> = Api::all(cluster.client.clone());
     let sets: Api<DaemonSet> = Api::all(cluster.client.clone());
     let pods: Api<Pod> = Api::all(cluster.client.clone());
     let (deployments, sets, pods) =
         tokio::try_join!(list(&deployments, &ours), list(&sets, &ours), list(&pods, &ours))?;
-    let mut findings = Vec::new();
+    let mut results = Vec::new();
     if deployments.is_empty() && sets.is_empty() {
-        return Ok(vec![Finding::bad(
+        return Ok(vec![CheckResult::bad(
             "Millpond",
-            "has no workloads in this cluster",
+            "no workloads in this cluster",
             "helm install millpond deploy/chart --namespace millpond-system --create-namespace",
         )]);
     }
@@ -46,16 +46,16 @@ pub(super) async fn look(cluster: &Cluster) -> Result<Vec<Finding>> {
             .as_ref()
             .and_then(|status| status.ready_replicas)
             .unwrap_or(0);
-        findings.push(workload("Deployment", &deployment.name_any(), ready, wanted));
+        results.push(workload("Deployment", &deployment.name_any(), ready, wanted));
     }
     for set in &sets {
         let (wanted, ready) = set.status.as_ref().map_or((0, 0), |status| {
             (status.desired_number_scheduled, status.number_ready)
         });
-        findings.push(if wanted == 0 {
-            Finding::warning(
+        results.push(if wanted == 0 {
+            CheckResult::warning(
                 format!("DaemonSet {}", set.name_any()),
-                "no node matches it",
+                "no node matches",
                 "see the nodeSelector and tolerations of the CachePool, or of the chart's values",
             )
         } else {
@@ -65,7 +65,7 @@ pub(super) async fn look(cluster: &Cluster) -> Result<Vec<Finding>> {
     let stay = pods
         .iter()
         .filter(|pod| pod.metadata.deletion_timestamp.is_none());
-    findings.extend(stay.filter_map(pod));
+    results.extend(stay.filter_map(pod));
     for deployment in deployments
         .iter()
         .filter(|deployment| deployment.name_any() == CONTROLLER)
@@ -74,30 +74,30 @@ pub(super) async fn look(cluster: &Cluster) -> Result<Vec<Finding>> {
             cluster.client.clone(),
             &deployment.namespace().unwrap_or_default(),
         );
-        findings.push(leader(
+        results.push(leader(
             leases.get_opt(CONTROLLER).await?.as_ref(),
             Timestamp::now(),
         ));
     }
-    Ok(findings)
+    Ok(results)
 }
 
-fn workload(kind: &str, name: &str, ready: i32, wanted: i32) -> Finding {
+fn workload(kind: &str, name: &str, ready: i32, wanted: i32) -> CheckResult {
     let subject = format!("{kind} {name}");
     let detail = format!("{ready} of {wanted} pods are ready");
     if ready >= wanted {
-        Finding::good(subject, detail)
+        CheckResult::good(subject, detail)
     } else {
-        Finding::bad(
+        CheckResult::bad(
             subject,
             detail,
-            "see the pods below, and kubectl describe of those that are missing",
+            "see the pods below, and kubectl describe of the workload",
         )
     }
 }
 
-/// What is wrong with a pod; `None`: nothing.
-fn pod(pod: &Pod) -> Option<Finding> {
+/// Returns the problem of a pod; `None`: it is healthy.
+fn pod(pod: &Pod) -> Option<CheckResult> {
     let status = pod.status.as_ref()?;
     let subject = format!("pod {}", pod.name_any());
     let logs = format!(
@@ -112,10 +112,10 @@ fn pod(pod: &Pod) -> Option<Finding> {
         .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
     if let Some(condition) = unscheduled {
         let why = condition.message.clone().unwrap_or_default();
-        return Some(Finding::bad(
+        return Some(CheckResult::bad(
             subject,
-            format!("is on no node: {why}"),
-            "make room, or change the requests in the chart's values",
+            format!("is not scheduled: {why}"),
+            "free resources on the nodes, or change the requests in the chart's values",
         ));
     }
     let containers = status
@@ -126,10 +126,10 @@ fn pod(pod: &Pod) -> Option<Finding> {
     containers
         .filter_map(container)
         .next()
-        .map(|detail| Finding::bad(subject, detail, &logs))
+        .map(|detail| CheckResult::bad(subject, detail, &logs))
 }
 
-/// Why a container does not run or was ended; `None`: all is well.
+/// Returns why a container is waiting or not ready; `None`: it is ready.
 fn container(container: &ContainerStatus) -> Option<String> {
     let state = container.state.as_ref();
     if let Some(waiting) = state.and_then(|state| state.waiting.as_ref()) {
@@ -149,9 +149,9 @@ fn container(container: &ContainerStatus) -> Option<String> {
     }
     let before = last.map(|last| {
         format!(
-            ", ended with {} ({}) before",
+            "; it exited with {} ({}) before",
             last.exit_code,
-            last.reason.as_deref().unwrap_or("without a reason")
+            last.reason.as_deref().unwrap_or("no reason")
         )
     });
     Some(format!(
@@ -161,22 +161,22 @@ fn container(container: &ContainerStatus) -> Option<String> {
     ))
 }
 
-fn leader(lease: Option<&Lease>, now: Timestamp) -> Finding {
+fn leader(lease: Option<&Lease>, now: Timestamp) -> CheckResult {
     let subject = "the controller's leader";
-    let fix = "see kubectl logs of the millpond-controller pods: without one nothing new is bound, and running pods go on";
+    let fix = "see kubectl logs of the millpond-controller pods: without a leader no Dataset is bound, running pods keep reading";
     let spec = lease.and_then(|lease| lease.spec.as_ref());
     let Some((holder, renewed)) =
         spec.and_then(|spec| Some((spec.holder_identity.as_ref()?, spec.renew_time.as_ref()?)))
     else {
-        return Finding::bad(subject, "there is none", fix);
+        return CheckResult::bad(subject, "no replica is leader", fix);
     };
     let age = now.as_second() - renewed.0.as_second();
-    let patience =
+    let max_age =
         i64::from(spec.and_then(|spec| spec.lease_duration_seconds).unwrap_or(15)) * STALE_LEASE_FACTOR;
-    if age > patience {
-        Finding::bad(subject, format!("{holder} was heard of {age} s ago"), fix)
+    if age > max_age {
+        CheckResult::bad(subject, format!("{holder} renewed its Lease {age} s ago"), fix)
     } else {
-        Finding::good(subject, holder.clone())
+        CheckResult::good(subject, holder.clone())
     }
 }
 

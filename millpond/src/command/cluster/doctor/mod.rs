@@ -1,4 +1,4 @@
-//! `kubectl millpond doctor`: what is wrong in a cluster, why, and what helps.
+//! `kubectl millpond doctor`: problems of Millpond in a cluster, with cause and fix.
 
 mod components;
 mod nodes;
@@ -9,63 +9,58 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 
-use super::super::terminal::say;
-use super::check_result::{Finding, Verdict};
+use super::super::terminal::print_line;
+use super::check_result::{CheckResult, Verdict};
 use super::connection::Cluster;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Only what is not as it should be.
+    /// Print only warnings and problems.
     #[arg(short, long)]
     quiet: bool,
 }
 
 pub(super) async fn run(cluster: &Cluster, arguments: &Arguments) -> Result<ExitCode> {
     let (components, nodes, objects) = tokio::join!(
-        components::look(cluster),
-        nodes::look(cluster),
-        objects::look(cluster)
+        components::check(cluster),
+        nodes::check(cluster),
+        objects::check(cluster)
     );
     let parts = [
         ("Millpond itself", components),
         ("the nodes", nodes),
         ("its objects", objects),
     ];
-    let mut findings = Vec::new();
+    let mut results = Vec::new();
     for (what, part) in parts {
-        findings.extend(part.unwrap_or_else(|error| {
-            vec![Finding::bad(
+        results.extend(part.unwrap_or_else(|error| {
+            vec![CheckResult::bad(
                 what,
-                format!("cannot be looked at: {error:#}"),
-                "ask somebody who may, or give --context of a cluster that has Millpond",
+                format!("check failed: {error:#}"),
+                "use an account with permission, or give --context of a cluster that has Millpond",
             )]
         }));
     }
-    for finding in &findings {
-        if arguments.quiet && finding.verdict == Verdict::Good {
+    for result in &results {
+        if arguments.quiet && result.verdict == Verdict::Good {
             continue;
         }
-        say(format_args!(
+        print_line(format_args!(
             "{}  {}: {}",
-            finding.verdict.mark(),
-            finding.subject,
-            finding.detail
+            result.verdict.mark(),
+            result.subject,
+            result.detail
         ));
-        if let Some(fix) = &finding.fix {
-            say(format_args!("         fix: {fix}"));
+        if let Some(fix) = &result.fix {
+            print_line(format_args!("         fix: {fix}"));
         }
     }
-    let count = |verdict| {
-        findings
-            .iter()
-            .filter(|finding| finding.verdict == verdict)
-            .count()
-    };
+    let count = |verdict| results.iter().filter(|result| result.verdict == verdict).count();
     let (wrong, warnings) = (count(Verdict::Bad), count(Verdict::Warning));
-    say(match (wrong, warnings) {
-        (0, 0) => "\nAll is well.".to_owned(),
-        (0, warnings) => format!("\nNothing is wrong; {warnings} could be better."),
-        (wrong, warnings) => format!("\n{wrong} wrong, {warnings} could be better."),
+    print_line(match (wrong, warnings) {
+        (0, 0) => "\nNo problem found.".to_owned(),
+        (0, warnings) => format!("\nNo problem found, {warnings} warnings."),
+        (wrong, warnings) => format!("\n{wrong} problems, {warnings} warnings."),
     });
     Ok(if wrong > 0 {
         ExitCode::FAILURE

@@ -1,4 +1,4 @@
-//! The nodes: whether each has the driver, and a kernel that serves what is cached by itself.
+//! Checks of the nodes: the driver, and a kernel that serves cached files without FUSE.
 
 use std::collections::BTreeSet;
 
@@ -9,13 +9,13 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use millpond_api::names::CSI_DRIVER;
 
-use super::super::check_result::Finding;
+use super::super::check_result::CheckResult;
 use super::super::connection::{Cluster, list};
 
-/// Since when the kernel overlays data-only layers (6.5), mounts images from files (6.12), and FUSE views survive their server (6.9).
+/// Linux that overlays data-only layers (6.5), mounts images from files (6.12), and keeps FUSE views across servers (6.9).
 const KERNEL: (u32, u32) = (6, 12);
 
-pub(super) async fn look(cluster: &Cluster) -> Result<Vec<Finding>> {
+pub(super) async fn check(cluster: &Cluster) -> Result<Vec<CheckResult>> {
     let everything = ListParams::default();
     let nodes: Api<Node> = Api::all(cluster.client.clone());
     let registered: Api<CSINode> = Api::all(cluster.client.clone());
@@ -28,12 +28,12 @@ pub(super) async fn look(cluster: &Cluster) -> Result<Vec<Finding>> {
         list(&registered, &everything),
         list(&pods, &of_driver)
     )?;
-    let mut findings = Vec::new();
+    let mut results = Vec::new();
     if drivers.get_opt(CSI_DRIVER).await?.is_none() {
-        findings.push(Finding::bad(
+        results.push(CheckResult::bad(
             format!("CSIDriver {CSI_DRIVER}"),
-            "is not there: no pod can mount a Dataset",
-            "helm upgrade millpond deploy/chart makes it again",
+            "does not exist: no pod can mount a Dataset",
+            "helm upgrade millpond deploy/chart recreates it",
         ));
     }
     let with_pod: BTreeSet<_> = pods
@@ -47,37 +47,37 @@ pub(super) async fn look(cluster: &Cluster) -> Result<Vec<Finding>> {
         .collect();
     for node in &nodes {
         let name = node.name_any();
-        findings.push(driver(
+        results.push(driver(
             &name,
             with_pod.contains(&name),
             with_driver.contains(&name),
         ));
         if with_pod.contains(&name) {
-            findings.extend(kernel(node));
+            results.extend(kernel(node));
         }
     }
-    Ok(findings)
+    Ok(results)
 }
 
-fn driver(node: &str, has_pod: bool, is_registered: bool) -> Finding {
+fn driver(node: &str, has_pod: bool, is_registered: bool) -> CheckResult {
     let subject = format!("node {node}");
     match (has_pod, is_registered) {
-        (true, true) => Finding::good(subject, "its kubelet knows the CSI driver"),
-        (true, false) => Finding::bad(
+        (true, true) => CheckResult::good(subject, "its kubelet knows the CSI driver"),
+        (true, false) => CheckResult::bad(
             subject,
-            "its kubelet does not know the CSI driver yet, so no pod there can mount a Dataset",
+            "the CSI driver is not registered with the kubelet: no pod on this node can mount a Dataset",
             "see the log of the node's millpond-csi-driver pod; a kubelet whose directory is not /var/lib/kubelet needs \
              csiDriver.kubeletDirectory in the chart's values",
         ),
-        (false, _) => Finding::warning(
+        (false, _) => CheckResult::warning(
             subject,
-            "has no CSI driver, so no pod there can mount a Dataset",
-            "where pods there are to read Datasets, see csiDriver.nodeSelector and tolerations in the chart's values",
+            "no CSI driver: no pod on this node can mount a Dataset",
+            "if pods on this node need Datasets, see csiDriver.nodeSelector and tolerations in the chart's values",
         ),
     }
 }
 
-fn kernel(node: &Node) -> Option<Finding> {
+fn kernel(node: &Node) -> Option<CheckResult> {
     let release = &node.status.as_ref()?.node_info.as_ref()?.kernel_version;
     let mut numbers = release
         .split(|character: char| !character.is_ascii_digit())
@@ -86,9 +86,9 @@ fn kernel(node: &Node) -> Option<Finding> {
         return None;
     };
     ((major, minor) < KERNEL).then(|| {
-        Finding::warning(
+        CheckResult::warning(
             format!("node {}", node.name_any()),
-            format!("runs Linux {release}: pods there may read by FUSE what newer kernels serve from the cache alone"),
+            format!("runs Linux {release}: pods may read through FUSE what newer kernels serve from the cache without it"),
             "use Linux 6.12 or later",
         )
     })

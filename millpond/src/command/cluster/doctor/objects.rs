@@ -1,4 +1,4 @@
-//! CachePools, Datasets and DataLoads by their conditions, and volumes of pods by their events.
+//! Checks of CachePools, Datasets and DataLoads by their conditions, and of pods' volumes by their Events.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use millpond_api::condition::reason;
 use millpond_api::names::CSI_DRIVER;
 use millpond_api::{CachePool, DataLoad, Dataset, LoadPhase};
 
-use super::super::check_result::{Finding, faults};
+use super::super::check_result::{CheckResult, faults};
 use super::super::connection::{Cluster, list};
 
-pub(super) async fn look(cluster: &Cluster) -> Result<Vec<Finding>> {
+pub(super) async fn check(cluster: &Cluster) -> Result<Vec<CheckResult>> {
     let everything = ListParams::default();
     let failed = ListParams::default().fields("type=Warning,reason=FailedMount");
     let pools: Api<CachePool> = Api::all(cluster.client.clone());
@@ -27,12 +27,12 @@ pub(super) async fn look(cluster: &Cluster) -> Result<Vec<Finding>> {
         list(&loads, &everything),
         list(&events, &failed)
     )?;
-    let mut findings = Vec::new();
+    let mut results = Vec::new();
     if pools.is_empty() {
-        findings.push(Finding::bad(
+        results.push(CheckResult::bad(
             "CachePools",
-            "there is none, so nothing can be cached",
-            "kubectl apply one: deploy/examples/imagenet.yaml has an example",
+            "none exists: nothing can be cached",
+            "create one: deploy/examples/imagenet.yaml has an example",
         ));
     }
     for pool in &pools {
@@ -41,7 +41,7 @@ pub(super) async fn look(cluster: &Cluster) -> Result<Vec<Finding>> {
             .as_ref()
             .map(|status| status.conditions.as_slice())
             .unwrap_or_default();
-        findings.extend(object(&format!("CachePool {}", pool.name_any()), conditions));
+        results.extend(object(&format!("CachePool {}", pool.name_any()), conditions));
     }
     for dataset in &datasets {
         let conditions = dataset
@@ -49,7 +49,7 @@ pub(super) async fn look(cluster: &Cluster) -> Result<Vec<Finding>> {
             .as_ref()
             .map(|status| status.conditions.as_slice())
             .unwrap_or_default();
-        findings.extend(object(&format!("Dataset {}", full_name(dataset)), conditions));
+        results.extend(object(&format!("Dataset {}", full_name(dataset)), conditions));
     }
     for load in &loads {
         let status = load.status.clone().unwrap_or_default();
@@ -59,7 +59,7 @@ pub(super) async fn look(cluster: &Cluster) -> Result<Vec<Finding>> {
         let subject = format!("DataLoad {}", full_name(load));
         let first = status.failed_paths.first();
         let detail = first.map_or_else(
-            || "has failed".to_owned(),
+            || "failed".to_owned(),
             |first| {
                 format!(
                     "{} files failed, the first: {}: {}",
@@ -69,39 +69,39 @@ pub(super) async fn look(cluster: &Cluster) -> Result<Vec<Finding>> {
                 )
             },
         );
-        findings.push(Finding::warning(
+        results.push(CheckResult::warning(
             subject,
             detail,
-            "see its status; a new DataLoad tries again",
+            "see its status, and create a new DataLoad to retry",
         ));
     }
     for (pod, message) in failed_mounts(&events) {
-        // One that runs has got over it.
+        // A running pod got its volume by a later attempt.
         let api: Api<Pod> = Api::namespaced(cluster.client.clone(), pod.0);
         let found = api.get_opt(pod.1).await?;
         let phase = found.and_then(|pod| pod.status?.phase);
         if phase.as_deref() == Some("Pending") {
-            findings.push(Finding::bad(
+            results.push(CheckResult::bad(
                 format!("pod {}/{}", pod.0, pod.1),
                 format!("waits for a volume: {message}"),
-                "the kubelet tries again by itself; where it stays, see the Dataset above and the node's driver",
+                "the kubelet retries; if it persists, see the Dataset above and the log of the node's driver",
             ));
         }
     }
-    Ok(findings)
+    Ok(results)
 }
 
 fn full_name(object: &impl ResourceExt) -> String {
     format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
 }
 
-/// One finding for each fault; one that is good where there is none.
-fn object(subject: &str, conditions: &[Condition]) -> Vec<Finding> {
+/// Returns one result for each fault, or one good result.
+fn object(subject: &str, conditions: &[Condition]) -> Vec<CheckResult> {
     if conditions.is_empty() {
-        return vec![Finding::bad(
+        return vec![CheckResult::bad(
             subject,
-            "nobody has looked at it yet",
-            "see whether the controller runs",
+            "the controller has not reconciled it yet",
+            "check that the controller is running",
         )];
     }
     let wrong: Vec<_> = faults(conditions)
@@ -111,42 +111,48 @@ fn object(subject: &str, conditions: &[Condition]) -> Vec<Finding> {
                 "{} is {}: {}: {}",
                 fault.type_, fault.status, fault.reason, fault.message
             );
-            // Everything works, only not with all that it was given.
+            // Everything works, with less than the configured capacity.
             let is_less = fault.reason == reason::DISK_SHORT;
-            let finding = if is_less { Finding::warning } else { Finding::bad };
-            finding(subject.to_owned(), detail, fix(&fault.reason))
+            let result = if is_less {
+                CheckResult::warning
+            } else {
+                CheckResult::bad
+            };
+            result(subject.to_owned(), detail, fix(&fault.reason))
         })
         .collect();
     if wrong.is_empty() {
-        vec![Finding::good(subject, "is as it should be")]
+        vec![CheckResult::good(subject, "no problem")]
     } else {
         wrong
     }
 }
 
-/// What helps, by a condition's reason; the message names the field.
+/// Returns the user's action for a condition's reason; the condition's message names the field.
 fn fix(of: &str) -> &'static str {
     match of {
         reason::POOL_NOT_FOUND => {
-            "make the CachePool, or name another one in spec.pool; a pool becomes the default by its annotation"
+            "create the CachePool, or name another one in spec.pool; an annotation makes a pool the default"
         }
-        reason::SECRET_NOT_FOUND => "make the Secret in the Dataset's namespace: it heals by itself",
+        reason::SECRET_NOT_FOUND => {
+            "make the Secret in the Dataset's namespace; the controller retries by itself"
+        }
         reason::SERVICE_ACCOUNT_NOT_FOUND => {
-            "make the ServiceAccount in the Dataset's namespace: it heals by itself"
+            "create the ServiceAccount in the Dataset's namespace; the controller retries by itself"
         }
         reason::ACCESS_DENIED => {
-            "put credentials into the Secret that may list and read the source: it heals by itself"
+            "put credentials that can list and read the source into the Secret; the worker retries by itself"
         }
         reason::SOURCE_NOT_FOUND => {
-            "see whether the bucket and the path in the mount's URL exist: it heals by itself"
+            "check that the bucket and the path of the mountPoint exist; the worker retries by itself"
         }
         reason::SOURCE_UNREACHABLE => {
-            "see whether the workers' nodes reach the endpoint (DNS, proxy, firewall, private CA)"
+            "check that the workers' nodes reach the endpoint (DNS, proxy, firewall, private CA)"
         }
         reason::INVALID_GLOB
         | reason::INVALID_SOURCE
         | reason::INVALID_SCHEDULE
-        | reason::QUOTA_OVER_CAPACITY => "change the field that the message names",
+        | reason::QUOTA_OVER_CAPACITY => "correct the field named by the message",
         reason::NO_WORKERS | reason::WORKERS_MISSING => {
             "see the pool's nodeSelector and tolerations, and the millpond-worker pods"
         }
@@ -154,16 +160,16 @@ fn fix(of: &str) -> &'static str {
             "see the tiers' paths and sizes in the CachePool, and the log of the node's millpond-csi-driver"
         }
         reason::DISK_SHORT => {
-            "make room on the disk, or lower the tier's capacity; on a disk of its own minFreePercent can be 0"
+            "free disk space, or lower the tier's capacity; on a dedicated disk minFreePercent can be 0"
         }
-        reason::IN_USE => "end the pods that the message names: it is deleted afterwards",
-        reason::NAME_TAKEN => "give the Dataset another name, or remove the object that has it",
-        _ => "wait some seconds; where it stays, see kubectl describe",
+        reason::IN_USE => "end the pods named by the message: the Dataset is deleted afterwards",
+        reason::NAME_TAKEN => "rename the Dataset, or delete the object that has its name",
+        _ => "wait some seconds; if it persists, see kubectl describe",
     }
 }
 
-/// Pods (namespace and name) of which the kubelet has said that a volume of ours could not be mounted, and its last words. Our own
-/// pods have no such volumes.
+/// Returns pods (namespace and name) for which the kubelet reported that a Millpond volume failed to mount, with its
+/// last message. Millpond's own pods have no such volumes.
 fn failed_mounts(events: &[Event]) -> BTreeMap<(&str, &str), &str> {
     let mut newest = BTreeMap::new();
     for event in events {
@@ -173,7 +179,7 @@ fn failed_mounts(events: &[Event]) -> BTreeMap<(&str, &str), &str> {
             object.namespace.as_deref().unwrap_or_default(),
             object.name.as_deref().unwrap_or_default(),
         );
-        // The driver's name where it could not be reached; the volume's; or our own words.
+        // The message names the driver if it was unreachable, else the volume, or is the driver's own.
         let is_ours =
             message.contains(CSI_DRIVER) || message.contains("millpond") || message.contains("Dataset");
         if !is_ours || pod.1.starts_with("millpond-") {
