@@ -57,7 +57,7 @@ impl Observed for Service {
     }
 }
 
-/// Puts the same families of several Datasets together: each may be told once.
+/// Merges the families of several Datasets by name, since the text format allows each name once.
 fn merge(families: Vec<MetricFamily>) -> Vec<MetricFamily> {
     let mut merged: BTreeMap<String, MetricFamily> = BTreeMap::new();
     for mut family in families {

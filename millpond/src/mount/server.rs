@@ -1,10 +1,10 @@
 //! The process that serves a mount: the worker's Dataset, the FUSE server and the view in one.
 //!
-//! It may be killed at any moment. What the next one must know is with the keeper, in the run directory and in the
+//! It may be killed at any moment. What the next server must know is with the keeper, in the run directory and in the
 //! cache directory.
 //!
-//! - SIGTERM: take everything away and end. SIGUSR1: leave all to the next server and end.
-//! - Where its supervisor is killed it serves on, as an [`orphan`](super::orphan).
+//! - SIGTERM: unmount everything and exit. SIGUSR1: hand everything over to the next server and exit.
+//! - If its supervisor is killed it continues to serve, as an [`orphan`](super::orphan).
 //! - It reports to the supervisor through its standard output; its standard input is the keeper's socket.
 //! - Each of its tasks must live: where one exits, the process ends, and the supervisor starts another.
 
@@ -41,32 +41,32 @@ use super::spec::{Eviction, Spec, ViewKind};
 use super::start::name_process;
 use super::views::{self, MountedView, Record, ViewChoicePlan};
 
-/// The least budget of the read path where nobody gives one.
+/// Minimum budget of the read path if no flag sets one.
 const MIN_BUDGET_BYTES: u64 = 256 << 20;
 
-/// How long the Dataset may take to end its tasks when everything is taken away.
+/// Time for the Dataset's tasks to end after an unmount.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The same when readers wait for the next server. What is cut off is a fetch that the next one does again.
+/// Time for the same before a hand-over, while readers wait for the next server, which repeats the fetches that are cut off.
 const HANDOVER_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How often the listing's progress is told.
+/// Interval between reports of the listing's progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The task whose exit means an unmount where the FUSE mount itself is the view.
 const FUSE_SESSION: &str = "the FUSE session";
 
-/// Serves the mount in `run_directory` until it is told to end.
+/// Serves the mount in `run_directory` until a signal or an error ends it.
 pub(crate) fn run(run_directory: &Path, predecessors: u64) -> ExitCode {
     name_process();
     let code = match serve(run_directory, predecessors) {
         Ok(()) => 0,
-        Err(Failure { hopeless, error }) => {
-            error!(error = format!("{error:#}"), "the server ends");
+        Err(Failure { is_permanent, error }) => {
+            error!(error = format!("{error:#}"), "server failed; exiting");
             let reason = format!("{error:#}");
-            // A supervisor that is gone needs no reason.
-            let _gone = readiness::send(&Report::Failed { reason });
-            if hopeless { EXIT_CONFIG } else { 1 }
+            // A supervisor that has exited needs no reason.
+            let _exited = readiness::send(&Report::Failed { reason });
+            if is_permanent { EXIT_CONFIG } else { 1 }
         }
     };
     // Without destructors: they would wait for reads that only the next server can answer.
@@ -74,32 +74,32 @@ pub(crate) fn run(run_directory: &Path, predecessors: u64) -> ExitCode {
 }
 
 struct Failure {
-    /// Whether another server would do no better.
-    hopeless: bool,
+    /// Whether the next server would fail as well.
+    is_permanent: bool,
     error: anyhow::Error,
 }
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         Self {
-            hopeless: false,
+            is_permanent: false,
             error,
         }
     }
 }
 
 fn serve(run_directory: &Path, predecessors: u64) -> Result<(), Failure> {
-    let hopeless = |error| Failure {
-        hopeless: true,
+    let permanent = |error| Failure {
+        is_permanent: true,
         error,
     };
     let telemetry =
         millpond_process::telemetry::init(&millpond_process::telemetry::TelemetryOptions::default());
-    telemetry.map_err(|error| hopeless(error.into()))?;
+    telemetry.map_err(|error| permanent(error.into()))?;
     millpond_process::raise_file_limit();
     millpond_process::tls::install();
-    let place = RunDirectory::at(run_directory);
-    let spec = Spec::read(&place.spec()).map_err(hopeless)?;
+    let run_directory = RunDirectory::at(run_directory);
+    let spec = Spec::read(&run_directory.spec()).map_err(permanent)?;
     let threads = std::thread::available_parallelism()
         .map_or(2, usize::from)
         .clamp(2, 8);
@@ -110,31 +110,31 @@ fn serve(run_directory: &Path, predecessors: u64) -> Result<(), Failure> {
         .build()
         .context("failed to start the server's threads")?;
     let result = runtime.block_on(async {
-        let mut server = Server::open(spec, place, predecessors).await?;
+        let mut server = Server::open(spec, run_directory, predecessors).await?;
         let end = server.run().await;
         server.end(end?).await
     });
-    // Its threads may wait for requests that nobody answers here any more.
+    // Its threads may wait for requests that only the next server answers.
     runtime.shutdown_background();
     Ok(result?)
 }
 
-/// Why a server that serves ends.
+/// Why a server exits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reason {
-    /// The mount is taken away.
-    Stop,
+    /// The mount ends.
+    Unmount,
     /// Another server takes over.
-    Leave,
+    HandOver,
 }
 
 struct Server {
     spec: Spec,
-    place: RunDirectory,
+    run_directory: RunDirectory,
     supervision: SupervisorWatch,
-    /// Set once the supervisor is gone.
+    /// Set once the supervisor has exited.
     orphaned: Arc<AtomicBool>,
-    /// From then on it has to be noticed here that somebody unmounts.
+    /// Watches for unmounts, which is the supervisor's task as long as it lives.
     changes: Option<MountChanges>,
     dataset: Arc<Dataset>,
     served: ServedDataset,
@@ -148,7 +148,7 @@ struct Server {
 
 struct Signals {
     terminate: Signal,
-    leave: Signal,
+    hand_over: Signal,
     /// A terminal sends these to all of its processes; the supervisor decides.
     interrupt: Signal,
     hangup: Signal,
@@ -159,7 +159,7 @@ impl Signals {
         let handle = |kind| signal(kind).context("failed to handle signals");
         Ok(Self {
             terminate: handle(SignalKind::terminate())?,
-            leave: handle(SignalKind::user_defined1())?,
+            hand_over: handle(SignalKind::user_defined1())?,
             interrupt: handle(SignalKind::interrupt())?,
             hangup: handle(SignalKind::hangup())?,
         })
@@ -167,10 +167,10 @@ impl Signals {
 }
 
 impl Server {
-    /// Opens everything and shows the mount.
-    async fn open(spec: Spec, place: RunDirectory, predecessors: u64) -> Result<Self> {
+    /// Opens the Dataset, and mounts it.
+    async fn open(spec: Spec, run_directory: RunDirectory, predecessors: u64) -> Result<Self> {
         let signals = Signals::new()?;
-        let lock = place.serve()?;
+        let lock = run_directory.serve()?;
         let supervision = SupervisorWatch::of_stdin().context("failed to watch the supervisor")?;
         let keeper = Arc::new(KeeperClient::from_stdin().context("failed to reach the keeper")?);
         let metrics = service::registry(predecessors)?;
@@ -181,17 +181,17 @@ impl Server {
             }
             None => None,
         };
-        let record = Record::read(&place)?;
-        let mut choice = choose(&spec, &place, record.as_ref()).await?;
+        let record = Record::read(&run_directory)?;
+        let mut choice = choose(&spec, &run_directory, record.as_ref()).await?;
         let views = DatasetViews::new(RegistryOptions {
             mode: choice.mode,
             remount: RemountRules::default(),
             metrics: ViewMetrics::register(&metrics)?,
-            mounter: Mounter::at(place.mounter()),
+            mounter: Mounter::at(run_directory.mounter()),
         })?;
         let recorded = record.as_ref().and_then(Record::generation);
         let recorded = recorded.map(|generation| views.registry().generations().pin(generation));
-        let memory_tier = memory::tier(&spec, &place)?;
+        let memory_tier = memory::tier(&spec, &run_directory)?;
         let options = dataset_options(&spec, memory_tier, record.is_none())?;
         let worker_metrics = WorkerMetrics::new(&metrics)?;
         let dataset = Dataset::open(options, Arc::new(views.clone()), &worker_metrics).await?;
@@ -203,9 +203,9 @@ impl Server {
             mountpoint: if views::is_direct() {
                 Mountpoint::User(spec.directory.clone())
             } else {
-                Mountpoint::Private(place.fuse())
+                Mountpoint::Private(run_directory.fuse())
             },
-            name: place.name(),
+            name: run_directory.name(),
             evicts: spec.cache.eviction != Eviction::Never,
             kernel_views: choice.kind == ViewKind::Kernel,
             metrics: FuseMetrics::register(&metrics)?,
@@ -214,7 +214,7 @@ impl Server {
         let (served, needed) = ServedDataset::open(&views, Arc::clone(&dataset) as _, options).await?;
         let shown = views::show(
             &spec,
-            &place,
+            &run_directory,
             &mut choice,
             record,
             &served.registry,
@@ -236,7 +236,7 @@ impl Server {
         tasks.spawn("the live tree", needed.run());
         let mut server = Self {
             spec,
-            place,
+            run_directory,
             supervision,
             orphaned: Arc::default(),
             changes: None,
@@ -249,7 +249,7 @@ impl Server {
         };
         server.start_tasks(metrics, listener, predecessors)?;
         keeper.ready()?;
-        server.tell_ready(choice.notes);
+        server.report_ready(choice.notes);
         Ok(server)
     }
 
@@ -271,11 +271,11 @@ impl Server {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 server_pid: std::process::id(),
                 supervised: true,
-                log: Some(self.place.log()).filter(|log| log.exists()),
+                log: Some(self.run_directory.log()).filter(|log| log.exists()),
             },
             Arc::clone(&self.orphaned),
         );
-        let socket = listen_at(&self.place.control())?;
+        let socket = listen_at(&self.run_directory.control())?;
         let serving = axum::serve(socket, control.router()).into_future();
         self.tasks.spawn_fallible("the control socket", serving);
         if let Some(listener) = listener {
@@ -292,7 +292,7 @@ impl Server {
         Ok(())
     }
 
-    fn tell_ready(&self, mut notes: Vec<String>) {
+    fn report_ready(&self, mut notes: Vec<String>) {
         let catalog = self.dataset.stats().catalog;
         if catalog.as_ref().is_some_and(|catalog| catalog.files == 0) {
             notes.push(format!(
@@ -301,7 +301,7 @@ impl Server {
             ));
         }
         for text in notes {
-            let _gone = readiness::send(&Report::Note { text });
+            let _exited = readiness::send(&Report::Note { text });
         }
         let ready = Ready {
             view: self.shown.kind,
@@ -309,30 +309,30 @@ impl Server {
             bytes: catalog.as_ref().map_or(0, |catalog| catalog.bytes),
         };
         info!(view = ready.view.label(), files = ready.files, "ready");
-        let _gone = readiness::send(&Report::Ready(ready));
+        let _exited = readiness::send(&Report::Ready(ready));
     }
 
-    /// Serves until told to end.
+    /// Serves until a signal, an unmount or the exit of a task.
     async fn run(&mut self) -> Result<Reason> {
         loop {
             tokio::select! {
-                _ = self.signals.terminate.recv() => return Ok(Reason::Stop),
-                _ = self.signals.leave.recv() => return Ok(Reason::Leave),
+                _ = self.signals.terminate.recv() => return Ok(Reason::Unmount),
+                _ = self.signals.hand_over.recv() => return Ok(Reason::HandOver),
                 _ = self.signals.interrupt.recv() => if self.is_orphan() {
-                    return Ok(Reason::Stop);
+                    return Ok(Reason::Unmount);
                 },
                 _ = self.signals.hangup.recv() => {}
                 () = self.supervision.lost(), if !self.is_orphan() => self.serve_as_orphan()?,
                 () = next_change(self.changes.as_ref()) => {
-                    if cleanup::mounted_view(&self.place, &self.spec.directory)?.is_none() {
-                        info!("was unmounted");
-                        return Ok(Reason::Stop);
+                    if cleanup::mounted_view(&self.run_directory, &self.spec.directory)?.is_none() {
+                        info!("unmounted");
+                        return Ok(Reason::Unmount);
                     }
                 }
                 exit = self.tasks.next_exit() => match exit {
                     TaskExit::Ended { task: FUSE_SESSION } if views::is_direct() => {
                         info!("unmounted");
-                        return Ok(Reason::Stop);
+                        return Ok(Reason::Unmount);
                     }
                     exit => return Err(exit.into()),
                 },
@@ -356,22 +356,22 @@ impl Server {
     }
 
     async fn end(self, reason: Reason) -> Result<()> {
-        info!(?reason, "ending");
+        info!(?reason, "shutting down");
         let orphan = self.is_orphan();
         match reason {
-            Reason::Leave => {
+            Reason::HandOver => {
                 self.served.fuse.hand_over()?;
                 let stop = async {
                     self.served.registry.stop().await;
                     self.dataset.stop().await;
                 };
                 if tokio::time::timeout(HANDOVER_TIMEOUT, stop).await.is_err() {
-                    info!("left in the middle of work");
+                    info!(timeout = ?HANDOVER_TIMEOUT, "hand-over timed out; remaining tasks aborted");
                 }
             }
-            Reason::Stop => {
+            Reason::Unmount => {
                 match self.served.unmount().await {
-                    // Its keeper is gone, and needs not be told.
+                    // Its keeper has exited with the supervisor.
                     Err(FuseError::Keeper(_)) if orphan => {}
                     Err(error) => warn!(%error, "failed to unmount"),
                     Ok(()) => {}
@@ -381,11 +381,11 @@ impl Server {
                     self.dataset.stop().await;
                 };
                 if tokio::time::timeout(SHUTDOWN_TIMEOUT, stop).await.is_err() {
-                    warn!("the worker does not end: it is left in the middle of work");
+                    warn!(timeout = ?SHUTDOWN_TIMEOUT, "shutdown timed out; remaining tasks aborted");
                 }
-                // Whoever ends an orphan to mount again has claimed the place, and needs it.
-                if orphan && let Some(_claim) = self.place.claim()? {
-                    cleanup::remove(&self.place)?;
+                // A `mount` that ends an orphan has locked the run directory, and needs it.
+                if orphan && let Some(_lock) = self.run_directory.claim()? {
+                    cleanup::remove(&self.run_directory)?;
                 }
             }
         }
@@ -400,7 +400,7 @@ async fn next_change(changes: Option<&MountChanges>) {
     }
 }
 
-/// What a person can look at when a source cannot be listed.
+/// Error of a source that cannot be listed, with what to check.
 fn cannot_be_shown(spec: &Spec) -> String {
     let url = &spec.source.url;
     if url.starts_with("file:") {
@@ -414,9 +414,13 @@ fn cannot_be_shown(spec: &Spec) -> String {
     )
 }
 
-async fn choose(spec: &Spec, place: &RunDirectory, record: Option<&Record>) -> Result<ViewChoicePlan> {
-    let (spec, place, record) = (spec.clone(), place.clone(), record.cloned());
-    tokio::task::spawn_blocking(move || ViewChoicePlan::make(&spec, &place, record.as_ref())).await?
+async fn choose(
+    spec: &Spec,
+    run_directory: &RunDirectory,
+    record: Option<&Record>,
+) -> Result<ViewChoicePlan> {
+    let (spec, run_directory, record) = (spec.clone(), run_directory.clone(), record.cloned());
+    tokio::task::spawn_blocking(move || ViewChoicePlan::make(&spec, &run_directory, record.as_ref())).await?
 }
 
 fn dataset_options(spec: &Spec, memory_tier: Option<MemoryTier>, first: bool) -> Result<DatasetOptions> {
@@ -441,7 +445,7 @@ fn dataset_options(spec: &Spec, memory_tier: Option<MemoryTier>, first: bool) ->
         dir_mode: spec.owner.dir_mode,
     };
     options.refresh_interval = spec.refresh;
-    // A server that follows another shows what that one has shown.
+    // A successor mounts the generation of its predecessor.
     options.fresh = spec.fresh && first;
     options.memory_bytes = spec.memory_budget_bytes.unwrap_or_else(|| {
         let limit = millpond_process::memory_limit_bytes().unwrap_or(0);
@@ -453,7 +457,7 @@ fn dataset_options(spec: &Spec, memory_tier: Option<MemoryTier>, first: bool) ->
     Ok(options)
 }
 
-/// Sees to it that there is a catalog, telling how far its listing is.
+/// Waits for the first catalog, and reports the progress of its listing.
 async fn start_dataset(dataset: &Dataset) -> Result<()> {
     let listing = dataset.listing();
     let progress = async {
@@ -463,8 +467,8 @@ async fn start_dataset(dataset: &Dataset) -> Result<()> {
             let shown = *listing.borrow();
             if shown.running {
                 let (objects, bytes) = (shown.objects, shown.bytes);
-                // Nobody may be waiting: a server after the first.
-                let _gone = readiness::send(&Report::Listing { objects, bytes });
+                // Only the first server of a mount has a waiting command.
+                let _exited = readiness::send(&Report::Listing { objects, bytes });
             }
         }
     };
@@ -478,7 +482,7 @@ fn listen_at(socket: &Path) -> Result<UnixListener> {
     let failed = || format!("failed to listen at {}", socket.display());
     match std::fs::remove_file(socket) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(failed),
-        // The one before is gone, and its socket with it.
+        // The predecessor's socket, or none.
         _ => {}
     }
     UnixListener::bind(socket).with_context(failed)
