@@ -11,6 +11,8 @@ pub struct ViewMetrics {
     pub events_lost: IntCounter,
     /// Events of opens that FUSE served, which are not counted as the kernel's.
     pub events_deducted: IntCounter,
+    /// The same under its old name.
+    events_settled: IntCounter,
     /// Mounted views.
     pub views: IntGauge,
     /// Durations of remounts.
@@ -31,6 +33,10 @@ impl ViewMetrics {
             "millpond_view_events_deducted_total",
             "Open events deducted because FUSE served the open.",
         )?;
+        let events_settled = IntCounter::new(
+            "millpond_view_events_settled_total",
+            "Deprecated, removed in the next release: millpond_view_events_deducted_total.",
+        )?;
         let views = IntGauge::new("millpond_views", "Mounted views.")?;
         let remounts = Histogram::with_opts(
             HistogramOpts::new(
@@ -41,14 +47,21 @@ impl ViewMetrics {
         )?;
         registry.register(Box::new(events_lost.clone()))?;
         registry.register(Box::new(events_deducted.clone()))?;
+        registry.register(Box::new(events_settled.clone()))?;
         registry.register(Box::new(views.clone()))?;
         registry.register(Box::new(remounts.clone()))?;
         Ok(Self {
             events_lost,
             events_deducted,
+            events_settled,
             views,
             remounts,
         })
+    }
+
+    pub(crate) fn deducted(&self, events: u64) {
+        self.events_deducted.inc_by(events);
+        self.events_settled.inc_by(events);
     }
 
     pub(crate) fn remounted(&self, took: Duration) {

@@ -144,7 +144,7 @@ impl Rig {
                 landing: self.cache().join("landing"),
             }],
             copies: self.place.path().join("copies"),
-            patience: GUARD,
+            timeout: GUARD,
         };
         RemoteWorker::start(options, views).expect("a driver")
     }

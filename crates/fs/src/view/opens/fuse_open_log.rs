@@ -104,7 +104,7 @@ impl FuseOpenLog {
             entries.by_object.remove(&id);
         }
         drop(entries);
-        self.metrics.events_deducted.inc_by(deducted);
+        self.metrics.deducted(deducted);
         opens.saturating_sub(deducted)
     }
 }
