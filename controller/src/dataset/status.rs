@@ -161,7 +161,12 @@ fn version(dataset: &Dataset) -> u64 {
 }
 
 fn outcome(updates: &[ConditionUpdate]) -> Outcome {
-    let is_problem = |update: &ConditionUpdate| update.status == Status::False && update.kind != kind::WARM;
+    let is_problem = |update: &ConditionUpdate| match update.kind {
+        kind::WARM => false,
+        // Also of a Dataset that pods can use.
+        kind::READY => update.status == Status::False || update.reason != reason::AS_EXPECTED,
+        _ => update.status == Status::False,
+    };
     if updates.iter().any(is_problem) {
         Outcome::Problem
     } else {

@@ -69,6 +69,8 @@ pub(super) fn faults(conditions: &[Condition]) -> Vec<&Condition> {
     let is_wrong = |condition: &Condition| match condition.type_.as_str() {
         kind::WARM | kind::COMPLETE => false,
         kind::DELETION_BLOCKED => condition.status == "True",
+        // A Dataset that pods can use may still have a problem: then the reason names it.
+        kind::READY => condition.status == "False" || condition.reason != reason::AS_EXPECTED,
         _ => condition.status == "False",
     };
     let mut found: Vec<&Condition> = Vec::new();
@@ -129,6 +131,12 @@ mod tests {
         assert_eq!(first_fault(&conditions).as_deref(), Some("AccessDenied: why"));
         assert_eq!(reasons(&conditions[1..3]), ["Listing"]);
         assert!(reasons(&conditions[2..3]).is_empty());
+        let usable = [
+            condition("Ready", "True", "TierRefused"),
+            condition("SourceReachable", "True", "AsExpected"),
+        ];
+        assert_eq!(reasons(&usable), ["TierRefused"]);
+        assert!(reasons(&[condition("Ready", "True", "AsExpected")]).is_empty());
         assert_eq!(
             reasons(&[condition("DeletionBlocked", "True", "InUse")]),
             ["InUse"]

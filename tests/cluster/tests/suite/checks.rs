@@ -112,7 +112,13 @@ pub(crate) fn run(command: &mut Command) -> Result<String> {
         .output()
         .with_context(|| format!("failed to run {}", command.get_program().display()))?;
     let stderr = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?} failed: {}", stderr.trim());
+    // Without its arguments, in which a test would find the words that it looks for.
+    ensure!(
+        output.status.success(),
+        "{} failed: {}",
+        command.get_program().display(),
+        stderr.trim()
+    );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 

@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use reqwest::Client;
-use test_cluster::{Cluster, Name, NodeName, UpOptions, eventually, tool, workspace};
+use test_cluster::{Cluster, Name, UpOptions, eventually, tool, workspace};
 
 use crate::archives;
 use crate::checks::{Checks, GUARD, OwnCluster, has, refused, refused_with, run, same};
@@ -323,7 +323,6 @@ struct Traces {
     mark: String,
     host: String,
     name: Name,
-    nodes: Vec<NodeName>,
 }
 
 impl Traces {
@@ -332,7 +331,6 @@ impl Traces {
             mark: format!("millpond-cluster-{}", cluster.name()),
             host: cluster.host_address().to_string(),
             name: cluster.name().clone(),
-            nodes: cluster.node_names().collect(),
         }
     }
 
@@ -361,11 +359,18 @@ impl Traces {
                     .map(str::to_owned),
             );
         }
-        for node in &self.nodes {
-            let group = format!("millpond-{}-{node}", self.name);
-            for hierarchy in fs::read_dir("/sys/fs/cgroup")? {
-                let group = hierarchy?.path().join(&group);
-                left.extend(group.exists().then(|| group.display().to_string()));
+        // In each hierarchy, or in the only one; of all nodes that a cluster of this name may have had.
+        let groups = format!("millpond-{}-", self.name);
+        let mut hierarchies = vec![PathBuf::from("/sys/fs/cgroup")];
+        for entry in fs::read_dir("/sys/fs/cgroup")? {
+            let path = entry?.path();
+            hierarchies.extend(path.is_dir().then_some(path));
+        }
+        for hierarchy in hierarchies {
+            for entry in fs::read_dir(&hierarchy)? {
+                let entry = entry?;
+                let is_ours = entry.file_name().to_string_lossy().starts_with(&groups);
+                left.extend(is_ours.then(|| entry.path().display().to_string()));
             }
         }
         let mounts = fs::read_to_string(MOUNTS)?;

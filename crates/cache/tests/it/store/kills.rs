@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
 use harness::helper;
@@ -57,7 +58,8 @@ fn run_and_kill(disk: &Disk, eviction: &str, seed: u64, lines: usize, reported: 
     for line in output.map_while(Result::ok) {
         reported.add(&line);
     }
-    assert!(!child.wait().unwrap().success(), "the writer ended by itself");
+    let status = child.wait().unwrap();
+    assert_eq!(status.signal(), Some(9), "the writer ended by itself: {status}");
 }
 
 /// Requires that a store serves only right bytes and accounts for all of its files.
