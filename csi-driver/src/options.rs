@@ -59,10 +59,10 @@ pub struct DriverOptions {
     #[arg(long, env = "MILLPOND_TIER_OWNER", default_value_t = 65532)]
     pub tier_owner: u32,
     /// Seconds that a publish call waits for a missing plan, catalog or worker; the kubelet waits 120
-    #[arg(long, alias = "patience", env = "MILLPOND_PUBLISH_TIMEOUT", default_value = "60", value_parser = seconds)]
+    #[arg(long, alias = "patience", env = "MILLPOND_PATIENCE", default_value = "60", value_parser = seconds)]
     pub publish_timeout: Duration,
     /// Seconds that a Dataset stays mounted after its last volume
-    #[arg(long, alias = "idle", env = "MILLPOND_IDLE_UNMOUNT_DELAY", default_value = "60", value_parser = seconds)]
+    #[arg(long, alias = "idle", env = "MILLPOND_IDLE", default_value = "60", value_parser = seconds)]
     pub idle_unmount_delay: Duration,
     /// Mount FUSE views only
     #[arg(long, env = "MILLPOND_NO_KERNEL_VIEWS")]

@@ -112,7 +112,7 @@ pub trait Worker: Send + Sync + 'static {
     /// Opens the local copy of an object. Never sends a request to the source.
     async fn open_local(&self, object: ObjectRef) -> Result<LocalCopy, ReadError>;
 
-    /// Reads `range` of an object, from the cache or the source; shorter only at the end of the object.
+    /// Reads `range` of an object, at most 1 MiB, from the cache or the source; shorter only at the end of the object.
     async fn read(&self, object: ObjectRef, stream: StreamId, range: Range<u64>) -> Result<Data, ReadError>;
 
     /// Records that a file is open as `stream`; `complete` is the object's file if [`open_local`](Self::open_local) has just

@@ -220,7 +220,13 @@ fn take_over_or_mount(
 
 fn is_mounted(path: &Path) -> Result<bool, FuseError> {
     let table = MountTable::read().map_err(mount_failed(path))?;
-    Ok(table.top_at(path).is_some())
+    // The table names no symbolic links, and `/run` may be one. The parent is no FUSE mount, whose server might not respond.
+    let parent = path.parent().and_then(|parent| parent.canonicalize().ok());
+    let real = match (parent, path.file_name()) {
+        (Some(parent), Some(name)) => parent.join(name),
+        _ => path.to_owned(),
+    };
+    Ok(table.top_at(&real).is_some())
 }
 
 fn mount_failed(path: &Path) -> impl FnOnce(std::io::Error) -> FuseError {

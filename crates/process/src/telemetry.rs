@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_value_for_is_the_default() {
+    fn without_a_value_the_default_is_used() {
         assert_eq!(filter(None, "warn").unwrap().to_string(), "warn");
         assert_eq!(filter(Some(String::new()), "warn").unwrap().to_string(), "warn");
         assert_eq!(format(None, Format::Json).unwrap(), Format::Json);
