@@ -1,10 +1,16 @@
 //! `kubectl millpond`: what it shows is what is.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use kubernetes_tests::{Dataset, Mount, Reader, World};
 use serde_json::Value;
+use test_cluster::eventually;
 
 use crate::Case;
+
+/// A guard, never a measure.
+const GUARD: Duration = Duration::from_secs(180);
 
 pub(crate) const CASES: &[Case] = &[
     ("the_plugin_shows_what_each_node_has", status),
@@ -76,7 +82,20 @@ fn warmup(world: &World) -> Result<()> {
     Ok(())
 }
 
+/// Waits for the deletion of the namespaces of cases that have ended: the doctor names what still blocks it, such as a pod
+/// that ends slowly after an outage of the API server.
+fn wait_for_ended_cases(world: &World) -> Result<()> {
+    eventually("the namespaces of ended cases to be deleted", GUARD, || {
+        let namespaces = world.kubectl().json(&["namespaces"])?;
+        let items = namespaces.pointer("/items").and_then(Value::as_array);
+        let items = items.context("a list has items")?;
+        let is_terminating = |namespace: &Value| namespace.pointer("/metadata/deletionTimestamp").is_some();
+        Ok((!items.iter().any(is_terminating)).then_some(()))
+    })
+}
+
 fn doctor(world: &World) -> Result<()> {
+    wait_for_ended_cases(world)?;
     let well = world.plugin(&["doctor"])?;
     let node = format!("node {}: its kubelet knows the CSI driver", world.node("n1")?);
     ensure!(well.success && well.text.contains(&node), "{}", well.text);
