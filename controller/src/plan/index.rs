@@ -45,6 +45,23 @@ impl State {
     fn is_complete(&self) -> bool {
         self.pending.as_ref().is_some_and(HashSet::is_empty)
     }
+
+    /// Returns the removed Datasets that a stream has not sent yet, and adds them to what it has `removed`.
+    fn removals(
+        &self,
+        datasets: &mut HashMap<String, Arc<PlannedDataset>>,
+        removed: &mut HashSet<String>,
+    ) -> Vec<String> {
+        removed.retain(|uid| self.removed.contains(uid));
+        let mut removals = Vec::new();
+        for uid in &self.removed {
+            if removed.insert(uid.clone()) {
+                datasets.remove(uid);
+                removals.push(uid.clone());
+            }
+        }
+        removals
+    }
 }
 
 /// See the module's documentation.
@@ -232,13 +249,8 @@ impl PlanIndex {
                 sent.removed.remove(uid);
             }
         }
-        sent.removed.retain(|uid| state.removed.contains(uid));
-        for uid in &state.removed {
-            if sent.removed.insert(uid.clone()) {
-                sent.datasets.remove(uid);
-                changes.push(Change::RemoveDataset(uid.clone()));
-            }
-        }
+        let removed = state.removals(&mut sent.datasets, &mut sent.removed);
+        changes.extend(removed.into_iter().map(Change::RemoveDataset));
         for (uid, load) in state.loads.iter().filter(|(_, load)| load.pool == pool) {
             if sent.loads.get(uid).is_none_or(|known| known.load != load.load) {
                 changes.push(Change::PutLoad(load.load.clone()));
@@ -289,13 +301,8 @@ impl PlanIndex {
                 sent.removed.remove(uid);
             }
         }
-        sent.removed.retain(|uid| state.removed.contains(uid));
-        for uid in &state.removed {
-            if sent.removed.insert(uid.clone()) {
-                sent.datasets.remove(uid);
-                changes.push(Change::RemoveDataset(uid.clone()));
-            }
-        }
+        let removed = state.removals(&mut sent.datasets, &mut sent.removed);
+        changes.extend(removed.into_iter().map(Change::RemoveDataset));
         if !std::mem::replace(&mut sent.synced, true) {
             changes.push(Change::Synced(plan::Synced {}));
         }
